@@ -1,0 +1,37 @@
+"""Purifiers: modules that remove adversarial perturbations from images, in front of models that stay as they are."""
+
+from purifier._errors import (
+    InputError,
+    NoWeightsError,
+    OptionError,
+    PurifierError,
+    PurifierWarning,
+    UnknownNameError,
+    UnsafeFileError,
+    WeightsError,
+    WrapError,
+)
+from purifier._hub import bundled_names as list_purifiers
+from purifier._purified_model import PurifiedModel
+from purifier._purifier import Purifier
+from purifier._reference import reference_model
+from purifier._version import __version__
+from purifier._wrapping import wrap
+
+__all__ = [
+    "InputError",
+    "NoWeightsError",
+    "OptionError",
+    "PurifiedModel",
+    "Purifier",
+    "PurifierError",
+    "PurifierWarning",
+    "UnknownNameError",
+    "UnsafeFileError",
+    "WeightsError",
+    "WrapError",
+    "__version__",
+    "list_purifiers",
+    "reference_model",
+    "wrap",
+]

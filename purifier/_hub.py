@@ -1,0 +1,261 @@
+"""From a name, a folder or a hub repository to a verified configuration and state dict, and back.
+
+A purifier is a folder:
+
+    config.json         kind, name, method and options, and the SHA-256 of every weights file
+    *.safetensors       the weights, if the method has any; one file or several shards
+    README.md           the model card
+
+The only module that imports huggingface_hub. No pickle is ever read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from torch import Tensor
+
+from purifier._errors import NoWeightsError, UnknownNameError, WeightsError, nearest
+
+FORMAT = 1
+SHARD_BYTES = 15_000_000
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+HubMixin = PyTorchModelHubMixin
+
+
+class _Folder(Protocol):
+    """What a folder on disk and one inside an installed package have in common."""
+
+    @property
+    def name(self) -> str: ...
+    def joinpath(self, *parts: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Package:
+    """A purifier's folder, read and checked.
+
+    Attributes:
+        source: Where it came from, for messages.
+        config: config.json, parsed.
+        state: The weights; empty where the method has none.
+        card: Text of README.md, or None.
+    """
+
+    source: str
+    config: dict[str, Any]
+    state: dict[str, Tensor] = field(repr=False)
+    card: str | None = field(repr=False)
+
+
+def bundled_names(*, trained: bool = True) -> list[str]:
+    """Returns the names of the purifiers that come with the package, sorted.
+
+    Args:
+        trained: Whether to leave out names whose trained weights are not shipped yet.
+    """
+    names = []
+    for folder in resources.files("purifier.weights").iterdir():
+        path = folder / "config.json"
+        if not path.is_file():
+            continue
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("kind") == "purifier" and (config.get("trained", True) or not trained):
+            names.append(folder.name)
+    return sorted(names)
+
+
+def bundled_config(name: str) -> dict[str, Any]:
+    """Returns the configuration of a bundled purifier."""
+    return _read_config(resources.files("purifier.weights") / name, name)
+
+
+def fetch(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Package:
+    """Finds a purifier and reads it: a bundled name first, then a folder, then a repository on the hub.
+
+    Args:
+        source: "ncis", a folder, or "org/name" on the Hugging Face Hub. A path object is always a folder.
+        revision: Branch, tag or commit on the hub.
+        token: Hub token, or True for the stored one.
+        cache_dir: The hub's cache folder.
+        local_files_only: Whether to use only what the cache has.
+        force_download: Whether to download again what the cache has.
+
+    Raises:
+        UnknownNameError: Nothing goes by that name.
+        NoWeightsError: A bundled name whose weights are not shipped yet.
+        WeightsError: The folder or repository is missing, damaged or no purifier.
+    """
+    name = os.fspath(source)
+    is_name = isinstance(source, str)
+    if is_name and name in bundled_names(trained=False):
+        return _read(resources.files("purifier.weights") / name, name)
+    if Path(name).is_dir():
+        return _read(Path(name), name)
+    if is_name and _REPO.fullmatch(name):
+        folder = _download(name, revision, token, cache_dir, local_files_only, force_download)
+        return _read(folder, name)
+    names = bundled_names()
+    if not is_name or os.sep in name or name.startswith("."):
+        raise WeightsError(f"expected a folder with config.json, got {name!r}, which is not a folder")
+    raise UnknownNameError(
+        f"expected one of {', '.join(names)}, a folder, or 'org/name' on the Hugging Face Hub, got {name!r}"
+        f"{nearest(name, names)}"
+    )
+
+
+def _download(
+    repo: str,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    force_download: bool,
+) -> Path:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = snapshot_download(
+            repo,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+            allow_patterns=["config.json", "*.safetensors", "README.md"],
+        )
+    except RevisionNotFoundError as error:
+        raise WeightsError(
+            f"expected a revision of {repo!r}, got {revision!r}, which it does not have; give a branch, tag or commit"
+        ) from error
+    except GatedRepoError as error:
+        raise WeightsError(f"{repo!r} is gated; accept its terms on the hub and pass token=...") from error
+    except RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"expected a repository on the hub, got {repo!r}, which it does not have or does not show; check the "
+            "spelling, or pass token=... if it is private"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        wanted = f" at revision {revision!r}" if revision else ""
+        raise WeightsError(
+            f"{repo!r}{wanted} is not in the local cache and could not be downloaded; check the revision, or go "
+            "online once without local_files_only"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise WeightsError(f"{repo!r} could not be downloaded: {error}") from error
+    return Path(folder)
+
+
+def _read_config(folder: _Folder, source: str) -> dict[str, Any]:
+    path = folder.joinpath("config.json")
+    if not path.is_file():
+        raise WeightsError(
+            f"expected config.json in {source!r}, got none; make the folder with save_pretrained, purifier convert or "
+            "purifier train"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"config.json of {source!r} is not JSON: {error}; fetch the folder again") from error
+    if not isinstance(config, dict) or config.get("kind") != "purifier":
+        raise WeightsError(f"expected config.json of {source!r} to say \"kind\": \"purifier\"; it is no purifier's")
+    if config.get("format") != FORMAT:
+        raise WeightsError(
+            f"expected format {FORMAT} in config.json of {source!r}, got {config.get('format')!r}; update purifier"
+        )
+    return config
+
+
+def _read(folder: _Folder, source: str) -> Package:
+    config = _read_config(folder, source)
+    if not config.get("trained", True):
+        raise NoWeightsError(
+            f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
+            f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}', then give the folder "
+            "to from_pretrained"
+        )
+    state: dict[str, Tensor] = {}
+    for file, digest in config.get("files", {}).items():
+        state.update(_read_weights(folder, file, digest, source))
+    card = folder.joinpath("README.md")
+    return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
+
+
+def _read_weights(folder: _Folder, file: str, digest: str, source: str) -> dict[str, Tensor]:
+    if Path(file).name != file or not file.endswith(".safetensors"):
+        raise WeightsError(f"expected weights files called *.safetensors beside config.json, got {file!r} in {source!r}")
+    path = folder.joinpath(file)
+    if not path.is_file():
+        raise WeightsError(
+            f"expected {file} in {source!r}, got none; a pickle such as pytorch_model.bin is never read, turn it into "
+            "a folder with purifier convert"
+        )
+    data = path.read_bytes()
+    got = hashlib.sha256(data).hexdigest()
+    if got != digest:
+        raise WeightsError(
+            f"{file} of {source!r} is damaged or not the file its config.json names: expected SHA-256 {digest}, got "
+            f"{got} over {len(data)} bytes; fetch it again"
+        )
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise WeightsError(f"{file} of {source!r} is no safetensors file: {error}") from error
+
+
+def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: str | None) -> None:
+    """Writes a purifier's folder; each file gets its name only when it is whole, config.json last.
+
+    Weights go into shards of at most SHARD_BYTES. Weights files of an earlier save are removed.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    files: dict[str, str] = {}
+    if tensors:
+        split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
+        for file, keys in split.filename_to_tensors.items():
+            data = save({key: tensors[key] for key in keys}, metadata={"format": "pt"})
+            files[file] = hashlib.sha256(data).hexdigest()
+            _replace(folder / file, data)
+    _replace(folder / "config.json", (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
+    if card is not None:
+        _replace(folder / "README.md", card.encode())
+    for stale in folder.glob("model*.safetensors"):
+        if stale.name not in files:
+            stale.unlink()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,63 @@
+"""The input contract of purifiers and wrapped models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purifier._errors import InputError
+
+# Rounding and float noise of an attack or a normalisation may leave [0, 1] by this much; normalised images do more.
+TOLERANCE = 0.05
+
+
+def check_form(images: Any) -> None:
+    """Checks what is known without looking at values: kind, shape and dtype.
+
+    Raises:
+        InputError: Where `images` is not a float tensor (N, 3, H, W) or (3, H, W).
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"expected a float tensor of images in [0, 1], got {type(images).__name__}; for PIL images, uint8 arrays "
+            "and paths use purify_image"
+        )
+    shape = tuple(images.shape)
+    if images.ndim not in (3, 4) or shape[-3] != 3 or 0 in shape[-2:]:
+        raise InputError(f"expected images of shape (N, 3, H, W) or (3, H, W), got {shape}{_shape_advice(images)}")
+    if not images.is_floating_point():
+        raise InputError(
+            f"expected a float tensor of images in [0, 1], got {images.dtype}; divide by 255: images.float() / 255"
+        )
+
+
+def _shape_advice(images: Tensor) -> str:
+    if images.ndim in (3, 4) and images.shape[-1] == 3:
+        order = "0, 3, 1, 2" if images.ndim == 4 else "2, 0, 1"
+        return f"; permute channels first with images.permute({order})"
+    if images.ndim in (3, 4) and images.shape[-3] == 1:
+        return "; repeat the grey channel three times with images.expand" + ("(-1, 3, -1, -1)" if images.ndim == 4 else "(3, -1, -1)")
+    if images.ndim == 2:
+        return "; add the colour channels with images.expand(3, -1, -1)"
+    if images.ndim in (3, 4) and images.shape[-3] == 4:
+        return "; set the alpha channel aside with images[..., :3, :, :]"
+    return ""
+
+
+def check_range(images: Tensor, advice: str) -> None:
+    """Checks that values lie in [0, 1], give or take rounding; not while a graph is being captured.
+
+    Args:
+        images: Float images.
+        advice: What to do about values outside, the end of the message.
+
+    Raises:
+        InputError: Where a value is well outside [0, 1] or not a number.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or images.is_meta or images.numel() == 0:
+        return
+    low, high = (value.item() for value in images.detach().aminmax())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+        raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")

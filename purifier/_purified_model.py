@@ -1,0 +1,124 @@
+"""PurifiedModel: finds the images in a model's call, purifies them, hands the rest on untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError, WrapError
+from purifier._input import check_form, check_range
+
+_KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
+
+
+
+
+class PurifiedModel(nn.Module):
+    """A model behind a purifier.
+
+    The call is the model's own. Its images are `pixel_values=` where that is given, else the first argument that is a
+    tensor or a list of tensors; they are purified in [0, 1] and everything else, the output too, goes through
+    untouched. The model's mode, device, dtype and parameters are never changed. Gradients flow exactly.
+
+    Attributes of the model are not passed on, because a call through them would go round the purifier; they are at
+    `.model`.
+
+    Args:
+        model: A module or a function.
+        purifier: A `Purifier`.
+        mean: Mean of each channel of the normalisation that the incoming images have, or None for [0, 1] images.
+        std: Standard deviation of each channel, likewise.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        purifier: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(model):
+            raise WrapError(f"expected a model that can be called, got {type(model).__name__}")
+        self.purifier: Any = purifier
+        self.model: Any = model
+        # The wrapper is in the mode that its model is in; setting it here touches neither child.
+        self.training = getattr(model, "training", False)
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, _per_channel(name, values), persistent=False)
+        if (self.mean is None) != (self.std is None):
+            raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
+
+    def unwrap(self) -> Any:
+        """Returns the model, as it was."""
+        return self.model
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model with its images purified.
+
+        Raises:
+            InputError: Where the images are of a wrong kind, shape or range.
+            WrapError: Where no images are found in the call.
+        """
+        for keyword in _KEYWORDS[:1]:
+            if keyword in kwargs:
+                return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
+        for place, value in enumerate(args):
+            if _holds_images(value):
+                return self.model(*args[:place], self._purify(value), *args[place + 1 :], **kwargs)
+        for keyword in _KEYWORDS:
+            if _holds_images(kwargs.get(keyword)):
+                return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
+        raise WrapError(
+            "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
+            f"{_describe(args, kwargs)}; pass the images as the first argument"
+        )
+
+    def _purify(self, images: Any) -> Any:
+        if isinstance(images, list | tuple):
+            return type(images)([self._purify(image) for image in images])
+        check_form(images)
+        if self.mean is None or self.std is None:
+            check_range(
+                images,
+                "they look normalised: wrap the model with the mean=... and std=... that they were normalised with "
+                "(or processor=...), or divide by 255 if they are 0..255",
+            )
+            return self.purifier.purify(images)
+        # In single precision at least: undoing and redoing a normalisation in half precision would cost bits.
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        mean, std = self.mean.to(images.device, dtype), self.std.to(images.device, dtype)
+        plain = images.to(dtype) * std + mean
+        check_range(
+            plain,
+            f"that is after undoing mean={mean.flatten().tolist()} and std={std.flatten().tolist()}: give the values "
+            "that the images were normalised with",
+        )
+        return ((self.purifier.purify(plain) - mean) / std).to(images.dtype)
+
+
+def _per_channel(name: str, values: Sequence[float] | None) -> Tensor | None:
+    if values is None:
+        return None
+    tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
+    if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
+        raise OptionError(f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values}")
+    return tensor.expand(3).clone().view(3, 1, 1)
+
+
+def _holds_images(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
+    return isinstance(value, Tensor)
+
+
+def _describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    parts = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+    return ", ".join(parts) or "no arguments"

@@ -1,0 +1,292 @@
+"""Purifier: the one module that users hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from purifier import _hub
+from purifier._errors import OptionError, WeightsError
+from purifier._input import check_form, check_range
+from purifier._purified_model import PurifiedModel
+from purifier.inference.precision import resolve_device, resolve_dtype
+from purifier.inference.tiling import apply_tiled, check_tileable
+from purifier.methods import Method, build, describe, leaves, tune
+from purifier.methods.chain import Chain
+from purifier.methods.noise import ProjectedNoise
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Purifier(_hub.HubMixin, nn.Module):
+    """Removes adversarial perturbations from images.
+
+    Computes on its own device and in its own dtype (`to`, `half`, `bfloat16` move it), and gives images back on
+    theirs and in theirs. The forward pass and its gradients are exact; nothing is detached.
+
+    Args:
+        method: What it computes.
+        name: What it is called in messages; the method's own name where None.
+        card: Text of its model card.
+
+    Example:
+        >>> import torch
+        >>> from purifier import Purifier
+        >>> purify = Purifier.from_pretrained("gs", iterations=3)
+        >>> purify(torch.rand(2, 3, 32, 48)).shape
+        torch.Size([2, 3, 32, 48])
+    """
+
+    _anchor: Tensor
+
+    def __init__(self, method: Method, *, name: str | None = None, card: str | None = None) -> None:
+        super().__init__()
+        self.method = method
+        self.name = name or "+".join(str(describe(leaf)["method"]) for leaf in leaves(method))
+        self.card = card
+        self._tile: int | None = None
+        # Knows device and dtype also where the method has no weights.
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+
+    # -- loading and saving ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Loads a purifier by name, from a folder, or from the Hugging Face Hub. Bundled names need no network.
+
+        Args:
+            name: A name out of `purifier.list_purifiers()`, a folder with config.json, or "org/name". Bundled names
+                win over folders of the same name; a folder can be given as a path object or as "./name".
+            device: Where it computes; "auto" for the accelerator if there is one; the CPU where None.
+            dtype: What it computes in; "auto" for bfloat16 where that is fast; float32 where None.
+            revision: Branch, tag or commit on the hub.
+            token: Hub token, or True for the stored one.
+            cache_dir: The hub's cache folder.
+            local_files_only: Whether to use only what the cache has.
+            force_download: Whether to download again what the cache has.
+            **options: Changes to the method's options, such as `iterations=5` for "gs" and "ncis".
+
+        Raises:
+            UnknownNameError: Nothing goes by that name.
+            NoWeightsError: The name's trained weights are not shipped yet.
+            WeightsError: Files are missing, damaged, or do not fit the configuration.
+            OptionError: An option is unknown, fixed by the weights, or out of its range.
+        """
+        target = resolve_device(device)
+        package = _hub.fetch(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        purifier = cls._assemble(package, options)
+        return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
+
+    @classmethod
+    def _assemble(cls, package: _hub.Package, options: dict[str, Any]) -> Self:
+        config = package.config
+        description = {"method": config.get("method"), "options": config.get("options")}
+        if options:
+            description = tune(description, options, package.source)
+        method = build(description)
+        try:
+            method.load_state_dict(package.state, strict=True)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"the weights of {package.source!r} do not fit its configuration: {' '.join(str(error).split())}"
+            ) from None
+        for part in method.modules():
+            check = getattr(part, "check_weights", None)
+            if check is not None:
+                check()
+        return cls(method, name=config.get("name"), card=package.card)
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], *, config: Any = None, model_card_kwargs: Any = None
+    ) -> None:
+        """Writes config.json, safetensors weights and the model card; `from_pretrained` gives the same bits back.
+
+        Args:
+            save_directory: The folder; made if it is not there.
+            config: Not used; the purifier states its own.
+            model_card_kwargs: Values for the card's template, where the purifier brings no card.
+        """
+        card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
+        head = {"kind": "purifier", "format": _hub.FORMAT, "name": self.name}
+        _hub.write(Path(save_directory), {**head, **describe(self.method)}, self.method.state_dict(), card)
+
+    # -- purifying ------------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Purifies images.
+
+        Args:
+            images: (N, 3, H, W) or (3, H, W), RGB, float, in [0, 1].
+
+        Returns:
+            Purified images of the same shape, dtype and device, in [0, 1]. Gradients flow to the input.
+
+        Raises:
+            InputError: Where the images are of another shape, kind or range.
+        """
+        check_form(images)
+        check_range(images, "divide by 255, or undo your model's normalisation before purifying")
+        return self.purify(images)
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Purifies images that were checked already; see `forward`."""
+        batch = images.to(device=self.device, dtype=self.dtype)
+        if images.ndim == 3:
+            batch = batch[None]
+        if batch.shape[0] == 0:
+            return images
+        out = self.method(batch) if self._tile is None else apply_tiled(self.method, batch, self._tile)
+        out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
+        return out[0] if images.ndim == 3 else out
+
+    def purify_image(self, image: Any) -> Image:
+        """Purifies one picture.
+
+        Args:
+            image: PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a path. The EXIF orientation is applied.
+
+        Returns:
+            A PIL image of the same kind: alpha is put back as it was, grey stays grey, 16-bit grey stays 16-bit.
+
+        Raises:
+            InputError: Where it cannot be read or is of a kind that would lose information.
+        """
+        from purifier._images import put_together, take_apart
+
+        picture = take_apart(image)
+        with torch.inference_mode():
+            return put_together(picture, self(picture.rgb))
+
+    # -- variants -------------------------------------------------------------------------------------------------
+
+    @property
+    def iterations(self) -> int:
+        """How often the method is applied (gs and ncis); may be set."""
+        return self._iterated().iterations  # type: ignore[return-value]
+
+    @iterations.setter
+    def iterations(self, value: int) -> None:
+        from purifier.methods._options import check_integer
+
+        self._iterated().iterations = check_integer("iterations", value, low=0)
+
+    def _iterated(self) -> Method:
+        found = [leaf for leaf in leaves(self.method) if "iterations" in leaf.tunable]
+        if len(found) != 1:
+            raise OptionError(
+                f"expected a purifier with one iterated method, got {self.name!r} with {len(found)}; set it on the "
+                "purifier before chaining"
+            )
+        return found[0]
+
+    def dynamic(
+        self, *, sigma: float = 0.05, eps: float = 16 / 255, generator: torch.Generator | None = None
+    ) -> Purifier:
+        """Returns a purifier that adds projected noise first (dynamic inference, NRP section 4.1); shares weights.
+
+        Args:
+            sigma: Standard deviation of the Gaussian noise, in units of the [0, 1] range.
+            eps: The noise is cut off at this absolute value, same units.
+            generator: Source of the noise; torch's global one where None.
+        """
+        noise = ProjectedNoise(sigma=sigma, eps=eps)
+        noise.generator = generator
+        return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
+
+    @staticmethod
+    def chain(*purifiers: str | os.PathLike[str] | Purifier) -> Purifier:
+        """Returns purifiers in sequence, the first applied first, values clamped to [0, 1] between; shares weights.
+
+        Args:
+            *purifiers: Names, folders, hub repositories or purifiers.
+        """
+        if not purifiers:
+            raise OptionError("expected at least one purifier to chain, got none")
+        links = [p if isinstance(p, Purifier) else Purifier.from_pretrained(p) for p in purifiers]
+        first = links[0]
+        methods = [link.method.to(device=first.device, dtype=first.dtype) for link in links]
+        return first._variant(Chain(methods), "+".join(link.name for link in links))
+
+    def tiled(self, size: int = 512) -> Purifier:
+        """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights.
+
+        Args:
+            size: Side of a tile's output in pixels; what a tile sees is larger by the method's reach.
+
+        Raises:
+            OptionError: Where each output pixel depends on the whole image.
+        """
+        check_tileable(self.method, size, self.name)
+        tiled = self._variant(self.method, self.name)
+        tiled._tile = size
+        return tiled
+
+    def _variant(self, method: Method, name: str) -> Purifier:
+        return Purifier(method, name=name).to(device=self.device, dtype=self.dtype)
+
+    def wrap(
+        self,
+        model: Callable[..., Any],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> PurifiedModel:
+        """Puts this purifier in front of a model; see `purifier.wrap`.
+
+        Args:
+            model: Any module or function whose call takes images.
+            mean: Mean of each channel that the model's images are normalised with, in [0, 1] units.
+            std: Standard deviation of each channel, same units.
+        """
+        return PurifiedModel(model, self, mean=mean, std=std)
+
+    # -- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._anchor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self._anchor.dtype
+
+    @property
+    def differentiable(self) -> bool:
+        """False where the exact gradient is zero almost everywhere, so that an honest attack needs BPDA."""
+        return all(leaf.differentiable for leaf in leaves(self.method))
+
+    @property
+    def random(self) -> bool:
+        """True where two calls on the same images differ, so that an honest attack needs EOT."""
+        return any(leaf.random for leaf in leaves(self.method))
+
+    def extra_repr(self) -> str:
+        weights = sum(p.numel() for p in self.parameters())
+        tile = f", tile={self._tile}" if self._tile else ""
+        return f"name={self.name!r}, parameters={weights:,}, dtype={self.dtype}, device={str(self.device)!r}{tile}"

@@ -1,0 +1,48 @@
+"""The norm balls that perturbations live in: random starts, steepest-ascent steps and projections."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from purifier._errors import OptionError
+
+Norm = Literal["Linf", "L2"]
+
+
+def check_norm(norm: str) -> None:
+    if norm not in get_args(Norm):
+        raise OptionError(f"expected norm='Linf' or norm='L2', got {norm!r}")
+
+
+def _length(perturbations: Tensor) -> Tensor:
+    """L2 length of each image's perturbation, (N, 1, 1, 1), never zero."""
+    return perturbations.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+
+
+def project(perturbations: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Moves perturbations (N, C, H, W) to the nearest point of the ball of radius eps."""
+    if norm == "Linf":
+        return perturbations.clamp(-eps, eps)
+    return perturbations * (eps / _length(perturbations)).clamp_max(1)
+
+
+def ascend(gradients: Tensor, alpha: float, norm: Norm) -> Tensor:
+    """Returns the step of size alpha along which a linear loss grows most."""
+    if norm == "Linf":
+        return alpha * gradients.sign()
+    return alpha * gradients / _length(gradients)
+
+
+def random_start(images: Tensor, eps: float, norm: Norm, generator: torch.Generator | None) -> Tensor:
+    """Draws perturbations like `images`, uniform in the ball of radius eps."""
+    device = images.device if generator is None else generator.device
+    if norm == "Linf":
+        noise = torch.rand(images.shape, generator=generator, device=device, dtype=images.dtype)
+        return (2 * noise - 1).to(images.device) * eps
+    direction = torch.randn(images.shape, generator=generator, device=device, dtype=images.dtype)
+    reach = torch.rand(len(images), 1, 1, 1, generator=generator, device=device, dtype=images.dtype)
+    radius = eps * reach ** (1 / images[0].numel())
+    return (direction / _length(direction) * radius).to(images.device)

@@ -1,0 +1,1 @@
+"""How a method is run: in tiles, in half precision."""

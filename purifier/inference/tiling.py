@@ -1,0 +1,59 @@
+"""Tiling: the same output in bounded memory.
+
+Each stage of a method is cut into tiles that overlap by the stage's halo, so every output pixel sees exactly what it
+would see in the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from purifier._errors import OptionError
+from purifier.methods import Method, Stage
+
+
+def apply_tiled(method: Method, images: Tensor, size: int) -> Tensor:
+    """Applies a method in tiles of at most `size` x `size` output pixels; gradients flow.
+
+    Args:
+        method: The method; each of its stages must have a finite halo.
+        images: (N, 3, H, W).
+        size: Side of a tile, in pixels.
+    """
+    for stage in method.stages():
+        images = _apply_stage(stage, images, size)
+    return images
+
+
+def check_tileable(method: Method, size: int, name: str) -> None:
+    """Raises OptionError where the method cannot be tiled."""
+    if not isinstance(size, int) or size < 16:
+        raise OptionError(f"expected a tile size of at least 16 pixels, got {size!r}")
+    if any(stage.halo is None for stage in method.stages()):
+        raise OptionError(f"expected a purifier whose outputs look a bounded way, got {name!r}, which cannot be tiled")
+
+
+def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yields (start, stop, first, last): a tile's own span and the span that it needs to see."""
+    size = max(align, size - size % align)
+    for start in range(0, length, size):
+        stop = min(length, start + size)
+        first = max(0, start - halo)
+        yield start, stop, first - first % align, min(length, stop + halo)
+
+
+def _apply_stage(stage: Stage, images: Tensor, size: int) -> Tensor:
+    height, width = images.shape[-2:]
+    if stage.halo is None or (height <= size and width <= size):
+        return stage.apply(images)
+    out = torch.empty_like(images)
+    for top, bottom, first_row, last_row in _spans(height, size, stage.halo, stage.align):
+        for left, right, first_column, last_column in _spans(width, size, stage.halo, stage.align):
+            tile = stage.apply(images[..., first_row:last_row, first_column:last_column])
+            rows = slice(top - first_row, bottom - first_row)
+            columns = slice(left - first_column, right - first_column)
+            out[..., top:bottom, left:right] = tile[..., rows, columns]
+    return out

@@ -1,0 +1,95 @@
+"""The purification methods, one a file: mathematics only, no files and no trained weights.
+
+`METHODS` names them; `describe` and `build` turn a method into JSON values and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from purifier._errors import OptionError, WeightsError, nearest
+from purifier.methods._base import Method, Stage
+from purifier.methods.bit_depth import BitDepth
+from purifier.methods.chain import Chain
+from purifier.methods.gs import GaussianSmoothing
+from purifier.methods.jpeg import JPEG
+from purifier.methods.median import Median
+from purifier.methods.ncis import NCIS
+from purifier.methods.noise import ProjectedNoise
+from purifier.methods.nrp import NRP, NRPResG
+from purifier.methods.resize_pad import ResizePad
+from purifier.methods.tvm import TVM
+
+METHODS: dict[str, type[Method]] = {
+    "bit-depth": BitDepth,
+    "chain": Chain,
+    "gs": GaussianSmoothing,
+    "jpeg": JPEG,
+    "median": Median,
+    "ncis": NCIS,
+    "noise": ProjectedNoise,
+    "nrp": NRP,
+    "nrp-resg": NRPResG,
+    "resize-pad": ResizePad,
+    "tvm": TVM,
+}
+
+__all__ = ["METHODS", "Method", "Stage", "build", "describe", "leaves", "method_name"]
+
+
+def method_name(method: Method) -> str:
+    """Returns the name that `METHODS` has for a method."""
+    return next(name for name, kind in METHODS.items() if type(method) is kind)
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """Returns {"method": name, "options": {...}}, all JSON values."""
+    return {"method": method_name(method), "options": method.options}
+
+
+def build(description: dict[str, Any]) -> Method:
+    """Builds the method that `describe` described, with fresh weights.
+
+    Raises:
+        WeightsError: Where the description names no method or options that the method does not have.
+        OptionError: Where an option's value is out of its range.
+    """
+    name, options = description.get("method"), description.get("options")
+    if name not in METHODS or not isinstance(options, dict):
+        raise WeightsError(
+            f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
+            f"method={name!r}, options={options!r}; it may come from a newer version of purifier"
+        )
+    if name == "chain":
+        return Chain([build(link) for link in options["links"]])
+    try:
+        return METHODS[name](**options)
+    except TypeError as error:
+        raise WeightsError(f"expected options of method {name!r}, got {options}: {error}") from None
+
+
+def leaves(method: Method) -> Iterator[Method]:
+    """Yields the method itself, or the links of a chain, however nested."""
+    if isinstance(method, Chain):
+        for link in method.methods:
+            yield from leaves(link)
+    else:
+        yield method
+
+
+def tune(description: dict[str, Any], changes: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns the description with some options changed that may be changed without training again.
+
+    Raises:
+        OptionError: Where the method has no such option, or it is fixed by the trained weights.
+    """
+    tunable = METHODS[description["method"]].tunable if description.get("method") in METHODS else ()
+    for option in changes:
+        if option in tunable:
+            continue
+        fixed = option in description["options"]
+        why = "is fixed by the trained weights" if fixed else f"is unknown{nearest(option, tunable)}"
+        expected = f"the options {', '.join(tunable)}" if tunable else "no options"
+        raise OptionError(f"expected {expected} for {name!r}, got {option!r}, which {why}")
+    return {**description, "options": {**description["options"], **changes}}

@@ -1,0 +1,68 @@
+"""JPEG compression and decompression.
+
+Dziugaite et al., "A study of the effect of JPG compression on adversarial images", 2016; Guo et al., "Countering
+Adversarial Images using Input Transformations", ICLR 2018. The codec is Pillow's (libjpeg), on the CPU.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._options import check_integer
+
+
+def _round_trip(images: Tensor, quality: int) -> Tensor:
+    from PIL import Image
+
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    out = np.empty_like(pixels)
+    for i, picture in enumerate(pixels):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=quality)
+        out[i] = np.asarray(Image.open(file))
+    return (torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255).to(images)
+
+
+class _Codec(torch.autograd.Function):
+    """The codec with its exact derivative, which is zero almost everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, quality: int) -> Tensor:
+        return _round_trip(images, quality)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return torch.zeros_like(gradients[0]), None
+
+
+class JPEG(Method):
+    """Encodes to 8-bit JPEG and decodes. The exact gradient is zero, so an honest attack needs BPDA.
+
+    Args:
+        quality: libjpeg's quality, 1 .. 100.
+    """
+
+    differentiable = False
+    tunable = ("quality",)
+
+    def __init__(self, *, quality: int = 90) -> None:
+        super().__init__()
+        self.quality = check_integer("quality", quality, low=1, high=100)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"quality": self.quality}
+
+    def stages(self) -> list[Stage]:
+        # Blocks are 16 x 16 where colour is subsampled, and decoding smooths the colour into the next block.
+        return [Stage(self._code, halo=16, align=16)]
+
+    def _code(self, images: Tensor) -> Tensor:
+        out: Tensor = _Codec.apply(images, self.quality)
+        return out

@@ -1,0 +1,41 @@
+"""Median smoothing.
+
+Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS 2018, section III-C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._borders import reflect_pad
+from purifier.methods._options import check_integer
+
+
+class Median(Method):
+    """Replaces every value by the median of its K x K window, reflect borders; the gradient goes to that value.
+
+    Args:
+        kernel_size: K, odd.
+    """
+
+    tunable = ("kernel_size",)
+
+    def __init__(self, *, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.kernel_size = check_integer("kernel_size", kernel_size, low=1, odd=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"kernel_size": self.kernel_size}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self._median, halo=self.kernel_size // 2)]
+
+    def _median(self, images: Tensor) -> Tensor:
+        radius = self.kernel_size // 2
+        padded = reflect_pad(images, radius, radius, radius, radius)
+        windows = padded.unfold(-2, self.kernel_size, 1).unfold(-2, self.kernel_size, 1)
+        return windows.flatten(-2).median(-1).values

@@ -1,0 +1,205 @@
+"""NCIS: neural contextual iterative smoothing, with its blind-spot network FBI-Net.
+
+Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024,
+section 4: F(x) = FBI-E(x) + G(x) (eq. 10), where G is one Gaussian pass with K = 11 and FBI-E is FBI-Net between
+a space-to-depth and a depth-to-space by m = 2 (eq. 9). Purifying applies F i times.
+
+Ours: sizes that m does not divide are padded by reflection and cropped back; each application may be clamped to
+[0, 1] (`clamp`); the PReLUs are sized by their convolution's output channels (the published code by its input's).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier._errors import WeightsError
+from purifier.methods._base import Method, Stage
+from purifier.methods._borders import reflect_pad
+from purifier.methods._options import check_integer
+from purifier.methods.gs import GaussianSmoothing
+
+_RING = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+_KNIGHT = [(2, 2)] + [(2 + y, 2 + x) for y in (-2, -1, 1, 2) for x in (-2, -1, 1, 2) if abs(y) != abs(x)]
+_CORNERS = [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)]
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A convolution of which only some taps exist; the weights of the others are zero and stay zero.
+
+    Args:
+        channels_in: Input channels.
+        channels_out: Output channels.
+        kernel_size: Odd size of the square kernel; the padding keeps height and width.
+        taps: (row, column) of the taps that exist.
+        dilation: Distance between taps, in pixels.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: int, taps: list[tuple[int, int]], dilation: int = 1
+    ) -> None:
+        padding = kernel_size // 2 * dilation
+        super().__init__(channels_in, channels_out, kernel_size, padding=padding, dilation=dilation)
+        mask = torch.zeros(kernel_size, kernel_size)
+        for tap in taps:
+            mask[tap] = 1
+        self.register_buffer("mask", mask, persistent=False)
+        fan_in = channels_in * len(taps)
+        with torch.no_grad():
+            nn.init.normal_(self.weight, std=(2 / fan_in) ** 0.5)
+            self.weight.mul_(mask)
+            nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def check_weights(self) -> None:
+        """Raises WeightsError where a loaded weight of a missing tap is not zero."""
+        if bool((self.weight * (1 - self.mask)).count_nonzero()):
+            raise WeightsError("expected zero weights at the masked taps, got others; the file is of another network")
+
+    def forward(self, features: Tensor) -> Tensor:
+        # The product keeps the gradient of a missing tap at zero, so no optimiser step revives it.
+        return self._conv_forward(features, self.weight * self.mask, self.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Two 1 x 1 convolutions with a PReLU between, averaged with their input, then a PReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.act1 = nn.PReLU(channels, init=0.0)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+        self.act2 = nn.PReLU(channels, init=0.0)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner: Tensor = self.conv2(self.act1(self.conv1(features)))
+        out: Tensor = self.act2((inner + features) / 2)
+        return out
+
+
+class FBINet(nn.Module):
+    """The blind-spot network: an output pixel never depends on the input pixel at its own place.
+
+    Args:
+        channels: Input and output channels.
+        filters: Width of every hidden layer.
+        layers: Number of masked convolutions (context layers), at least 2.
+    """
+
+    def __init__(self, channels: int, filters: int = 64, layers: int = 8) -> None:
+        super().__init__()
+        convolutions = [MaskedConv2d(channels, filters, 3, _RING), MaskedConv2d(filters, filters, 5, _KNIGHT)]
+        convolutions += [MaskedConv2d(filters, filters, 3, _CORNERS, dilation=3) for _ in range(layers - 2)]
+        self.context = nn.ModuleList(convolutions)
+        self.context_act = nn.ModuleList(nn.PReLU(filters, init=0.0) for _ in range(layers))
+        self.trunk_act = nn.ModuleList(nn.PReLU(filters, init=0.0) for _ in range(layers - 1))
+        self.trunk = nn.ModuleList(ResidualBlock(filters) for _ in range(layers))
+        self.out_act = nn.PReLU(filters, init=0.0)
+        self.out_block = ResidualBlock(filters)
+        self.out_conv = nn.Conv2d(filters, channels, 1)
+
+    @property
+    def radius(self) -> int:
+        """How far, in its own pixels, an output pixel looks."""
+        return 1 + 2 + 3 * (len(self.context) - 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        context = self.context_act[0](self.context[0](images))
+        trunk = total = self.trunk[0](context)
+        for layer in range(1, len(self.context)):
+            context = self.context_act[layer](self.context[layer](context))
+            trunk = self.trunk[layer](self.trunk_act[layer - 1]((context + trunk) / 2))
+            total = total + trunk
+        out: Tensor = self.out_conv(self.out_block(self.out_act(total / len(self.context))))
+        return out
+
+
+class FBIE(nn.Module):
+    """FBI-Net on m x m patches (eq. 9): an output patch never depends on the input patch at its own place.
+
+    Args:
+        patch: m; height and width that m does not divide are padded by reflection and cropped back.
+        filters: Width of FBI-Net.
+        layers: Depth of FBI-Net.
+    """
+
+    def __init__(self, patch: int = 2, filters: int = 64, layers: int = 8) -> None:
+        super().__init__()
+        self.patch = patch
+        self.net = FBINet(3 * patch * patch, filters, layers)
+
+    @property
+    def radius(self) -> int:
+        """How far, in image pixels, an output pixel looks at most."""
+        return self.patch * (self.net.radius + 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        padded = reflect_pad(images, 0, -width % self.patch, 0, -height % self.patch)
+        patches = F.pixel_unshuffle(padded, self.patch).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(self.net(patches), self.patch)[..., :height, :width]
+
+
+class NCIS(Method):
+    """Replaces every patch by what its surroundings and a Gaussian pass say of it, several times.
+
+    Args:
+        iterations: i, how often F is applied; 0 returns the images unchanged.
+        patch: m of FBI-E.
+        filters: Width of FBI-Net.
+        layers: Depth of FBI-Net.
+        kernel_size: K of the Gaussian pass.
+        clamp: Whether each application ends with a clamp to [0, 1].
+    """
+
+    tunable = ("iterations", "clamp")
+
+    def __init__(
+        self,
+        *,
+        iterations: int = 5,
+        patch: int = 2,
+        filters: int = 64,
+        layers: int = 8,
+        kernel_size: int = 11,
+        clamp: bool = True,
+    ) -> None:
+        super().__init__()
+        self.iterations = check_integer("iterations", iterations, low=0)
+        self.clamp = clamp
+        self.network = FBIE(
+            check_integer("patch", patch, low=1),
+            check_integer("filters", filters, low=1),
+            check_integer("layers", layers, low=2),
+        )
+        self.smoothing = GaussianSmoothing(kernel_size=kernel_size, iterations=1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        net = self.network.net
+        return {
+            "iterations": self.iterations,
+            "patch": self.network.patch,
+            "filters": net.out_conv.in_channels,
+            "layers": len(net.context),
+            "kernel_size": self.smoothing.kernel_size,
+            "clamp": self.clamp,
+        }
+
+    def stages(self) -> list[Stage]:
+        halo = max(self.network.radius, self.smoothing.kernel_size // 2)
+        return [Stage(self.step, halo=halo, align=self.network.patch)] * self.iterations
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """F(x) = FBI-E(x) + G(x), unclamped: what training fits to x (eq. 7)."""
+        out: Tensor = self.network(images) + self.smoothing(images)
+        return out
+
+    def step(self, images: Tensor) -> Tensor:
+        """One application of F, clamped where `clamp` says so."""
+        out = self.reconstruct(images)
+        return out.clamp(0, 1) if self.clamp else out

@@ -1,0 +1,45 @@
+"""Projected Gaussian noise, the first half of dynamic inference.
+
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 4.1: noise of sigma 0.05,
+projected to within 16/255 and clamped to [0, 1], is added before purifying, against attackers who know the purifier.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._options import check_number
+
+
+class ProjectedNoise(Method):
+    """Adds Gaussian noise that is cut off at eps. Gradients pass through; the noise is new in every call.
+
+    Args:
+        sigma: Standard deviation, in units of the [0, 1] range.
+        eps: Largest absolute value, same units.
+    """
+
+    random = True
+    tunable = ("sigma", "eps")
+
+    def __init__(self, *, sigma: float = 0.05, eps: float = 16 / 255) -> None:
+        super().__init__()
+        self.sigma = check_number("sigma", sigma, low=0, high=1)
+        self.eps = check_number("eps", eps, low=0, high=1)
+        self.generator: torch.Generator | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"sigma": self.sigma, "eps": self.eps}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self._add, halo=None)]
+
+    def _add(self, images: Tensor) -> Tensor:
+        device = images.device if self.generator is None else self.generator.device
+        noise = torch.randn(images.shape, generator=self.generator, device=device, dtype=images.dtype)
+        return (images + (self.sigma * noise).clamp(-self.eps, self.eps).to(images.device)).clamp(0, 1)

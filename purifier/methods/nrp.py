@@ -1,0 +1,129 @@
+"""NRP: the neural representation purifier, in its two published sizes.
+
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 3 and 4.1; the smaller
+one, "NRP (resG)", was published with the paper's code. Attribute names are those of the published checkpoints, so
+that their state dicts load unchanged. No skip runs from input to output: it would carry the perturbation through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._options import check_integer
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each fed by all the features before it; the last, times 0.2, is added to the input."""
+
+    def __init__(self, filters: int, growth: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(filters, growth)
+        self.conv2 = _conv(filters + growth, growth)
+        self.conv3 = _conv(filters + 2 * growth, growth)
+        self.conv4 = _conv(filters + 3 * growth, growth)
+        self.conv5 = _conv(filters + 4 * growth, filters)
+
+    def forward(self, features: Tensor) -> Tensor:
+        seen = features
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2)), 1)
+        out: Tensor = features + 0.2 * self.conv5(seen)
+        return out
+
+
+class BasicBlock(nn.Module):
+    """Three dense blocks in sequence, times 0.2, plus the input."""
+
+    def __init__(self, filters: int, growth: int) -> None:
+        super().__init__()
+        self.RDB1 = DenseBlock(filters, growth)
+        self.RDB2 = DenseBlock(filters, growth)
+        self.RDB3 = DenseBlock(filters, growth)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + 0.2 * self.RDB3(self.RDB2(self.RDB1(features)))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, plus the input; no normalisation."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(filters, filters)
+        self.conv2 = _conv(filters, filters)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = features + self.conv2(F.relu(self.conv1(features)))
+        return out
+
+
+class NRP(Method):
+    """The full purifier: dense blocks, 16,550,275 parameters.
+
+    Args:
+        filters: Width of the trunk.
+        blocks: Number of basic blocks.
+        growth: Features that each convolution of a dense block adds.
+    """
+
+    def __init__(self, *, filters: int = 64, blocks: int = 23, growth: int = 32) -> None:
+        super().__init__()
+        self.filters = check_integer("filters", filters, low=1)
+        self.blocks = check_integer("blocks", blocks, low=1)
+        self.growth = check_integer("growth", growth, low=1)
+        self.conv_first = _conv(3, filters)
+        self.RRDB_trunk = nn.Sequential(*(BasicBlock(filters, growth) for _ in range(blocks)))
+        self.trunk_conv = _conv(filters, 3)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"filters": self.filters, "blocks": self.blocks, "growth": self.growth}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self.purify, halo=15 * self.blocks + 2)]
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Runs the network; the output is not clamped."""
+        features = self.conv_first(images.contiguous(memory_format=torch.channels_last))
+        out: Tensor = self.trunk_conv(self.RRDB_trunk(features))
+        return out
+
+
+class NRPResG(Method):
+    """The small purifier, "NRP (resG)": residual blocks, 1,702,211 parameters.
+
+    Args:
+        filters: Width of the trunk.
+        blocks: Number of residual blocks.
+    """
+
+    def __init__(self, *, filters: int = 64, blocks: int = 23) -> None:
+        super().__init__()
+        self.filters = check_integer("filters", filters, low=1)
+        self.blocks = check_integer("blocks", blocks, low=1)
+        self.conv_first = _conv(3, filters)
+        self.recon_trunk = nn.Sequential(*(ResidualBlock(filters) for _ in range(blocks)))
+        self.conv_last = _conv(filters, 3)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"filters": self.filters, "blocks": self.blocks}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self.purify, halo=2 * self.blocks + 2)]
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Runs the network; the output is not clamped."""
+        features = F.leaky_relu(self.conv_first(images.contiguous(memory_format=torch.channels_last)), 0.1)
+        out: Tensor = self.conv_last(self.recon_trunk(features))
+        return out

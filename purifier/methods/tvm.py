@@ -1,0 +1,82 @@
+"""Total variation minimisation.
+
+Guo et al., "Countering Adversarial Images using Input Transformations", ICLR 2018, section 4.2: keep a random
+share of the pixels and fill the image in by total variation. Solved by the primal-dual iteration of Chambolle and
+Pock, "A first-order primal-dual algorithm for convex problems", 2011, algorithm 1, unrolled, so that gradients
+are exact.
+
+Ours: which pixels are kept is a fixed function of the image size, so equal images give equal outputs; the
+variation is isotropic and taken over all three channels together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._options import check_integer, check_number
+
+
+def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward differences down and to the right, zero at the last row and column."""
+    return F.pad(images.diff(dim=-2), (0, 0, 0, 1)), F.pad(images.diff(dim=-1), (0, 1))
+
+
+def _divergence(down: Tensor, right: Tensor) -> Tensor:
+    """The negative adjoint of `_gradient`."""
+    rows = torch.cat((down[..., :-1, :], torch.zeros_like(down[..., :1, :])), -2)
+    columns = torch.cat((right[..., :-1], torch.zeros_like(right[..., :1])), -1)
+    return rows - F.pad(rows[..., :-1, :], (0, 0, 1, 0)) + columns - F.pad(columns[..., :-1], (1, 0))
+
+
+class TVM(Method):
+    """Fills an image in from some of its pixels, as smoothly as they allow.
+
+    Minimises 1/2 ||m (z - x)||^2 + weight * TV(z) over z, with m the kept pixels.
+
+    Args:
+        keep: Share of pixels that are kept, in (0, 1].
+        weight: Weight of the total variation.
+        steps: Primal-dual iterations.
+        seed: Decides which pixels are kept.
+    """
+
+    tunable = ("keep", "weight", "steps", "seed")
+
+    def __init__(self, *, keep: float = 0.5, weight: float = 0.03, steps: int = 50, seed: int = 0) -> None:
+        super().__init__()
+        self.keep = check_number("keep", keep, low=0.01, high=1)
+        self.weight = check_number("weight", weight, low=0, high=100)
+        self.steps = check_integer("steps", steps, low=1)
+        self.seed = check_integer("seed", seed, low=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"keep": self.keep, "weight": self.weight, "steps": self.steps, "seed": self.seed}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self._minimise, halo=None)]
+
+    def _minimise(self, images: Tensor) -> Tensor:
+        if self.weight == 0:
+            return images
+        generator = torch.Generator().manual_seed(self.seed)
+        kept = (torch.rand(images.shape[-2:], generator=generator) < self.keep).to(images)
+        step = 8**-0.5  # the gradient's norm is at most sqrt(8)
+        z = ahead = images
+        down, right = _gradient(torch.zeros_like(images))
+        for _ in range(self.steps):
+            to_down, to_right = _gradient(ahead)
+            down, right = down + step * to_down, right + step * to_right
+            # The small constant keeps the derivative of the root finite where the image is flat.
+            length = (down.square() + right.square()).sum(1, keepdim=True).add(1e-12).sqrt()
+            shrink = (length / self.weight).clamp_min(1)
+            down, right = down / shrink, right / shrink
+            before = z
+            z = (z + step * _divergence(down, right) + step * kept * images) / (1 + step * kept)
+            ahead = 2 * z - before
+        return z

@@ -1,0 +1,106 @@
+"""Random crops of the images in folders, each a function of (seed, index) alone, so that a resumed run sees what
+an unbroken one would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from purifier._errors import InputError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def list_images(folders: Sequence[str | Path]) -> list[Path]:
+    """Returns every image file below the folders, sorted.
+
+    Raises:
+        InputError: Where a folder does not exist or there is no image in any of them.
+    """
+    paths: list[Path] = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
+        paths += sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise InputError(f"expected images ({', '.join(sorted(_SUFFIXES))}) below {[str(f) for f in folders]}, got none")
+    return paths
+
+
+def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
+    """Returns (training, validation): each `every`-th file validates."""
+    return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Reads an image file as (H, W, 3) uint8."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
+
+
+class RandomCrops(Dataset[Tensor]):
+    """Square crops, flipped at random, of images that are shrunk at random first.
+
+    Args:
+        paths: Image files.
+        crop_size: Side of the crop in pixels; smaller images are enlarged to it.
+        length: Number of crops.
+        seed: With the index, decides everything about a crop.
+        shrink: Smallest factor by which an image may be shrunk before the crop; 1 leaves its size alone.
+        cache_bytes: Decoded images are kept in memory up to this many bytes.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        crop_size: int,
+        length: int,
+        seed: int,
+        shrink: float = 1.0,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        self.paths = list(paths)
+        self.crop_size = crop_size
+        self.length = length
+        self.seed = seed
+        self.shrink = shrink
+        self._cache: dict[int, np.ndarray] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns crop number `index`, (3, crop_size, crop_size), float in [0, 1]."""
+        random = np.random.default_rng((self.seed, index))
+        pixels = self._pixels(int(random.integers(len(self.paths))))
+        factor = random.uniform(self.shrink, 1.0)
+        height, width = (max(self.crop_size, round(side * factor)) for side in pixels.shape[:2])
+        if (height, width) != pixels.shape[:2]:
+            resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+            pixels = np.asarray(resized)
+        top = random.integers(height - self.crop_size + 1)
+        left = random.integers(width - self.crop_size + 1)
+        crop = pixels[top : top + self.crop_size, left : left + self.crop_size]
+        return to_tensor(crop[:, ::-1] if random.random() < 0.5 else crop)
+
+    def _pixels(self, number: int) -> np.ndarray:
+        if number in self._cache:
+            return self._cache[number]
+        pixels = read_rgb(self.paths[number])
+        if pixels.nbytes <= self._room:
+            self._room -= pixels.nbytes
+            self._cache[number] = pixels
+        return pixels

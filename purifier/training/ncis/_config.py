@@ -1,0 +1,40 @@
+"""Every knob of the NCIS training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from purifier.training._loop import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCISTraining(LoopConfig):
+    """Settings of the NCIS training, beside those of the loop.
+
+    Attributes:
+        data: Folders of images, read recursively.
+        crop_size: Side of the random crops, in pixels.
+        shrink: Smallest factor by which an image is shrunk at random before the crop.
+        unroll: Applications of F that are trained together; the loss is the mean over them (the paper: 1).
+        patch: m of FBI-E.
+        kernel_size: K of the Gaussian pass.
+        filters: Width of FBI-Net.
+        layers: Depth of FBI-Net.
+        clamp: Whether each application of F ends with a clamp to [0, 1].
+        iterations: i that the finished purifier uses unless told otherwise.
+        validation_every: Each n-th file is kept out of training and validates.
+        validation_images: Images that validate, at most.
+    """
+
+    data: tuple[str, ...] = ()
+    crop_size: int = 96
+    shrink: float = 1.0
+    unroll: int = 1
+    patch: int = 2
+    kernel_size: int = 11
+    filters: int = 64
+    layers: int = 8
+    clamp: bool = True
+    iterations: int = 5
+    validation_every: int = 20
+    validation_images: int = 64
