@@ -182,7 +182,7 @@ def _read_config(folder: _Folder, source: str) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"config.json of {source!r} is not JSON: {error}; fetch the folder again") from error
     if not isinstance(config, dict) or config.get("kind") != "purifier":
-        raise WeightsError(f"expected config.json of {source!r} to say \"kind\": \"purifier\"; it is no purifier's")
+        raise WeightsError(f'expected config.json of {source!r} to say "kind": "purifier"; it is no purifier\'s')
     if config.get("format") != FORMAT:
         raise WeightsError(
             f"expected format {FORMAT} in config.json of {source!r}, got {config.get('format')!r}; update purifier"
@@ -207,7 +207,9 @@ def _read(folder: _Folder, source: str) -> Package:
 
 def _read_weights(folder: _Folder, file: str, digest: str, source: str) -> dict[str, Tensor]:
     if Path(file).name != file or not file.endswith(".safetensors"):
-        raise WeightsError(f"expected weights files called *.safetensors beside config.json, got {file!r} in {source!r}")
+        raise WeightsError(
+            f"expected weights called *.safetensors beside config.json, got {file!r} in {source!r}"
+        )
     path = folder.joinpath(file)
     if not path.is_file():
         raise WeightsError(
@@ -258,4 +260,4 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -106,14 +106,15 @@ def write_image(image: Image, path: Path) -> None:
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
         raise InputError(f"expected a file name that ends in one of {', '.join(SUFFIXES)}, got {path.name!r}")
-    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    known: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = {**known.get(kind, {}), **{str(key): value for key, value in image.info.items()}}
     if kind == "JPEG" and image.mode in ("RGBA", "LA"):
         raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        image.save(temporary, kind, **options, **image.info)
-        os.replace(temporary, path)
+        image.save(temporary, kind, **options)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

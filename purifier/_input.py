@@ -38,7 +38,8 @@ def _shape_advice(images: Tensor) -> str:
         order = "0, 3, 1, 2" if images.ndim == 4 else "2, 0, 1"
         return f"; permute channels first with images.permute({order})"
     if images.ndim in (3, 4) and images.shape[-3] == 1:
-        return "; repeat the grey channel three times with images.expand" + ("(-1, 3, -1, -1)" if images.ndim == 4 else "(3, -1, -1)")
+        sizes = "-1, 3, -1, -1" if images.ndim == 4 else "3, -1, -1"
+        return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
         return "; add the colour channels with images.expand(3, -1, -1)"
     if images.ndim in (3, 4) and images.shape[-3] == 4:
@@ -56,7 +57,12 @@ def check_range(images: Tensor, advice: str) -> None:
     Raises:
         InputError: Where a value is well outside [0, 1] or not a number.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or images.is_meta or images.numel() == 0:
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or images.is_meta
+        or images.numel() == 0
+    ):
         return
     low, high = (value.item() for value in images.detach().aminmax())
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):

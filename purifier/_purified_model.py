@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError, OptionError, WrapError
+from purifier._errors import OptionError, WrapError
 from purifier._input import check_form, check_range
 
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
-
-
 
 
 class PurifiedModel(nn.Module):

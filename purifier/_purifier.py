@@ -193,7 +193,7 @@ class Purifier(_hub.HubMixin, nn.Module):
     def iterations(self, value: int) -> None:
         from purifier.methods._options import check_integer
 
-        self._iterated().iterations = check_integer("iterations", value, low=0)
+        setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
 
     def _iterated(self) -> Method:
         found = [leaf for leaf in leaves(self.method) if "iterations" in leaf.tunable]

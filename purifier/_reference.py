@@ -85,9 +85,7 @@ class ReferenceClassifier(nn.Module):
         # Constants of the architecture, kept in its config: storing them in fp16 would only round them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
         layers: list[nn.Module] = []
         for before, after, count in zip(widths[:-1], widths[1:], blocks, strict=True):
             layers.append(_Block(before, after, 2))
@@ -155,9 +153,7 @@ def reference_model(name: str = "demo") -> nn.Module:
 
     model = _ARCHITECTURES[name](classes=config["classes"], **config["architecture"])
     # Batch counters are not stored: nothing reads them after training.
-    counters = {
-        key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")
-    }
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
     model.load_state_dict(counters | {key: value.float() for key, value in load(stored).items()})
     return model.eval()
 

@@ -36,7 +36,9 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
         return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
     resolved = torch.float32 if dtype is None else _NAMES.get(dtype) if isinstance(dtype, str) else dtype
     if not isinstance(resolved, torch.dtype) or not resolved.is_floating_point:
-        raise OptionError(f"expected dtype to be 'auto', {', '.join(map(repr, _NAMES))} or a torch dtype, got {dtype!r}")
+        raise OptionError(
+            f"expected dtype to be 'auto', {', '.join(map(repr, _NAMES))} or a torch dtype, got {dtype!r}"
+        )
     return resolved
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,5 +40,7 @@ class ResizePad(Method):
     def _resample(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         smaller = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
-        down = F.interpolate(images, smaller, mode="bilinear", antialias=True, align_corners=False)
-        return F.interpolate(down, (height, width), mode="bilinear", align_corners=False)
+        # In single precision at least: torch resamples float16 with anti-aliasing on GPUs only.
+        precise = images.to(torch.promote_types(images.dtype, torch.float32))
+        down = F.interpolate(precise, smaller, mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(down, (height, width), mode="bilinear", align_corners=False).to(images.dtype)

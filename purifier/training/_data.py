@@ -1,5 +1,6 @@
 """Random crops of the images in folders, each a function of (seed, index) alone, so that a resumed run sees what
-an unbroken one would have seen."""
+an unbroken one would have seen.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
         paths += sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
-        raise InputError(f"expected images ({', '.join(sorted(_SUFFIXES))}) below {[str(f) for f in folders]}, got none")
+        raise InputError(
+            f"expected images ({', '.join(sorted(_SUFFIXES))}) below {[str(f) for f in folders]}, got none"
+        )
     return paths
 
 

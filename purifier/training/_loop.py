@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -54,10 +54,17 @@ class LoopConfig:
 class Recipe(Protocol):
     """What a method adds to the loop."""
 
-    model: nn.Module
-    crops: Dataset[Tensor]
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+    @property
+    def crops(self) -> Dataset[Tensor]:
+        """Crop number k is used at step k // batch_size."""
+        ...
+
+    def loss(self, model: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
         """Scalar loss of a batch of clean crops (N, 3, H, W)."""
         ...
 
@@ -125,7 +132,7 @@ def fit(recipe: Recipe, config: LoopConfig, out: Path) -> tuple[nn.Module, list[
     model, optimiser = accelerator.prepare(model, optimiser)
     average.to(accelerator.device)
     plain = accelerator.unwrap_model(model)
-    forward = torch.compile(model) if config.compile else model
+    forward: Callable[[Tensor], Any] = torch.compile(model) if config.compile else model
 
     def checkpoint(step: int) -> None:
         if accelerator.is_main_process:

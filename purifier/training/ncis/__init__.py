@@ -2,5 +2,6 @@
 
 from purifier.training.ncis._config import NCISTraining
 from purifier.training.ncis._recipe import NCISRecipe
+from purifier.training.ncis._train import train
 
-__all__ = ["NCISRecipe", "NCISTraining"]
+__all__ = ["NCISRecipe", "NCISTraining", "train"]

@@ -1,0 +1,89 @@
+"""What the benchmark scripts share: the kit's images and models, and results that say how they were made."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import purifier
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def kit() -> Path:
+    """Returns the folder that PURIFIER_KIT names."""
+    folder = os.environ.get("PURIFIER_KIT")
+    if not folder or not Path(folder).is_dir():
+        raise SystemExit("expected PURIFIER_KIT=<folder> with the measuring kit, got " + repr(folder))
+    return Path(folder)
+
+
+def model(name: str) -> nn.Module:
+    """Loads one of the kit's models: RGB in [0, 1] in, eval mode, no parameter gradients."""
+    spec = importlib.util.spec_from_file_location("kit_models", kit() / "kit_models.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def imagenet(count: int, size: int = 224) -> tuple[Tensor, Tensor]:
+    """Returns the first `count` of the 400 evaluation images (N, 3, size, size) and their labels."""
+    from purifier.training._data import to_tensor
+
+    folder = kit() / "imagenet_nips400"
+    with (folder / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))[:count]
+    images = []
+    for row in rows:
+        with Image.open(folder / "images" / row["file"]) as image:
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            images.append(to_tensor(np.asarray(resized)))
+    return torch.stack(images), torch.tensor([int(row["label"]) for row in rows])
+
+
+@torch.inference_mode()
+def correct(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 20) -> int:
+    """Counts the images that the network gets right."""
+    pairs = zip(images.split(batch), labels.split(batch), strict=True)
+    return sum(int((network(x).argmax(1) == y).sum()) for x, y in pairs)
+
+
+def interval(right: int, count: int) -> tuple[float, float]:
+    """95 % Wilson interval of right / count."""
+    z, p = 1.96, right / count
+    middle, reach = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    return (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine, for the result file."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS)
+    return {
+        "purifier": purifier.__version__,
+        "commit": git.stdout.strip(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Writes benchmarks/results/<name>.json, whole or not at all."""
+    RESULTS.mkdir(exist_ok=True)
+    temporary = RESULTS / f".{name}.json"
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.replace(RESULTS / f"{name}.json")
