@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PART = ".part"
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "BMP")
+_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -49,24 +53,130 @@ def take_apart(source: Any) -> Picture:
     Raises:
         InputError: Where it cannot be read or is of a kind that would lose information.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(source, str | os.PathLike):
-        image = _open(Path(source))
-    elif isinstance(source, np.ndarray):
-        image = _from_array(source)
-    elif isinstance(source, Image.Image):
-        image = source
+        return _from_file(Path(source))
+    if isinstance(source, np.ndarray):
+        return _from_image(_from_array(source))
+    if isinstance(source, Image.Image):
+        return _from_image(source)
+    raise InputError(
+        f"expected a PIL image, a uint8 array or a path, got {type(source).__name__}; tensors go to the purifier itself"
+    )
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Returns (height, width) of an image file as `take_apart` will read it; only the file's head is looked at.
+
+    Raises:
+        InputError: Where it is no image file.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
+        raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def put_together(picture: Picture, rgb: Tensor) -> Image:
+    """Returns a PIL image of `rgb` (3, H, W) in [0, 1] with the kind, alpha and profile of `picture`."""
+    from PIL import Image
+
+    rgb = rgb.detach().cpu().float().clamp(0, 1)
+    if picture.sixteen_bit:
+        image = Image.fromarray((rgb.mean(0) * 65535).round().numpy().astype(np.uint16))
     else:
+        image = Image.fromarray((rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
+    if picture.grey and not picture.sixteen_bit:
+        image = image.convert("L")
+    if picture.alpha is not None:
+        image.putalpha(picture.alpha)
+    image.info.update(picture.info)
+    return image
+
+
+def write_image(image: Image, path: Path) -> None:
+    """Writes an image, losslessly where the format allows; `path` is always absent, old or whole.
+
+    Raises:
+        InputError: Where the file name's ending is unknown, or its format would lose what the image has.
+    """
+    kind = check_suffix(path)
+    if kind == "JPEG" and image.mode in ("RGBA", "LA"):
+        raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
+    if kind in _EIGHT_BIT_FORMATS and image.mode in _SIXTEEN_BIT:
+        raise InputError(f"expected a format with 16 bits a channel for {path.name!r}, got {kind}; use PNG or TIFF")
+    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    options |= {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        image.save(temporary, kind, **options)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_suffix(path: Path) -> str:
+    """Returns the format that a file name's ending stands for, such as "PNG".
+
+    Raises:
+        InputError: Where it is none of `SUFFIXES`.
+    """
+    from PIL import Image
+
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"expected a file name that ends in one of {', '.join(SUFFIXES)}, got {path.name!r}")
+    return Image.registered_extensions()[suffix]
+
+
+def _from_file(path: Path) -> Picture:
+    from PIL import Image
+
+    if not path.is_file():
+        raise InputError(f"expected an image file, got {path}, which is not there or not a file")
+    try:
+        with Image.open(path) as image:
+            _check_depth(image)
+            return _from_image(image)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"expected an image file, got {path}, which cannot be read: {error or type(error).__name__}")
+
+
+def _check_depth(image: Any) -> None:
+    """Refuses files with 16 bits a channel in colour or with alpha, of which Pillow would drop the lower 8 bits."""
+    layouts = " ".join(str(argument) for tile in image.tile for argument in tile[1:])
+    if ";16" in layouts and image.mode not in _SIXTEEN_BIT:
         raise InputError(
-            f"expected a PIL image, a uint8 array or a path, got {type(source).__name__}; tensors go to the purifier "
-            "itself"
+            "expected an image of 8 bits a channel or 16-bit grey, got 16 bits a channel in colour or with alpha; "
+            "convert it to 8 bits first"
         )
-    if getattr(image, "n_frames", 1) > 1:
-        raise InputError(f"expected a single picture, got {image.n_frames} frames; split the animation first")  # type: ignore[attr-defined]
-    info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
+
+
+def _from_image(image: Image) -> Picture:
+    from PIL import ImageOps
+
+    frames = getattr(image, "n_frames", 1)
+    # A phone's MPO file is a photograph with a preview or a gain map behind it.
+    if frames > 1 and image.format != "MPO":
+        raise InputError(f"expected a single picture, got {frames} frames; split the animation first")
+    info = _side_information(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT:
+        if "transparency" in image.info:
+            raise InputError("expected 16-bit grey without transparency, got a transparent value; convert it first")
         values = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
         return Picture(values.expand(3, -1, -1), True, True, None, info)
     if image.mode not in _MODES:
@@ -82,54 +192,19 @@ def take_apart(source: Any) -> Picture:
     return Picture(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, grey, False, alpha, info)
 
 
-def put_together(picture: Picture, rgb: Tensor) -> Image:
-    """Returns a PIL image of `rgb` (3, H, W) in [0, 1] with the kind, alpha and profile of `picture`."""
-    from PIL import Image
-
-    rgb = rgb.detach().cpu().float().clamp(0, 1)
-    if picture.sixteen_bit:
-        return Image.fromarray((rgb.mean(0) * 65535).round().numpy().astype(np.uint16))
-    pixels = (rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    image = Image.fromarray(pixels)
-    if picture.grey:
-        image = image.convert("L")
-    if picture.alpha is not None:
-        image.putalpha(picture.alpha)
-    image.info.update(picture.info)
-    return image
-
-
-def write_image(image: Image, path: Path) -> None:
-    """Writes an image losslessly where the format allows; `path` is either absent, old or whole."""
-    from PIL import Image
-
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"expected a file name that ends in one of {', '.join(SUFFIXES)}, got {path.name!r}")
-    known: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
-    options = {**known.get(kind, {}), **{str(key): value for key, value in image.info.items()}}
-    if kind == "JPEG" and image.mode in ("RGBA", "LA"):
-        raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _side_information(image: Image) -> dict[str, Any]:
+    """Colour profile and resolution, where they will be true of the output too."""
+    info: dict[str, Any] = {}
+    # The output is RGB or grey: a profile of another colour space would be read wrongly with it.
+    if image.info.get("icc_profile") and image.mode not in ("CMYK", "YCbCr"):
+        info["icc_profile"] = image.info["icc_profile"]
     try:
-        image.save(temporary, kind, **options)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> Image:
-    from PIL import Image
-
-    if not path.is_file():
-        raise InputError(f"expected an image file, got {path}, which is not there or not a file")
-    try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"expected an image file, got {path}, which cannot be read: {error}") from error
-    return image
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return info
+    if all(math.isfinite(value) and 0 < value < 1e6 for value in (across, down)):
+        info["dpi"] = (across, down)
+    return info
 
 
 def _from_array(array: np.ndarray) -> Image:

@@ -34,7 +34,7 @@ def train(config: NCISTraining, out: str | Path) -> Path:
     out = Path(out)
     recipe = NCISRecipe(config)
     average, history = fit(recipe, config, out)
-    method: NCIS = average.method.cpu()  # type: ignore[union-attr, assignment]
+    method: NCIS = average.method.cpu()  # type: ignore[assignment]
     card = model_card(config, history)
     Purifier(method, name="ncis", card=card).save_pretrained(out / "ncis")
     return out / "ncis"
