@@ -60,9 +60,7 @@ def load_part(part: str) -> tuple[list[Tensor], Tensor, tuple[str, ...]]:
     for label, name in enumerate(classes):
         for path in sorted((folder / name).iterdir()):
             with Image.open(path) as picture:
-                pictures.append(
-                    torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
-                )
+                pictures.append(torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous())
             labels.append(label)
     return pictures, torch.tensor(labels), classes
 
@@ -147,9 +145,7 @@ def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
     return images.clamp_(0, 1)
 
 
-def mix(
-    images: Tensor, targets: Tensor, rng: random.Random, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, targets: Tensor, rng: random.Random, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mixes a batch with its own permutation: CutMix for half of the batches, mixup for a quarter."""
     choice = rng.random()
     order = torch.randperm(len(images), generator=generator)
@@ -158,9 +154,7 @@ def mix(
         size = images.shape[-1]
         side = round(size * math.sqrt(1 - share))
         top, left = rng.randint(0, size - side), rng.randint(0, size - side)
-        images[:, :, top : top + side, left : left + side] = images[
-            order, :, top : top + side, left : left + side
-        ]
+        images[:, :, top : top + side, left : left + side] = images[order, :, top : top + side, left : left + side]
         kept = 1 - side * side / size / size
     elif choice < 0.75:
         kept = rng.betavariate(0.4, 0.4)
@@ -199,9 +193,7 @@ class Trainer:
         self.args, self.steps, self.step, self.epoch = args, steps, 0, 0
         self.seconds = 0.0
         self.architecture = {"widths": args.widths, "blocks": args.blocks, "mean": MEAN, "std": STD}
-        self.model = ReferenceClassifier(classes=classes, **self.architecture).to(
-            memory_format=torch.channels_last
-        )
+        self.model = ReferenceClassifier(classes=classes, **self.architecture).to(memory_format=torch.channels_last)
         for name, parameter in self.model.named_parameters():
             if name.endswith("norm2.weight"):  # every block starts as its shortcut
                 nn.init.zeros_(parameter)
@@ -318,9 +310,7 @@ def train(args: argparse.Namespace) -> None:
         line = f"epoch {epoch + 1}/{len(sizes)} size {size} loss {np.mean(losses):.3f}"
         line += f" seconds {trainer.seconds:.0f}"
         if held_images is not None and ((epoch + 1) % 5 == 0 or epoch + 1 == len(sizes)):
-            line += (
-                f" held-out accuracy {accuracy(trainer.ema, held_images, labels[held]):.4f} of {len(held)}"
-            )
+            line += f" held-out accuracy {accuracy(trainer.ema, held_images, labels[held]):.4f} of {len(held)}"
         tqdm.write(line)
     if args.package:
         package(trainer.ema, trainer.architecture, args.package)
@@ -372,13 +362,9 @@ def load_packaged(folder: Path) -> tuple[ReferenceClassifier, dict[str, Any]]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = (folder / "model.safetensors").read_bytes()
     if hashlib.sha256(stored).hexdigest() != config["sha256"]:
-        raise SystemExit(
-            f"expected the SHA-256 in {folder.name}/config.json, got another; package the weights again"
-        )
+        raise SystemExit(f"expected the SHA-256 in {folder.name}/config.json, got another; package the weights again")
     model = ReferenceClassifier(classes=config["classes"], **config["architecture"])
-    counters = {
-        key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")
-    }
+    counters = {key: value for key, value in model.state_dict().items() if key.endswith("num_batches_tracked")}
     model.load_state_dict(counters | {key: value.float() for key, value in load(stored).items()})
     return model.eval(), config
 
@@ -390,9 +376,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model, config = load_packaged(args.weights)
     pictures, labels, classes = load_part("test")
     if classes != model.classes:
-        raise SystemExit(
-            f"expected the classes {model.classes}, got {classes}; PURIFIER_KIT names other data"
-        )
+        raise SystemExit(f"expected the classes {model.classes}, got {classes}; PURIFIER_KIT names other data")
     images = torch.stack([centre_square(picture) for picture in pictures])
     clean = accuracy(model, images, labels)
     print(f"clean accuracy {clean:.4f} on {len(labels)} test images")
@@ -433,9 +417,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line; the defaults are the recipe of the shipped weights."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     learn = commands.add_parser("train", help="train from scratch, resuming from --out")
     learn.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
@@ -453,15 +435,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     learn.add_argument("--colour", type=float, default=0.4, help="strength of the colour jitter")
     learn.add_argument("--balance", type=float, default=0.25, help="0: as they occur, 1: all classes alike")
     learn.add_argument("--plain-epochs", type=int, default=5, help="last epochs without CutMix and mixup")
-    learn.add_argument(
-        "--hold-out", type=float, default=0.0, help="share of the train part kept for validation"
-    )
+    learn.add_argument("--hold-out", type=float, default=0.0, help="share of the train part kept for validation")
     learn.set_defaults(run=train)
     measure = commands.add_parser("evaluate", help="measure the packaged weights on the test part")
     measure.add_argument("--weights", type=Path, default=ROOT / "weights" / "reference-demo")
-    measure.add_argument(
-        "--result", type=Path, default=ROOT / "benchmarks" / "results" / "demo_classifier.json"
-    )
+    measure.add_argument("--result", type=Path, default=ROOT / "benchmarks" / "results" / "demo_classifier.json")
     measure.set_defaults(run=evaluate)
     for command in (learn, measure):
         command.add_argument("--seed", type=int, default=0)

@@ -198,8 +198,11 @@ def _read(folder: _Folder, source: str) -> Package:
             f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}', then give the folder "
             "to from_pretrained"
         )
+    files = config.get("files", {})
+    if not isinstance(files, dict):
+        raise WeightsError(f'expected "files" in config.json of {source!r} to map file names to SHA-256, got {files!r}')
     state: dict[str, Tensor] = {}
-    for file, digest in config.get("files", {}).items():
+    for file, digest in files.items():
         state.update(_read_weights(folder, file, digest, source))
     card = folder.joinpath("README.md")
     return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
@@ -207,9 +210,7 @@ def _read(folder: _Folder, source: str) -> Package:
 
 def _read_weights(folder: _Folder, file: str, digest: str, source: str) -> dict[str, Tensor]:
     if Path(file).name != file or not file.endswith(".safetensors"):
-        raise WeightsError(
-            f"expected weights called *.safetensors beside config.json, got {file!r} in {source!r}"
-        )
+        raise WeightsError(f"expected weights called *.safetensors beside config.json, got {file!r} in {source!r}")
     path = folder.joinpath(file)
     if not path.is_file():
         raise WeightsError(

@@ -23,6 +23,11 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "BMP")
 _ORIENTATION = 0x0112
+# Formats that lose something unless told otherwise lose nothing, or as little as they can.
+_BEST: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            # Pillow states the size of a TIFF file as it is after turning.
+            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
@@ -111,13 +117,13 @@ def write_image(image: Image, path: Path) -> None:
         raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
     if kind in _EIGHT_BIT_FORMATS and image.mode in _SIXTEEN_BIT:
         raise InputError(f"expected a format with 16 bits a channel for {path.name!r}, got {kind}; use PNG or TIFF")
-    options: dict[str, Any] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    options |= {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
+    options = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
+    options |= _BEST.get(kind, {})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         image.save(temporary, kind, **options)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -152,7 +158,11 @@ def _from_file(path: Path) -> Picture:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"expected an image file, got {path}, which cannot be read: {error or type(error).__name__}")
+    from PIL import UnidentifiedImageError
+
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "it is of no known format" if unknown else str(error) or type(error).__name__
+    return InputError(f"expected an image file, got {path}, which cannot be read: {reason}")
 
 
 def _check_depth(image: Any) -> None:

@@ -31,9 +31,6 @@ class PurifiedModel(nn.Module):
         std: Standard deviation of each channel, likewise.
     """
 
-    mean: Tensor | None
-    std: Tensor | None
-
     def __init__(
         self,
         model: Callable[..., Any],
@@ -49,8 +46,8 @@ class PurifiedModel(nn.Module):
         self.model: Any = model
         # The wrapper is in the mode that its model is in; setting it here touches neither child.
         self.training = getattr(model, "training", False)
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, _per_channel(name, values), persistent=False)
+        # Numbers, not buffers: half() would round those, and to_empty() lose them.
+        self.mean, self.std = _per_channel("mean", mean), _per_channel("std", std)
         if (self.mean is None) != (self.std is None):
             raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
 
@@ -92,23 +89,26 @@ class PurifiedModel(nn.Module):
             return self.purifier.purify(images)
         # In single precision at least: undoing and redoing a normalisation in half precision would cost bits.
         dtype = torch.promote_types(images.dtype, torch.float32)
-        mean, std = self.mean.to(images.device, dtype), self.std.to(images.device, dtype)
+        mean, std = (
+            torch.tensor(values, dtype=dtype, device=images.device).view(3, 1, 1) for values in (self.mean, self.std)
+        )
         plain = images.to(dtype) * std + mean
         check_range(
             plain,
-            f"that is after undoing mean={mean.flatten().tolist()} and std={std.flatten().tolist()}: give the values "
+            f"that is after undoing mean={self.mean} and std={self.std}: give the values "
             "that the images were normalised with",
         )
         return ((self.purifier.purify(plain) - mean) / std).to(images.dtype)
 
 
-def _per_channel(name: str, values: Sequence[float] | None) -> Tensor | None:
+def _per_channel(name: str, values: Sequence[float] | None) -> list[float] | None:
     if values is None:
         return None
-    tensor = torch.as_tensor(values, dtype=torch.float32).flatten()
+    tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
     if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
         raise OptionError(f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values}")
-    return tensor.expand(3).clone().view(3, 1, 1)
+    numbers: list[float] = tensor.expand(3).tolist()
+    return numbers
 
 
 def _holds_images(value: Any) -> bool:

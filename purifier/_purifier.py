@@ -161,7 +161,8 @@ class Purifier(_hub.HubMixin, nn.Module):
         if batch.shape[0] == 0:
             return images
         out = self.method(batch) if self._tile is None else apply_tiled(self.method, batch, self._tile)
-        out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
+        # Contiguous, because a model may take views of its images.
+        out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype).contiguous()
         return out[0] if images.ndim == 3 else out
 
     def purify_image(self, image: Any) -> Image:
@@ -223,14 +224,25 @@ class Purifier(_hub.HubMixin, nn.Module):
         """Returns purifiers in sequence, the first applied first, values clamped to [0, 1] between; shares weights.
 
         Args:
-            *purifiers: Names, folders, hub repositories or purifiers.
+            *purifiers: Names, folders, hub repositories or purifiers. What is loaded here goes where the given
+                purifiers are.
+
+        Raises:
+            OptionError: Where there are none, or they are on different devices or in different dtypes.
         """
         if not purifiers:
             raise OptionError("expected at least one purifier to chain, got none")
-        links = [p if isinstance(p, Purifier) else Purifier.from_pretrained(p) for p in purifiers]
-        first = links[0]
-        methods = [link.method.to(device=first.device, dtype=first.dtype) for link in links]
-        return first._variant(Chain(methods), "+".join(link.name for link in links))
+        places = {(p.device, p.dtype) for p in purifiers if isinstance(p, Purifier)}
+        if len(places) > 1:
+            raise OptionError(
+                f"expected purifiers on one device and in one dtype to chain, got {sorted(map(str, places))}; move "
+                "them with .to(device, dtype)"
+            )
+        device, dtype = places.pop() if places else (None, None)
+        links = [
+            p if isinstance(p, Purifier) else Purifier.from_pretrained(p, device=device, dtype=dtype) for p in purifiers
+        ]
+        return links[0]._variant(Chain([link.method for link in links]), "+".join(link.name for link in links))
 
     def tiled(self, size: int = 512) -> Purifier:
         """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights.
@@ -269,12 +281,17 @@ class Purifier(_hub.HubMixin, nn.Module):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self._anchor.device
+        return self._place.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in."""
-        return self._anchor.dtype
+        return self._place.dtype
+
+    @property
+    def _place(self) -> Tensor:
+        # Weights that are shared with another purifier move with it; the anchor does not.
+        return next(self.method.parameters(), self._anchor)
 
     @property
     def differentiable(self) -> bool:

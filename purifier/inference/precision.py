@@ -16,7 +16,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         OptionError: Where there is no such device.
     """
     if device == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         resolved = torch.device("cpu" if device is None else device)
     except RuntimeError as error:

@@ -55,18 +55,26 @@ def build(description: dict[str, Any]) -> Method:
         WeightsError: Where the description names no method or options that the method does not have.
         OptionError: Where an option's value is out of its range.
     """
-    name, options = description.get("method"), description.get("options")
-    if name not in METHODS or not isinstance(options, dict):
-        raise WeightsError(
-            f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
-            f"method={name!r}, options={options!r}; it may come from a newer version of purifier"
-        )
+    name, options = _read(description)
     if name == "chain":
-        return Chain([build(link) for link in options["links"]])
+        if not isinstance(options.get("links"), list):
+            raise WeightsError(f"expected options of method 'chain' with a list of links, got {options}")
+        options = {**options, "links": [build(link) for link in options["links"]]}
     try:
         return METHODS[name](**options)
     except TypeError as error:
         raise WeightsError(f"expected options of method {name!r}, got {options}: {error}") from None
+
+
+def _read(description: Any) -> tuple[str, dict[str, Any]]:
+    """Returns the method's name and its options, as they stand in a configuration that anybody may have written."""
+    name, options = (description.get(key) if isinstance(description, dict) else None for key in ("method", "options"))
+    if not isinstance(name, str) or name not in METHODS or not isinstance(options, dict):
+        raise WeightsError(
+            f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
+            f"method={name!r}, options={options!r}; it may come from a newer version of purifier"
+        )
+    return name, options
 
 
 def leaves(method: Method) -> Iterator[Method]:
@@ -82,14 +90,16 @@ def tune(description: dict[str, Any], changes: dict[str, Any], name: str) -> dic
     """Returns the description with some options changed that may be changed without training again.
 
     Raises:
+        WeightsError: Where the description names no method.
         OptionError: Where the method has no such option, or it is fixed by the trained weights.
     """
-    tunable = METHODS[description["method"]].tunable if description.get("method") in METHODS else ()
+    method, options = _read(description)
+    tunable = METHODS[method].tunable
     for option in changes:
         if option in tunable:
             continue
-        fixed = option in description["options"]
+        fixed = option in options
         why = "is fixed by the trained weights" if fixed else f"is unknown{nearest(option, tunable)}"
         expected = f"the options {', '.join(tunable)}" if tunable else "no options"
         raise OptionError(f"expected {expected} for {name!r}, got {option!r}, which {why}")
-    return {**description, "options": {**description["options"], **changes}}
+    return {**description, "options": {**options, **changes}}

@@ -33,13 +33,14 @@ def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
     """
     radius, sigma = kernel_size // 2, (kernel_size - 1) / 6
     once = [math.exp(-0.5 * (t / sigma) ** 2) if sigma else 1.0 for t in range(-radius, radius + 1)]
-    once = [tap / math.fsum(once) for tap in once]
+    total = sum(once)
+    once = [tap / total for tap in once]
     taps = [1.0]
+    # Lists rather than generators, which torch.compile cannot trace through.
     for _ in range(iterations):
-        taps = [
-            math.fsum(taps[n - k] * tap for k, tap in enumerate(once) if 0 <= n - k < len(taps))
-            for n in range(len(taps) + len(once) - 1)
-        ]
+        border = [0.0] * (kernel_size - 1)
+        wide = border + taps + border
+        taps = [sum([once[k] * wide[n + k] for k in range(kernel_size)]) for n in range(len(taps) + kernel_size - 1)]
     return taps
 
 

@@ -13,6 +13,7 @@ class NCISTraining(LoopConfig):
 
     Attributes:
         data: Folders of images, read recursively.
+        init: Name or folder of a trained ncis to start from; "" starts from random weights.
         crop_size: Side of the random crops, in pixels.
         shrink: Smallest factor by which an image is shrunk at random before the crop.
         unroll: Applications of F that are trained together; the loss is the mean over them (the paper: 1).
@@ -27,6 +28,7 @@ class NCISTraining(LoopConfig):
     """
 
     data: tuple[str, ...] = ()
+    init: str = ""
     crop_size: int = 96
     shrink: float = 1.0
     unroll: int = 1

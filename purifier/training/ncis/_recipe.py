@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from purifier._purifier import Purifier
 from purifier._reference import reference_model
 from purifier.attacks import PGD
 from purifier.methods.ncis import NCIS
@@ -44,6 +45,8 @@ class NCISRecipe:
             kernel_size=config.kernel_size,
             clamp=config.clamp,
         )
+        if config.init:
+            method.load_state_dict(Purifier.from_pretrained(config.init).method.state_dict())
         self.model = _Unrolled(method, config.unroll)
         training, validation = split_validation(list_images(config.data), config.validation_every)
         self.crops = RandomCrops(

@@ -1,0 +1,31 @@
+"""Purifies every picture of a folder.
+
+    python examples/purify_a_folder.py PHOTOS CLEAN
+    python examples/purify_a_folder.py PHOTOS CLEAN --purifier ncis --tile 512  # bounded memory for huge pictures
+
+The command `purifier purify PHOTOS CLEAN` does this with more care.
+"""
+
+import argparse
+from pathlib import Path
+
+from purifier import Purifier
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("source", type=Path)
+parser.add_argument("target", type=Path)
+parser.add_argument("--purifier", default="ncis", help="a name out of purifier.list_purifiers(), a folder, or org/name")
+parser.add_argument("--tile", type=int, help="work in tiles of this many pixels")
+options = parser.parse_args()
+
+purify = Purifier.from_pretrained(options.purifier, device="auto")
+if options.tile:
+    purify = purify.tiled(options.tile)
+
+options.target.mkdir(parents=True, exist_ok=True)
+for path in sorted(options.source.iterdir()):
+    if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}:
+        # PNG, because a lossy file would change the picture once more.
+        target = options.target / f"{path.stem}.png"
+        purify.purify_image(path).save(target)
+        print(target)

@@ -1,0 +1,72 @@
+"""The figure that `purifier demo` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+_RIGHT, _WRONG, _INK, _FAINT = "#15803d", "#b91c1c", "#1f2937", "#6b7280"
+# Everything is laid out in pixels, so that image pixels come out whole.
+_DPI = 128
+_CELL, _GAP, _CAPTION, _MARGIN, _HEAD, _FOOT = 256, 14, 34, 28, 100, 44
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the figure.
+
+    Attributes:
+        title: Its heading.
+        images: (N, 3, S, S) in [0, 1], one a row.
+        captions: One a row; empty where there is nothing to say.
+        right: Whether each caption's label is right, or None where there is none.
+    """
+
+    title: str
+    images: Tensor
+    captions: Sequence[str]
+    right: Sequence[bool | None]
+
+
+def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, note: str) -> None:
+    """Writes a PNG with a row a photograph and a column a stage.
+
+    Args:
+        columns: The columns, left to right.
+        path: The file; its folder exists.
+        title: The heading of the whole.
+        subtitle: What is shown, below the heading.
+        note: What the reader must know, at the foot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, size = len(columns[0].images), columns[0].images.shape[-1]
+    cell = size * max(1, round(_CELL / size))
+    width = 2 * _MARGIN + len(columns) * (cell + _GAP) - _GAP
+    height = _HEAD + rows * (cell + _CAPTION) + _FOOT
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def write(x: float, y: float, text: str, points: float, colour: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, fontsize=points, color=colour, va="center", **style)
+
+    write(_MARGIN, 24, title, 13, _INK, weight="bold")
+    write(_MARGIN, 49, subtitle, 8.5, _FAINT)
+    for place, column in enumerate(columns):
+        left = _MARGIN + place * (cell + _GAP)
+        write(left + cell / 2, _HEAD - 14, column.title, 10, _INK, ha="center", weight="bold")
+        for row in range(rows):
+            top = _HEAD + row * (cell + _CAPTION)
+            axes = figure.add_axes((left / width, 1 - (top + cell) / height, cell / width, cell / height))
+            axes.imshow(column.images[row].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axes.set_axis_off()
+            right = column.right[row]
+            mark, colour = ("", _FAINT) if right is None else ("  ✓", _RIGHT) if right else ("  ✗", _WRONG)
+            write(left + cell / 2, top + cell + 14, f"{column.captions[row]}{mark}", 9.5, colour, ha="center")
+    write(_MARGIN, height - 20, note, 8.5, _FAINT)
+    figure.savefig(path, dpi=_DPI)

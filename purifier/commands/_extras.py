@@ -1,0 +1,24 @@
+"""Packages that only some commands need."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from purifier._errors import PurifierError
+
+
+def require_extra(package: str, *, extra: str, what: str) -> None:
+    """Checks that an optional package is installed, without importing it.
+
+    Args:
+        package: Its import name.
+        extra: The extra of ours that brings it.
+        what: What needs it, such as "purifier demo".
+
+    Raises:
+        PurifierError: Where it is not installed.
+    """
+    if find_spec(package) is None:
+        raise PurifierError(
+            f'expected the package {package!r} for {what}, got none; install it with pip install "purifier[{extra}]"'
+        )

@@ -1,0 +1,237 @@
+"""purifier demo: attacks photographs, purifies them, and shows what a classifier makes of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from purifier._errors import OptionError
+from purifier.commands._extras import require_extra
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purifier import Purifier
+    from purifier.commands._demo_models import Target
+
+# Photographs inside the scikit-image wheel, and what they show in the words of the bundled classifier.
+_PHOTOGRAPHS = {"chelsea.png": "cat", "coffee.png": "cup", "astronaut.png": "person"}
+_STEPS = 10
+_PHOTOGRAPHS_A_LINE = 3
+_LABEL_WIDTH = 18
+_HONEST = "The attacker here does not know the purifier (purifier-blind); one who does (purifier-aware) can bypass it."
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Photographs at one point of the demo, and what the classifier says of them.
+
+    Attributes:
+        name: "clean", "attacked", or the purifier's name.
+        images: (N, 3, S, S) in [0, 1].
+        labels: The predicted class of each image, by number.
+        confidences: Its softmax probability.
+        right: Whether it is the photograph's label.
+    """
+
+    name: str
+    images: Tensor
+    labels: list[int]
+    confidences: list[float]
+    right: list[bool]
+
+
+@click.command("demo")
+@click.argument("images", metavar="[IMAGE ...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--model", default="demo", show_default=True, help="The bundled classifier, or a name of torchvision or timm."
+)
+@click.option("--eps", default=8.0, show_default=True, help="Largest change of a pixel, in units of 1/255.")
+@click.option(
+    "--out",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of demo.png.",
+)
+@click.option("--purifier", "names", multiple=True, help="Purifier to show, several times for several; all by default.")
+def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Sequence[str]) -> None:
+    """Attack photographs, purify them, and compare what a classifier says.
+
+    Without IMAGE: a cat, a cup and a person out of scikit-image. Runs on the CPU, without a network.
+    """
+    start = time.perf_counter()
+    if not 0 < eps <= 255:
+        raise OptionError(f"expected --eps in units of 1/255, above 0 and up to 255, got {eps:g}")
+    require_extra("matplotlib", extra="demo", what="purifier demo")
+    paths = list(images) or default_photographs()
+
+    import torch
+
+    from purifier import Purifier, list_purifiers
+    from purifier._images import take_apart
+    from purifier.commands._demo_models import load_target
+
+    purifiers = {name: Purifier.from_pretrained(name) for name in names or list_purifiers()}
+    target = load_target(model)
+    photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])
+    known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
+    stages = run(target, photographs, known, purifiers, eps=eps / 255)
+
+    for line in table(stages, [path.stem for path in paths], target.classes):
+        click.echo(line)
+    # The classical baselines are in the table only, unless they were asked for.
+    shown = {
+        name
+        for name, purifier in purifiers.items()
+        if names or name == "gs" or any(True for _ in purifier.parameters())
+    }
+    figure = draw_figure(stages, shown, target, eps, out)
+    click.echo(f"\n{_HONEST}")
+    click.echo(f"figure: {figure}")
+    click.echo(f"took {time.perf_counter() - start:.1f} s")
+
+
+def default_photographs() -> list[Path]:
+    """Returns photographs that lie inside the installed scikit-image; nothing is downloaded or imported.
+
+    Raises:
+        PurifierError: Where scikit-image is not installed.
+        OptionError: Where it came without them.
+    """
+    require_extra("skimage", extra="demo", what="the photographs of purifier demo")
+    package = find_spec("skimage")
+    folder = Path(package.origin).parent / "data" if package is not None and package.origin else Path()
+    paths = [folder / name for name in _PHOTOGRAPHS]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise OptionError(
+            f"expected the photographs {', '.join(missing)} in {folder}, got none; give images of your own"
+        )
+    return paths
+
+
+def run(
+    target: Target, photographs: Tensor, known: Sequence[str | None], purifiers: Mapping[str, Purifier], *, eps: float
+) -> list[Stage]:
+    """Attacks the classifier alone, then purifies what came out.
+
+    Args:
+        target: The classifier.
+        photographs: (N, 3, S, S) in [0, 1].
+        known: What each photograph shows, or None for what the classifier says of the clean one.
+        purifiers: The purifiers to compare, by name.
+        eps: Radius of the Linf ball, in [0, 1] units.
+
+    Returns:
+        The stages "clean" and "attacked", then one a purifier.
+    """
+    import torch
+
+    from purifier.attacks import PGD
+
+    clean_labels = _classify(target, photographs)[0]
+    classes = list(target.classes)
+    labels = [clean if name is None else classes.index(name) for clean, name in zip(clean_labels, known, strict=True)]
+    generator = torch.Generator().manual_seed(0)
+    attack = PGD(eps=eps, alpha=eps / 4, steps=_STEPS, norm="Linf", generator=generator)
+    attacked = attack(target.model, photographs, torch.tensor(labels))
+    with torch.inference_mode():
+        pictures = {"clean": photographs, "attacked": attacked} | {
+            name: purifier(attacked) for name, purifier in purifiers.items()
+        }
+    stages = []
+    for name, images in pictures.items():
+        found, confidences = _classify(target, images)
+        right = [got == label for got, label in zip(found, labels, strict=True)]
+        stages.append(Stage(name, images, found, confidences, right))
+    return stages
+
+
+def _classify(target: Target, images: Tensor) -> tuple[list[int], list[float]]:
+    import torch
+
+    with torch.inference_mode():
+        confidences, labels = target.model(images).float().softmax(1).max(1)
+    return labels.tolist(), confidences.tolist()
+
+
+def _said(stage: Stage, row: int, classes: Sequence[str]) -> str:
+    """A label and its confidence, such as "cat 98 %"; of synonyms ("tabby, tabby cat") the first."""
+    label = classes[stage.labels[row]].split(",")[0]
+    short = label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
+    return f"{short} {stage.confidences[row]:.0%}".replace("%", " %")
+
+
+def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Returns the lines of a table with a row a stage and a column a photograph, a few photographs at a time."""
+    lines = []
+    first = max(len(stage.name) for stage in stages)
+    cell = _LABEL_WIDTH + len(" 100 %  wrong")
+    for start in range(0, len(names), _PHOTOGRAPHS_A_LINE):
+        part = range(start, min(start + _PHOTOGRAPHS_A_LINE, len(names)))
+        if start:
+            lines.append("")
+        lines.append(f"{'':{first}}  " + "  ".join(f"{names[row][:cell]:{cell}}" for row in part).rstrip())
+        for stage in stages:
+            cells = [_cell(stage, row, classes, cell) for row in part]
+            lines.append(f"{stage.name:{first}}  " + "  ".join(cells))
+    lines.append("")
+    lines.append("right: " + ", ".join(f"{stage.name} {sum(stage.right)}/{len(names)}" for stage in stages))
+    return lines
+
+
+def _cell(stage: Stage, row: int, classes: Sequence[str], width: int) -> str:
+    said, right = _said(stage, row, classes), stage.right[row]
+    verdict = "right" if right else "wrong"
+    padding = " " * (width - len(said) - len("wrong"))
+    return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
+
+
+def draw_figure(stages: Sequence[Stage], shown: set[str], target: Target, eps: float, out: Path) -> Path:
+    """Writes demo.png: clean, attacked, the perturbation, and what the `shown` purifiers gave.
+
+    Args:
+        stages: What `run` gave.
+        shown: Names of the purifiers to show.
+        target: The classifier.
+        eps: Radius of the ball in units of 1/255, for the caption.
+        out: The folder; made if it is not there.
+
+    Raises:
+        OptionError: Where it cannot be written.
+    """
+    from purifier.commands._demo_figure import Column, draw
+
+    def column(title: str, stage: Stage) -> Column:
+        captions = [_said(stage, row, target.classes) for row in range(len(stage.labels))]
+        return Column(title, stage.images, captions, stage.right)
+
+    clean, attacked, *purified = stages
+    count = len(clean.labels)
+    change = 0.5 + 10 * (attacked.images - clean.images)
+    columns = [
+        column("clean", clean),
+        column("attacked", attacked),
+        Column("perturbation × 10", change, [f"at most {eps:g}/255"] * count, [None] * count),
+        *(column(f"purified: {Path(stage.name).name}", stage) for stage in purified if stage.name in shown),
+    ]
+    path = out / "demo.png"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        draw(
+            columns,
+            path,
+            title="The same classifier, with and without a purifier in front",
+            subtitle=f"classifier: {target.name}; attack: PGD, Linf, eps = {eps:g}/255, {_STEPS} steps",
+            note=_HONEST,
+        )
+    except OSError as error:
+        raise OptionError(f"expected a folder that can be written, got {out}: {error}") from error
+    return path

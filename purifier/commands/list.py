@@ -1,0 +1,46 @@
+"""purifier list: the purifiers that come with the package."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+_NO_WEIGHTS = "no weights yet: purifier convert | train"
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(as_json: bool) -> None:
+    """List the purifiers that come with the package."""
+    from purifier import _hub
+
+    rows = [_row(name, _hub.bundled_config(name)) for name in _hub.bundled_names(trained=False)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = [("NAME", "METHOD", "PARAMETERS", "WHAT IT DOES")]
+    for row in rows:
+        what = row["description"] if row["trained"] else f"[{_NO_WEIGHTS}] {row['description']}"
+        table.append((row["name"], row["method"], f"{row['parameters']:,}", what))
+    widths = [max(len(line[column]) for line in table) for column in range(3)]
+    for name, method, parameters, what in table:
+        click.echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {what}")
+
+
+def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from purifier.methods import METHODS, build
+
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build(config).parameters())
+    return {
+        "name": name,
+        "method": config["method"],
+        "parameters": parameters,
+        "trained": config.get("trained", True),
+        "options": config["options"],
+        "description": (METHODS[config["method"]].__doc__ or "").strip().splitlines()[0],
+    }

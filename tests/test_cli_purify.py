@@ -1,0 +1,304 @@
+"""purifier purify: files in, files out, whatever stops it or stands in its way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from purifier import InputError, OptionError, Purifier
+from purifier.cli import command, main
+from purifier.commands.purify import Job, plan, run
+
+COMMAND = [sys.executable, "-c", "from purifier.cli import main; main()", "purify"]
+
+
+def photograph(path: Path, size: tuple[int, int] = (20, 14), seed: int = 0, **options: Any) -> Image.Image:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    image.save(path, **options)
+    return image
+
+
+def purify(*arguments: object) -> Result:
+    defaults = ["--purifier", "gs", "--dtype", "float32", "--device", "cpu"]
+    return CliRunner().invoke(command, ["purify", *map(str, arguments), *defaults])
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_a_file_is_purified_as_the_library_purifies_it(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.png")
+    result = purify(tmp_path / "a.png", tmp_path / "b.png")
+    assert result.exit_code == 0, result.output
+    assert "purified 1, skipped 0, failed 0" in result.output
+    expected = Purifier.from_pretrained("gs").purify_image(tmp_path / "a.png")
+    assert np.array_equal(pixels(tmp_path / "b.png"), np.asarray(expected))
+
+
+def test_a_file_goes_into_a_folder_under_its_own_name(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.jpg")
+    assert purify(tmp_path / "a.jpg", tmp_path / "out").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_folder_tree_is_mirrored(tmp_path: Path) -> None:
+    for name in ("a.png", "b/c.JPG", "b/d/e.webp", "b/notes.txt"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("txt"):
+            (tmp_path / "in" / name).write_text("no image")
+        else:
+            photograph(tmp_path / "in" / name)
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert "purified 3, skipped 0, failed 0" in result.output
+    assert set(files(tmp_path / "out")) == {"a.png", "b/c.png", "b/d/e.png"}
+
+
+def test_lossless_output_is_exact_also_from_jpeg_with_an_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph(tmp_path / "in" / "a.jpg", exif=exif)
+    assert purify(tmp_path / "in", tmp_path / "out", "--iterations", 0).exit_code == 0
+    with Image.open(tmp_path / "in" / "a.jpg") as stored:
+        assert np.array_equal(pixels(tmp_path / "out" / "a.png"), np.rot90(np.asarray(stored), -1))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "I;16"])
+def test_other_kinds_of_pictures_keep_their_kind(mode: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    if mode == "I;16":
+        Image.fromarray(values[..., 0].astype(np.uint16) * 257).save(tmp_path / "a.png")
+    else:
+        Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
+    assert purify(tmp_path / "a.png", tmp_path / "b.png", "--iterations", 0).exit_code == 0
+    assert np.array_equal(pixels(tmp_path / "b.png"), pixels(tmp_path / "a.png"))
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.mode == mode
+
+
+def test_a_second_run_skips_what_is_there_and_overwrite_does_not(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    photograph(tmp_path / "in" / "b.png", seed=1)
+    purify(tmp_path / "in", tmp_path / "out")
+    whole = files(tmp_path / "out")
+    (tmp_path / "out" / "a.png").write_bytes(b"mine")
+    (tmp_path / "out" / "b.png").unlink()
+    assert "purified 1, skipped 1, failed 0" in purify(tmp_path / "in", tmp_path / "out").output
+    assert files(tmp_path / "out") == {"a.png": b"mine", "b.png": whole["b.png"]}
+    assert "purified 2, skipped 0, failed 0" in purify(tmp_path / "in", tmp_path / "out", "--overwrite").output
+    assert files(tmp_path / "out") == whole
+
+
+def test_two_sources_of_one_output_name_are_kept_apart(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.jpg", "a.png", "b.jpg", "c/a.png")):
+        photograph(tmp_path / "in" / name, seed=number)
+    assert purify(tmp_path / "in", tmp_path / "out", "--iterations", 0).exit_code == 0
+    assert set(files(tmp_path / "out")) == {"a.jpg.png", "a.png.png", "b.png", "c/a.png"}
+    for name, output in (("a.jpg", "a.jpg.png"), ("a.png", "a.png.png"), ("b.jpg", "b.png")):
+        assert np.array_equal(pixels(tmp_path / "in" / name), pixels(tmp_path / "out" / output))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "a.png", "a.jpg.png"],
+        ["a.jpg", "a.png", "a.jpg.png", "a.jpg.webp", "a.jpg.png.png", "a.png.png"],
+        ["a.jpg", "A.png"],
+        ["x.bmp", "x.tif", "x.tiff", "x.webp"],
+    ],
+)
+def test_no_two_files_ever_share_an_output(names: list[str], tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    targets = [str(job.target).casefold() for job in plan(tmp_path, tmp_path / "out")]
+    assert len(targets) == len(set(targets)) == len(names)
+
+
+def test_format_keep_writes_each_file_in_its_own_format(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.webp", "c.tif"):
+        photograph(tmp_path / "in" / name)
+    assert purify(tmp_path / "in", tmp_path / "out", "--format", "keep").exit_code == 0
+    assert set(files(tmp_path / "out")) == {"a.jpg", "a.png", "b.webp", "c.tif"}
+    for name, kind in (("a.jpg", "JPEG"), ("a.png", "PNG"), ("b.webp", "WEBP"), ("c.tif", "TIFF")):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.format == kind
+
+
+def test_outputs_inside_the_source_folder_are_not_purified_again(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.png")
+    assert "purified 1, skipped 0" in purify(tmp_path, tmp_path / "out").output
+    assert "purified 0, skipped 1" in purify(tmp_path, tmp_path / "out").output
+    assert "purified 1, skipped 0" in purify(tmp_path, tmp_path / "out", "--overwrite").output
+    assert set(files(tmp_path)) == {"a.png", "out/a.png"}
+
+
+def test_files_that_cannot_be_read_are_reported_and_stop_nothing(tmp_path: Path) -> None:
+    for number in range(3):
+        photograph(tmp_path / "in" / f"{number}.png", seed=number)
+    (tmp_path / "in" / "0bad.png").write_text("no image")
+    photograph(tmp_path / "in" / "1cut.png", size=(64, 64))
+    data = (tmp_path / "in" / "1cut.png").read_bytes()
+    (tmp_path / "in" / "1cut.png").write_bytes(data[: len(data) // 2])
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "purified 3, skipped 0, failed 2" in result.stdout
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "0bad.png, which cannot be read: it is of no known format" in errors[0]
+    assert "1cut.png, which cannot be read" in errors[1]
+    assert set(files(tmp_path / "out")) == {"0.png", "1.png", "2.png"}
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_purified_one_by_one(tmp_path: Path) -> None:
+    for number in range(3):
+        photograph(tmp_path / "in" / f"{number}.png", seed=number)
+    purifier = Purifier.from_pretrained("gs")
+    calls: list[int] = []
+
+    def forgetful(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(images) > 1 or len(calls) == 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return purifier(images)
+
+    summary = run(plan(tmp_path / "in", tmp_path / "out"), forgetful)  # type: ignore[arg-type]
+    assert calls == [3, 1, 1, 1]
+    assert summary.purified == 2
+    assert [(path.name, reason) for path, reason in summary.failures] == [("1.png", "out of memory")]
+
+
+def test_images_of_one_size_go_together_and_large_ones_alone(tmp_path: Path) -> None:
+    for number in range(5):
+        photograph(tmp_path / "in" / f"{number}.png", size=(8, 8))
+    photograph(tmp_path / "in" / "2between.png", size=(9, 8))
+    for number in range(2):
+        Image.new("RGB", (2000, 1100)).save(tmp_path / "in" / f"big{number}.png")
+    sizes: list[tuple[int, ...]] = []
+
+    def watched(images: torch.Tensor) -> torch.Tensor:
+        sizes.append((len(images), *images.shape[2:]))
+        return images
+
+    run(plan(tmp_path / "in", tmp_path / "out"), watched, batch_size=3)  # type: ignore[arg-type]
+    assert sorted(sizes) == [(1, 8, 9), (1, 1100, 2000), (1, 1100, 2000), (2, 8, 8), (3, 8, 8)]
+
+
+def test_an_image_has_the_same_company_in_a_run_that_goes_on(tmp_path: Path) -> None:
+    for number in range(6):
+        photograph(tmp_path / "in" / f"{number}.png", size=(8, 8), seed=number)
+    jobs = plan(tmp_path / "in", tmp_path / "out")
+    seen: list[torch.Tensor] = []
+
+    def watched(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return images
+
+    run(jobs, watched, batch_size=3)  # type: ignore[arg-type]
+    jobs[4].target.unlink()
+    summary = run(jobs, watched, batch_size=3)  # type: ignore[arg-type]
+    assert (summary.purified, summary.skipped) == (1, 5)
+    assert len(seen) == 3
+    assert torch.equal(seen[1], seen[2])
+
+
+def test_tiles_give_the_same_output(tmp_path: Path) -> None:
+    photograph(tmp_path / "a.png", size=(90, 70))
+    purify(tmp_path / "a.png", tmp_path / "whole.png")
+    purify(tmp_path / "a.png", tmp_path / "tiled.png", "--tile", 32)
+    difference = pixels(tmp_path / "whole.png").astype(int) - pixels(tmp_path / "tiled.png")
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "error", "message"),
+    [
+        ("nothing", "out", InputError, "an image file or a folder of them, got .*nothing, which is not there"),
+        ("empty", "out", InputError, r"expected images \(\.png, .*\) below .*empty, got none"),
+        ("in", "in", OptionError, "a folder other than SRC"),
+        ("in", "in/a.png", OptionError, "a folder to write to, got .*, which is a file"),
+        ("in/a.png", "in/a.png", OptionError, "outputs apart from the sources"),
+        ("in/a.png", "out.gif", InputError, "a file name that ends in one of"),
+        ("nested/in", "nested", OptionError, "outputs apart from the sources"),
+    ],
+)
+def test_calls_that_cannot_work_say_so_before_anything_is_written(
+    source: str, target: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    photograph(tmp_path / "nested" / "in" / "in" / "b.png")
+    photograph(tmp_path / "nested" / "in" / "b.png")
+    (tmp_path / "empty").mkdir()
+    before = files(tmp_path)
+    with pytest.raises(error, match=message):
+        plan(tmp_path / source, tmp_path / target)
+    assert files(tmp_path) == before
+
+
+def test_a_wrong_option_of_the_purifier_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph(tmp_path / "a.png")
+    with pytest.raises(SystemExit) as stop:
+        main(["purify", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--purifier", "jpeg", "--iterations", "3"])
+    assert stop.value.code == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: expected the options quality for 'jpeg', got 'iterations'")
+
+
+def test_what_a_killed_run_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    (tmp_path / "out").mkdir()
+    old, new = tmp_path / "out" / ".a.png.1.part", tmp_path / "out" / ".a.png.2.part"
+    old.write_bytes(b"half")
+    new.write_bytes(b"another run may be writing this")
+    os.utime(old, (time.time() - 3600,) * 2)
+    run([Job(tmp_path / "in" / "a.png", tmp_path / "out" / "a.png")], Purifier.from_pretrained("gs"))
+    assert not old.exists()
+    assert new.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    for number in range(60):
+        photograph(tmp_path / "in" / f"{number:02}.png", size=(160, 120) if number % 3 else (120, 120), seed=number)
+    options = ["--purifier", "tvm", "--device", "cpu", "--dtype", "float32", "--batch-size", "4"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    process = subprocess.Popen([*COMMAND, str(tmp_path / "in"), str(broken), *options], stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while len(files(broken)) < 5 and time.time() < deadline:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    left = files(broken)
+    assert 5 <= len(left) < 60
+
+    again = subprocess.run(
+        [*COMMAND, str(tmp_path / "in"), str(broken), *options], capture_output=True, text=True, check=True
+    )
+    assert f"purified {60 - len(left)}, skipped {len(left)}, failed 0" in again.stdout
+    subprocess.run([*COMMAND, str(tmp_path / "in"), str(whole), *options], capture_output=True, check=True)
+    assert len(files(whole)) == 60
+    assert files(broken) == files(whole)
+    assert left.items() <= files(whole).items()

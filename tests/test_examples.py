@@ -1,0 +1,67 @@
+"""The examples run as they are, offline, and end well."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import purifier
+from purifier import Purifier
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+NAMES = ["gs"] + ["ncis"] * ("ncis" in purifier.list_purifiers())
+PRINTS = {
+    "wrap_torchvision_classifier.py": r"(0\.\d{3} .+\n){3}",
+    "wrap_torchvision_detector.py": r"240 x 320: \d+ boxes\n200 x 150: \d+ boxes\n",
+    "wrap_torchvision_segmenter.py": r"mask of 240 x 320 pixels\n(\d+\.\d% .+\n)+",
+    "wrap_transformers_model.py": r"LABEL_\d\n",
+}
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted(PRINTS))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrapping_example_prints_what_its_model_found(script: str, name: str) -> None:
+    assert re.fullmatch(PRINTS[script], run(script, "--purifier", name))
+
+
+def test_the_folder_example_purifies_every_picture_and_nothing_else(tmp_path: Path) -> None:
+    source, target = tmp_path / "photos", tmp_path / "clean"
+    source.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(source / "a.png")
+    Image.fromarray(pixels[:, ::-1]).save(source / "b.JPG", "JPEG")
+    (source / "notes.txt").write_text("no picture")
+    printed = run("purify_a_folder.py", str(source), str(target), "--purifier", "gs", "--tile", "16")
+    assert sorted(path.name for path in target.iterdir()) == ["a.png", "b.png"]
+    assert printed.splitlines() == [str(target / "a.png"), str(target / "b.png")]
+    expected = np.asarray(Purifier.from_pretrained("gs").purify_image(source / "a.png")).astype(int)
+    assert np.abs(np.asarray(Image.open(target / "a.png")).astype(int) - expected).max() <= 1
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, "purify_a_folder.py"}
+
+
+@pytest.mark.skipif("ncis" not in NAMES, reason="the trained weights of ncis are not bundled yet")
+def test_the_default_purifier_of_every_example_is_bundled() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert '"--purifier", default="ncis"' in path.read_text(), path.name

@@ -1,0 +1,144 @@
+"""The package as a whole: its one door, its weight at import, its version, its wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import types
+import venv
+from pathlib import Path
+
+import pytest
+
+import purifier
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = [
+    "PIL", "matplotlib", "purifier.attacks", "purifier.cli", "purifier.commands", "purifier.evaluation",
+    "purifier.training", "timm", "torch._dynamo", "torchvision", "transformers",
+]  # fmt: skip
+
+
+def python(script: str, *flags: str, executable: str = sys.executable, **options: object) -> str:
+    done = subprocess.run([executable, *flags, "-c", script], capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)
+
+
+def test_all_is_sorted_and_is_what_the_package_shows() -> None:
+    assert purifier.__all__ == sorted(purifier.__all__)
+    shown = {
+        name
+        for name, value in vars(purifier).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert set(purifier.__all__) == shown | {"__version__"}
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in purifier.__all__:
+        assert name == "__version__" or getattr(purifier, name).__doc__, name
+
+
+def test_every_error_is_below_one_root() -> None:
+    errors = [value for value in vars(purifier).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(errors) >= 8
+    assert all(issubclass(e, (purifier.PurifierError, UserWarning)) for e in errors)
+
+
+def test_importing_loads_nothing_of_weight() -> None:
+    loaded = json.loads(python("import json, sys, purifier; print(json.dumps(sorted(sys.modules)))"))
+    assert "purifier" in loaded and "torch" in loaded
+    torch_alone = set(json.loads(python("import json, sys, torch; print(json.dumps(sorted(sys.modules)))")))
+    heavy = [m for m in loaded if any(m == h or m.startswith(f"{h}.") for h in HEAVY) and m not in torch_alone]
+    assert heavy == []
+
+
+@pytest.mark.slow
+def test_importing_costs_at_most_a_third_more_than_torch() -> None:
+    # Both in one process, one after the other, so that a machine that is busy for a while slows both.
+    script = (
+        "from time import perf_counter as now\n"
+        "start = now()\nimport torch\nmiddle = now()\nimport purifier\nend = now()\n"
+        "print((end - start) / (middle - start))"
+    )
+    ratios = [float(python(script)) for _ in range(6)][1:]
+    assert statistics.median(ratios) <= 1.3, ratios
+
+
+def test_the_changelog_is_at_the_packages_version() -> None:
+    match = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert match is not None
+    assert match[1] == purifier.__version__
+
+
+def test_every_bundled_folder_states_what_it_is() -> None:
+    configs = sorted((ROOT / "weights").glob("*/config.json"))
+    assert configs
+    for file in configs:
+        config = json.loads(file.read_text())
+        assert config["kind"] != "purifier" or config["name"] == file.parent.name
+        assert all((file.parent / name).is_file() for name in config.get("files", {}))
+
+
+DOWNSTREAM = """
+import json, os, pathlib, sys, warnings
+import torch
+from torchvision.models import resnet18
+import purifier
+
+warnings.simplefilter("ignore", purifier.PurifierWarning)
+model = purifier.wrap(resnet18(weights=None).eval(), "gs")
+shape = list(model(torch.rand(1, 3, 40, 48)).shape)
+for name in purifier.list_purifiers():
+    out = purifier.Purifier.from_pretrained(name)(torch.rand(1, 3, 20, 24))
+    assert out.shape == (1, 3, 20, 24), name
+print(json.dumps({"where": purifier.__file__, "names": purifier.list_purifiers(), "shape": shape}))
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_weights_and_runs_offline_outside_the_checkout(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(copied(tmp_path))]
+    assert subprocess.run(build, capture_output=True, text=True, check=False).returncode == 0
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"purifier-{purifier.__version__}-py3-none-any")
+
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=False)
+    site = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)}))
+    # The dependencies are those of this environment; its own editable install of purifier comes after the wheel.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    assert subprocess.run(install, capture_output=True, text=True, check=False).returncode == 0
+    for file in (ROOT / "weights").glob("*/config.json"):
+        for name in ["config.json", *json.loads(file.read_text()).get("files", {})]:
+            assert (site / "purifier" / "weights" / file.parent.name / name).is_file()
+
+    executable = str(Path(sysconfig.get_path("scripts", "venv", vars={"base": str(home)})) / Path(sys.executable).name)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    said = json.loads(python(DOWNSTREAM, executable=executable, cwd=outside, env=environment))
+    assert Path(said["where"]).is_relative_to(site.resolve())
+    assert said["names"] == purifier.list_purifiers()
+    assert said["shape"] == [1, 1000]
+
+
+def copied(folder: Path) -> Path:
+    """Copies what a wheel is made of, so that building leaves nothing in the checkout."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("purifier", "weights"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, source)
+    return source

@@ -1,0 +1,131 @@
+"""Chains and dynamic inference: purifiers made of purifiers, with shared weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from purifier import OptionError, Purifier
+from tests.builders import pictures, small_purifier
+
+IMAGES = pictures(2, 3, 14, 11)
+
+
+def test_a_chain_applies_its_links_in_order() -> None:
+    one, two = small_purifier("jpeg"), small_purifier("gs")
+    assert torch.equal(Purifier.chain(one, two)(IMAGES), two(one(IMAGES)))
+    assert torch.equal(Purifier.chain(two, one)(IMAGES), one(two(IMAGES)))
+    assert Purifier.chain(two, one).name == "gs+jpeg"
+
+
+def test_a_chain_of_names_loads_them() -> None:
+    chained = Purifier.chain("gs", "bit-depth")
+    one, two = Purifier.from_pretrained("gs"), Purifier.from_pretrained("bit-depth")
+    assert torch.equal(chained(IMAGES), two(one(IMAGES)))
+
+
+def test_values_are_clamped_between_the_links() -> None:
+    wild = small_purifier("nrp")
+    with torch.no_grad():
+        wild.method.trunk_conv.bias.add_(5)
+    assert torch.equal(
+        Purifier.chain(wild, small_purifier("gs"))(IMAGES), small_purifier("gs")(torch.ones_like(IMAGES))
+    )
+
+
+def test_a_chain_shares_the_weights_of_its_links() -> None:
+    link = small_purifier("ncis")
+    chained = Purifier.chain("gs", link)
+    assert {p.data_ptr() for p in chained.parameters()} == {p.data_ptr() for p in link.parameters()}
+
+
+def test_a_chain_of_chains_is_a_chain(tmp_path: object) -> None:
+    nested = Purifier.chain(Purifier.chain("gs", "median"), "bit-depth")
+    flat = Purifier.chain("gs", "median", "bit-depth")
+    assert torch.equal(nested(IMAGES), flat(IMAGES))
+    nested.save_pretrained(str(tmp_path))
+    assert torch.equal(Purifier.from_pretrained(str(tmp_path))(IMAGES), flat(IMAGES))
+
+
+def test_names_in_a_chain_go_where_the_purifiers_are() -> None:
+    chained = Purifier.chain("gs", small_purifier("ncis").to(torch.bfloat16))
+    assert chained.dtype == torch.bfloat16
+    assert chained(IMAGES).isfinite().all()
+
+
+def test_a_chain_leaves_its_links_as_they_are_and_refuses_mixed_ones() -> None:
+    single, half = small_purifier("gs"), small_purifier("ncis").to(torch.bfloat16)
+    with pytest.raises(OptionError, match=r"expected purifiers on one device and in one dtype .*; move them with \.to"):
+        Purifier.chain(single, half)
+    assert (single.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    assert half(IMAGES).isfinite().all()
+
+
+def test_an_empty_chain_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected at least one purifier to chain, got none"):
+        Purifier.chain()
+
+
+def test_iterations_of_a_chain_are_those_of_its_only_iterated_link() -> None:
+    chained = Purifier.chain("jpeg", "gs")
+    chained.iterations = 2
+    assert chained.iterations == 2
+    one, two = Purifier.from_pretrained("jpeg"), Purifier.from_pretrained("gs", iterations=2)
+    assert torch.equal(chained(IMAGES), two(one(IMAGES)))
+
+
+@pytest.mark.parametrize("names", [("gs", "gs"), ("jpeg",)])
+def test_iterations_of_none_or_several_iterated_links_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(OptionError, match=f"with {len(names) - 1 if len(names) == 1 else 2}; set it on the purifier"):
+        Purifier.chain(*names).iterations = 3
+
+
+def test_dynamic_inference_adds_noise_within_eps_before_purifying() -> None:
+    plain = small_purifier("gs")
+    identity = Purifier.from_pretrained("gs", iterations=0).dynamic(sigma=1, eps=0.1)
+    grey = torch.full((1, 3, 30, 30), 0.5)
+    assert (identity(grey) - grey).abs().max() == pytest.approx(0.1, abs=1e-6)
+    assert torch.equal(plain.dynamic(sigma=0)(IMAGES), plain(IMAGES))
+    noisy = plain.dynamic(sigma=0.05, eps=16 / 255)
+    torch.manual_seed(2)
+    out = noisy(IMAGES)
+    torch.manual_seed(2)
+    noise = (0.05 * torch.randn(IMAGES.shape)).clamp(-16 / 255, 16 / 255)
+    torch.testing.assert_close(out, plain((IMAGES + noise).clamp(0, 1)))
+
+
+def test_dynamic_inference_follows_its_generator() -> None:
+    generator = torch.Generator().manual_seed(5)
+    dynamic = small_purifier("gs").dynamic(generator=generator)
+    first, second = dynamic(IMAGES), dynamic(IMAGES)
+    generator.manual_seed(5)
+    assert torch.equal(dynamic(IMAGES), first)
+    assert not torch.equal(first, second)
+
+
+def test_dynamic_inference_says_that_it_is_random_and_shares_weights() -> None:
+    plain = small_purifier("ncis")
+    dynamic = plain.dynamic()
+    assert (plain.random, dynamic.random) == (False, True)
+    assert dynamic.name == "ncis-dynamic"
+    assert {p.data_ptr() for p in dynamic.parameters()} == {p.data_ptr() for p in plain.parameters()}
+
+
+@pytest.mark.parametrize(("option", "value"), [("sigma", -0.1), ("eps", 16), ("sigma", "much")])
+def test_wrong_options_of_dynamic_inference_are_refused(option: str, value: object) -> None:
+    with pytest.raises(OptionError, match=f"expected {option} to be a number from 0 to 1, got"):
+        small_purifier("gs").dynamic(**{option: value})  # type: ignore[arg-type]
+
+
+def test_a_variant_follows_the_weights_that_it_shares() -> None:
+    plain = small_purifier("ncis")
+    variants = [plain.tiled(16), plain.dynamic(), Purifier.chain("gs", plain)]
+    plain.to(torch.bfloat16)
+    for variant in variants:
+        assert variant.dtype == torch.bfloat16
+        assert variant(IMAGES).isfinite().all()
+
+
+def test_differentiable_is_false_where_one_link_is_not() -> None:
+    assert Purifier.chain("gs", "median").differentiable
+    assert not Purifier.chain("gs", "jpeg").differentiable

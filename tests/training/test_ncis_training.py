@@ -1,0 +1,157 @@
+"""The NCIS training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from purifier import InputError, OptionError, Purifier
+from purifier.training._checkpoint import load_checkpoint
+from purifier.training._data import RandomCrops, list_images, split_validation
+from purifier.training.ncis import NCISTraining, train
+
+TINY = {
+    "steps": 12,
+    "batch_size": 2,
+    "crop_size": 24,
+    "filters": 4,
+    "layers": 3,
+    "precision": "no",
+    "checkpoint_every": 3,
+    "validate_every": 6,
+    "validation_every": 4,
+    "validation_images": 2,
+    "warmup_steps": 2,
+    "iterations": 2,
+    "device": "cpu",
+}
+SCRIPT = """
+import sys, time, torch
+torch.set_num_threads(1)
+from purifier.training.ncis import NCISTraining, NCISRecipe, train
+slow = NCISRecipe.loss
+def loss(self, model, batch):
+    time.sleep(float(sys.argv[3]))
+    return slow(self, model, batch)
+NCISRecipe.loss = loss
+train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(8):
+        small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+def run(photos: Path, out: Path, pause: float, *launcher: str) -> subprocess.Popen:
+    command = [sys.executable, *launcher, "-c", SCRIPT % TINY, str(photos), str(out), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
+    unbroken = run(photos, tmp_path / "unbroken", 0)
+    assert unbroken.wait(240) == 0, unbroken.stderr.read().decode()
+    killed = run(photos, tmp_path / "killed", 0.4)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
+    assert halfway is not None and 0 < halfway["step"] < TINY["steps"]
+    resumed = run(photos, tmp_path / "killed", 0)
+    assert resumed.wait(240) == 0, resumed.stderr.read().decode()
+    files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(photos, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT % TINY)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(script), str(photos), str(tmp_path / "two"), "0"], env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
+    one, two = (Purifier.from_pretrained(tmp_path / name / "ncis") for name in ("one", "two"))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos, tmp_path):
+    config = NCISTraining(data=(str(photos),), **{**TINY, "steps": 40, "learning_rate": 3e-3, "unroll": 2})
+    folder = train(config, tmp_path)
+    purifier = Purifier.from_pretrained(folder)
+    assert purifier.iterations == 2
+    images = torch.rand(1, 3, 17, 23)
+    assert purifier(images).shape == images.shape
+    card = (folder / "README.md").read_text()
+    assert "psr_attacked" in card and "learning_rate: 0.003" in card
+    history = load_checkpoint(tmp_path / "checkpoint.pt")["history"]
+    assert history[-1]["step"] == 40
+    assert history[-1]["loss"] < history[0]["loss"] * 1.5
+    assert {"psnr", "psnr_once", "psr_clean", "psr_attacked"} <= history[-1].keys()
+
+
+def test_masked_weights_are_zero_in_the_trained_file(photos, tmp_path):
+    purifier = Purifier.from_pretrained(train(NCISTraining(data=(str(photos),), **TINY), tmp_path))
+    for layer in purifier.method.network.net.context:
+        assert bool((layer.weight[:, :, layer.mask == 0] == 0).all())
+        assert bool((layer.weight[:, :, layer.mask == 1] != 0).any())
+
+
+def test_training_can_start_from_a_trained_purifier(photos, tmp_path):
+    first = train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "first")
+    config = NCISTraining(data=(str(photos),), **{**TINY, "init": str(first), "learning_rate": 1e-9})
+    second = train(config, tmp_path / "second")
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(
+        Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5
+    )
+
+
+def test_other_settings_in_the_same_folder_are_refused(photos, tmp_path):
+    train(NCISTraining(data=(str(photos),), **TINY), tmp_path)
+    with pytest.raises(OptionError, match="got other learning_rate"):
+        train(NCISTraining(data=(str(photos),), **{**TINY, "learning_rate": 0.5}), tmp_path)
+
+
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="which is not a folder"):
+        train(NCISTraining(data=(str(tmp_path / "nothing"),), **TINY), tmp_path / "out")
+    with pytest.raises(InputError, match="expected images"):
+        train(NCISTraining(data=(str(tmp_path),), **TINY), tmp_path / "out")
+
+
+def test_a_crop_is_decided_by_seed_and_index_alone(photos):
+    paths = list_images([photos])
+    first, second = (RandomCrops(paths, crop_size=16, length=9, seed=4, shrink=0.5) for _ in range(2))
+    _ = first[3]
+    assert torch.equal(first[7], second[7])
+    assert not torch.equal(first[7], first[8])
+    assert first[7].shape == (3, 16, 16) and 0 <= first[7].min() and first[7].max() <= 1
+
+
+def test_small_images_are_enlarged_to_the_crop(photos):
+    assert RandomCrops(list_images([photos]), crop_size=64, length=1, seed=0)[0].shape == (3, 64, 64)
+
+
+def test_validation_files_are_not_trained_on(photos):
+    training, validation = split_validation(list_images([photos]), 4)
+    assert len(validation) == 2 and len(training) == 6 and not set(training) & set(validation)

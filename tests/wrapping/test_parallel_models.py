@@ -1,0 +1,55 @@
+"""Models inside DataParallel and DistributedDataParallel, and wrapped models inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import purifier
+from purifier import Purifier
+from tests.builders import pictures, unchanged
+
+IMAGES = pictures(2, 3, 10, 8)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """One process that is a group of its own."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def classifier() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 6, 5))
+
+
+def test_a_model_inside_data_parallel_is_wrapped() -> None:
+    model, purify = nn.DataParallel(classifier()), Purifier.from_pretrained("gs")
+    with unchanged(model):
+        wrapped = purifier.wrap(model, purify)
+        out = wrapped(IMAGES)
+    assert wrapped.unwrap() is model
+    assert torch.equal(out, classifier()(purify(IMAGES)))
+
+
+def test_a_model_inside_ddp_is_wrapped_and_trains(group: None) -> None:
+    model, purify = DistributedDataParallel(classifier()), Purifier.from_pretrained("gs")
+    wrapped = purifier.wrap(model, purify)
+    assert wrapped.unwrap() is model
+    out = wrapped(IMAGES)
+    assert torch.equal(out, classifier()(purify(IMAGES)))
+    out.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [nn.DataParallel, DistributedDataParallel])
+def test_a_wrapped_model_inside_them_gives_the_same(kind: type, group: None) -> None:
+    wrapped = purifier.wrap(classifier(), "gs")
+    assert torch.equal(kind(wrapped)(IMAGES), wrapped(IMAGES))
