@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -42,9 +42,9 @@ def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], lis
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image file as (H, W, 3) uint8."""
+    """Reads an image file as (H, W, 3) uint8, turned as its EXIF orientation says."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

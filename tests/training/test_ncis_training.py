@@ -121,9 +121,7 @@ def test_training_can_start_from_a_trained_purifier(photos, tmp_path):
     config = NCISTraining(data=(str(photos),), **{**TINY, "init": str(first), "learning_rate": 1e-9})
     second = train(config, tmp_path / "second")
     images = torch.rand(1, 3, 16, 16)
-    assert torch.allclose(
-        Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5
-    )
+    assert torch.allclose(Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5)
 
 
 def test_other_settings_in_the_same_folder_are_refused(photos, tmp_path):
