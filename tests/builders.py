@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nrp-resg": {"filters": 6, "blocks": 2},
     "tvm": {"steps": 10},
 }
-CASES = sorted(METHODS) + ["dynamic"]
+CASES = [*sorted(METHODS), "dynamic"]
 
 
 def small_method(name: str, **options: Any) -> Method:

@@ -1,28 +1,17 @@
-"""What every test shares: no network, seeded randomness, the warning of `wrap` already given."""
+"""What every test shares: seeded randomness, the kit, the devices."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Before anything imports huggingface_hub, which reads it once.
-os.environ["HF_HUB_OFFLINE"] = "1"
-
 import pytest
 import torch
-
-from purifier import _wrapping
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The warning comes once per process; tests/test_wrapping.py looks at it in processes of its own."""
-    monkeypatch.setattr(_wrapping, "_warned", True)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 from pathlib import Path
 
@@ -39,6 +38,10 @@ def load(source: str | Path, cache: Path, **options: object) -> Purifier:
     return Purifier.from_pretrained(source, cache_dir=cache, local_files_only=True, **options)  # type: ignore[arg-type]
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 # -- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -50,11 +53,11 @@ def test_every_listed_name_loads_offline(name: str) -> None:
 
 
 def test_the_listed_names_are_sorted_and_leave_out_what_has_no_weights() -> None:
-    names = purifier.list_purifiers()
-    assert names == sorted(names)
+    listed = purifier.list_purifiers()
+    assert listed == sorted(listed)
     assert (
         {"bit-depth", "gs", "jpeg", "median", "resize-pad", "tvm"}
-        <= set(names)
+        <= set(listed)
         <= set(_hub.bundled_names(trained=False))
     )
 
@@ -91,7 +94,7 @@ def test_a_bundled_name_wins_over_a_folder_of_that_name(
 def test_an_unknown_name_is_refused_with_the_nearest_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"expected one of bit-depth, .*got 'medain'; did you mean 'median'\?"):
         Purifier.from_pretrained("medain")
-    with pytest.raises(UnknownNameError, match="got 'xxxxxxxx'$"):
+    with pytest.raises(UnknownNameError, match=r"got 'xxxxxxxx'$"):
         Purifier.from_pretrained("xxxxxxxx")
 
 
@@ -107,14 +110,14 @@ def test_an_option_out_of_its_range_is_refused() -> None:
 
 def test_an_option_that_the_weights_fix_is_refused(folder: Path) -> None:
     with pytest.raises(
-        OptionError, match="expected the options iterations, .* got 'filters', which is fixed by the tr"
+        OptionError, match=r"expected the options iterations, .* got 'filters', which is fixed by the tr"
     ):
         Purifier.from_pretrained(folder, filters=32)
 
 
 def test_a_method_without_options_says_so(tmp_path: Path) -> None:
     small_purifier("nrp").save_pretrained(tmp_path)
-    with pytest.raises(OptionError, match="expected no options for .* got 'blocks', which is fixed by the trained"):
+    with pytest.raises(OptionError, match=r"expected no options for .* got 'blocks', which is fixed by the trained"):
         Purifier.from_pretrained(tmp_path, blocks=3)
 
 
@@ -125,7 +128,9 @@ def test_a_name_without_weights_yet_is_refused_and_says_where_to_get_them(
     edit_config(tmp_path / "nrp-later", trained=False)
     monkeypatch.setattr(_hub.resources, "files", lambda package: tmp_path)
     assert purifier.list_purifiers() == []
-    with pytest.raises(NoWeightsError, match="'nrp-later' has no bundled weights yet; convert .* 'purifier train nrp'"):
+    with pytest.raises(
+        NoWeightsError, match=r"'nrp-later' has no bundled weights yet; convert .* 'purifier train nrp'"
+    ):
         Purifier.from_pretrained("nrp-later")
 
 
@@ -142,7 +147,7 @@ def test_a_device_of_no_such_name_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", ["float", "int8", torch.int64, 16])
 def test_a_dtype_that_is_no_float_is_refused(dtype: object) -> None:
-    with pytest.raises(OptionError, match="expected dtype to be 'auto', 'float32', .* or a torch dtype, got"):
+    with pytest.raises(OptionError, match=r"expected dtype to be 'auto', 'float32', .* or a torch dtype, got"):
         Purifier.from_pretrained("gs", dtype=dtype)  # type: ignore[arg-type]
 
 
@@ -172,9 +177,9 @@ def test_saving_again_removes_stale_shards_and_leaves_no_temporary_files(
         patch.setattr(_hub, "SHARD_BYTES", 2000)
         small_purifier("ncis").save_pretrained(folder)
     small_purifier("ncis").save_pretrained(folder)
-    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
+    assert names(folder) == ["README.md", "config.json", "model.safetensors"]
     small_purifier("gs").save_pretrained(folder)
-    assert sorted(os.listdir(folder)) == ["README.md", "config.json"]
+    assert names(folder) == ["README.md", "config.json"]
 
 
 def test_a_save_that_fails_leaves_the_old_folder_readable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +248,7 @@ def test_a_file_that_is_no_safetensors_is_refused_whatever_its_hash(folder: Path
 def test_weights_of_other_shapes_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     edit_config(folder, options={**config["options"], "filters": 5})
-    with pytest.raises(WeightsError, match="the weights of .* do not fit its configuration: .* size mismatch"):
+    with pytest.raises(WeightsError, match=r"the weights of .* do not fit its configuration: .* size mismatch"):
         Purifier.from_pretrained(folder)
 
 
@@ -262,7 +267,7 @@ def test_missing_and_additional_tensors_are_refused(folder: Path, extra: bool, t
 
 def test_a_configuration_that_names_no_files_has_no_weights_to_load(folder: Path) -> None:
     edit_config(folder, files={})
-    with pytest.raises(WeightsError, match="do not fit its configuration: .*Missing key"):
+    with pytest.raises(WeightsError, match=r"do not fit its configuration: .*Missing key"):
         Purifier.from_pretrained(folder)
 
 
@@ -302,14 +307,14 @@ def test_a_method_or_option_of_a_newer_version_is_refused(
     folder: Path, changes: dict[str, object], options: dict[str, int]
 ) -> None:
     edit_config(folder, **changes)
-    with pytest.raises(WeightsError, match="expected (a configuration with a method|options of method)"):
+    with pytest.raises(WeightsError, match=r"expected (a configuration with a method|options of method)"):
         Purifier.from_pretrained(folder, **options)
 
 
 @pytest.mark.parametrize("links", [None, 3, [None], [{"method": "gs"}]], ids=str)
 def test_a_chain_of_nonsense_is_refused(folder: Path, links: object) -> None:
     edit_config(folder, method="chain", options={"links": links})
-    with pytest.raises(WeightsError, match="expected (a configuration with a method|options of method)"):
+    with pytest.raises(WeightsError, match=r"expected (a configuration with a method|options of method)"):
         Purifier.from_pretrained(folder)
 
 

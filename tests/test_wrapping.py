@@ -159,7 +159,7 @@ def test_images_of_a_wrong_form_are_refused(images: Tensor, text: str) -> None:
 
 
 def test_pixel_values_of_a_wrong_kind_are_refused() -> None:
-    with pytest.raises(InputError, match="expected a float tensor of images in .*, got ndarray"):
+    with pytest.raises(InputError, match=r"expected a float tensor of images in .*, got ndarray"):
         small_purifier("gs").wrap(Recorder())(pixel_values=np.zeros((1, 3, 8, 8), np.float32))
 
 
@@ -362,7 +362,9 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_options_beside_a_loaded_purifier_are_refused() -> None:
-    with pytest.raises(OptionError, match="expected no from_pretrained arguments beside a purifier .*, got iterations"):
+    with pytest.raises(
+        OptionError, match=r"expected no from_pretrained arguments beside a purifier .*, got iterations"
+    ):
         purifier.wrap(classifier(), small_purifier("gs"), iterations=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_the_objective_of_tvm_falls_with_the_steps() -> None:
 
     values = [objective(TVM(keep=0.7, weight=weight, seed=3, steps=s)(images)) for s in (1, 5, 20, 80, 320, 640)]
     assert objective(images) > values[0]
-    assert all(later < earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(values))
     assert values[-2] - values[-1] < 0.01 * (values[0] - values[-1])
 
 
