@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from purifier._errors import OptionError, WrapError
 from purifier._input import check_form, check_range
 
-_KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
+_KEYWORDS = ("images", "image", "input", "inputs", "x")
 
 
 class PurifiedModel(nn.Module):
@@ -62,19 +62,18 @@ class PurifiedModel(nn.Module):
             InputError: Where the images are of a wrong kind, shape or range.
             WrapError: Where no images are found in the call.
         """
-        for keyword in _KEYWORDS[:1]:
-            if keyword in kwargs:
-                return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
-        for place, value in enumerate(args):
-            if _holds_images(value):
-                return self.model(*args[:place], self._purify(value), *args[place + 1 :], **kwargs)
-        for keyword in _KEYWORDS:
-            if _holds_images(kwargs.get(keyword)):
-                return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
-        raise WrapError(
-            "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
-            f"{_describe(args, kwargs)}; pass the images as the first argument"
-        )
+        keyword = "pixel_values" if "pixel_values" in kwargs else None
+        if keyword is None:
+            for place, value in enumerate(args):
+                if _holds_images(value):
+                    return self.model(*args[:place], self._purify(value), *args[place + 1 :], **kwargs)
+            keyword = next((k for k in _KEYWORDS if _holds_images(kwargs.get(k))), None)
+        if keyword is None:
+            raise WrapError(
+                "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
+                f"{_describe(args, kwargs)}; pass the images as the first argument"
+            )
+        return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
 
     def _purify(self, images: Any) -> Any:
         if isinstance(images, list | tuple):
