@@ -133,29 +133,38 @@ def jitter_colour(images: Tensor, strength: float, generator: torch.Generator) -
     return (grey + turned * saturation).clamp_(0, 1)
 
 
-def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Blurs one image in eight and adds mild noise to one in eight: (N, 3, H, W) in [0, 1]."""
-    chance = torch.rand(len(images), generator=generator)
-    blurred = chance < 1 / 8
-    if blurred.any():
-        images[blurred] = F.avg_pool2d(F.pad(images[blurred], (1, 1, 1, 1), mode="replicate"), 3, 1)
-    noisy = chance > 7 / 8
+def degrade(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Blurs a share of the images, by one to four 3 x 3 means, and adds noise to a share: (N, 3, H, W) in [0, 1]."""
+    blurred = torch.rand(len(images), generator=generator) < share
+    for _ in range(int(torch.randint(1, 5, (), generator=generator))):
+        if blurred.any():
+            images[blurred] = F.avg_pool2d(F.pad(images[blurred], (1, 1, 1, 1), mode="replicate"), 3, 1)
+    noisy = torch.rand(len(images), generator=generator) < share
     if noisy.any():
-        images[noisy] += torch.randn(images[noisy].shape, generator=generator) * 0.03
+        sigma = 0.06 * torch.rand(int(noisy.sum()), 1, 1, 1, generator=generator)
+        images[noisy] += torch.randn(images[noisy].shape, generator=generator) * sigma
     return images.clamp_(0, 1)
 
 
 def mix(images: Tensor, targets: Tensor, rng: random.Random, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mixes a batch with its own permutation: CutMix for half of the batches, mixup for a quarter."""
+    """Mixes a batch with its own permutation: a patch for half of the batches, mixup for a quarter.
+
+    The patch is a piece of the other picture (CutMix, Yun et al., 2019) or all of it, shrunk (ResizeMix, Qin et
+    al., 2020): things are then also seen small and in strange surroundings.
+    """
     choice = rng.random()
     order = torch.randperm(len(images), generator=generator)
+    size = images.shape[-1]
     if choice < 0.5:
-        share = rng.betavariate(1.0, 1.0)
-        size = images.shape[-1]
-        side = round(size * math.sqrt(1 - share))
+        whole = choice < 0.25
+        side = round(size * (rng.uniform(0.3, 0.8) if whole else math.sqrt(rng.random())))
         top, left = rng.randint(0, size - side), rng.randint(0, size - side)
-        images[:, :, top : top + side, left : left + side] = images[order, :, top : top + side, left : left + side]
-        kept = 1 - side * side / size / size
+        window = (..., slice(top, top + side), slice(left, left + side))
+        patch = images[order]
+        patch = F.interpolate(patch, (side, side), mode="bilinear", antialias=True) if whole else patch[window]
+        images[window] = patch
+        # A whole thing counts for more than its area: by its side, where a piece counts by its area.
+        kept = 1 - side / size if whole else 1 - (side / size) ** 2
     elif choice < 0.75:
         kept = rng.betavariate(0.4, 0.4)
         images = images * kept + images[order] * (1 - kept)
@@ -235,6 +244,11 @@ class Trainer:
             else:
                 kept.copy_(new)
 
+    def start(self, weights: dict[str, Tensor]) -> None:
+        """Takes over the averaged weights of an earlier run, and nothing else of it."""
+        self.model.load_state_dict(weights)
+        self.ema.load_state_dict(weights)
+
     def save(self, path: Path) -> None:
         """Writes the checkpoint under a temporary name and renames it."""
         state = {name: getattr(self, name).state_dict() for name in ("model", "ema", "optimizer")}
@@ -271,7 +285,7 @@ def batches(
     for start in range(0, len(order) - args.batch + 1, args.batch):
         chosen = order[start : start + args.batch]
         images = torch.stack([random_view(pictures[i], size, trainer.rng, args.area) for i in chosen])
-        images = degrade(jitter_colour(images, args.colour, trainer.generator), trainer.generator)
+        images = degrade(jitter_colour(images, args.colour, trainer.generator), args.degraded, trainer.generator)
         targets = F.one_hot(labels[chosen], classes).float()
         yield (images, targets) if plain else mix(images, targets, trainer.rng, trainer.generator)
 
@@ -295,6 +309,8 @@ def train(args: argparse.Namespace) -> None:
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(checkpoint)
+    elif args.start:
+        trainer.start(torch.load(args.start, weights_only=True)["ema"])
     held_images = torch.stack([centre_square(pictures[i]) for i in held]) if held else None
     resized: tuple[int, list[Tensor]] = (0, [])
     for epoch in tqdm(range(trainer.epoch, len(sizes)), "epochs", initial=trainer.epoch, total=len(sizes)):
@@ -422,12 +438,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     learn = commands.add_parser("train", help="train from scratch, resuming from --out")
     learn.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     learn.add_argument("--package", type=Path, help="folder for the final config.json and model.safetensors")
+    learn.add_argument("--start", type=Path, help="checkpoint of an earlier run whose averaged weights to begin with")
     learn.add_argument("--schedule", default="64:70,96:45,112:8", help="resolution:epochs, in order")
     learn.add_argument("--widths", type=int, nargs="+", default=[32, 48, 96, 192])
     learn.add_argument("--blocks", type=int, nargs="+", default=[2, 2, 2])
     learn.add_argument("--batch", type=int, default=64)
     learn.add_argument("--lr", type=float, default=0.1)
     learn.add_argument("--weight-decay", type=float, default=5e-4)
+    learn.add_argument("--degraded", type=float, default=1 / 8, help="share of blurred images, and of noisy ones")
     learn.add_argument("--smoothing", type=float, default=0.1)
     learn.add_argument(
         "--area", type=float, nargs=2, default=[0.25, 1.5], help="bounds of a crop's share of the square"

@@ -23,6 +23,12 @@ def result(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
+def blind_pgd() -> dict[str, dict[str, Any]]:
+    """Rows of each classifier that benchmarks/blind_pgd.py has measured."""
+    names = ("resnet50", "mobilenet_v2")
+    return {name: result(f"blind_pgd_{name}")["rows"] for name in names}
+
+
 def _percent(value: float, spread: list[float] | None = None) -> str:
     return f"{100 * value:.1f}" + (f" ({100 * spread[0]:.0f}-{100 * spread[1]:.0f})" if spread else "")
 
@@ -38,7 +44,7 @@ def accuracy(rows: Callable[[str], bool]) -> str:
         "| classifier | purifier | standard | purifier-blind PGD | mean of the two | purifier-aware PGD |",
         "|---|---|---|---|---|---|",
     ]
-    for model, table in result("blind_pgd")["models"].items():
+    for model, table in blind_pgd().items():
         for row, r in table.items():
             if rows(row):
                 standard = _percent(r["standard"], r["standard_interval"])
@@ -50,7 +56,7 @@ def accuracy(rows: Callable[[str], bool]) -> str:
 def best_rows() -> str:
     """No defence, the baselines, and the best gs and ncis of each classifier."""
     best = set()
-    for model, table in result("blind_pgd")["models"].items():
+    for model, table in blind_pgd().items():
         for kind in ("gs", "ncis"):
             best.add((model, max((r for r in table if r.startswith(f"{kind} ")), key=lambda r: table[r]["mean"])))
     lines = accuracy(lambda row: True).splitlines()

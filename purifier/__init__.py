@@ -11,7 +11,7 @@ from purifier._errors import (
     WeightsError,
     WrapError,
 )
-from purifier._hub import bundled_names as list_purifiers
+from purifier._hub import list_purifiers
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._reference import reference_model

@@ -58,7 +58,7 @@ class Package:
     card: str | None = field(repr=False)
 
 
-def bundled_names(*, trained: bool = True) -> list[str]:
+def list_purifiers(*, trained: bool = True) -> list[str]:
     """Returns the names of the purifiers that come with the package, sorted.
 
     Args:
@@ -106,14 +106,14 @@ def fetch(
     """
     name = os.fspath(source)
     is_name = isinstance(source, str)
-    if is_name and name in bundled_names(trained=False):
+    if is_name and name in list_purifiers(trained=False):
         return _read(resources.files("purifier.weights") / name, name)
     if Path(name).is_dir():
         return _read(Path(name), name)
     if is_name and _REPO.fullmatch(name):
         folder = _download(name, revision, token, cache_dir, local_files_only, force_download)
         return _read(folder, name)
-    names = bundled_names()
+    names = list_purifiers()
     if not is_name or os.sep in name or name.startswith("."):
         raise WeightsError(f"expected a folder with config.json, got {name!r}, which is not a folder")
     raise UnknownNameError(

@@ -60,7 +60,7 @@ def test_the_demo_runs_as_installed_and_shows_every_purifier(tmp_path: Path) -> 
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     for stage in ("clean", "attacked", *purifier.list_purifiers()):
         assert lines[stage].count("right") + lines[stage].count("wrong") == 3
-    assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "astronaut"))
+    assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "motorcycle_left"))
     assert "attacked 0/3" in lines["right:"]
     assert "(purifier-blind); one who does (purifier-aware) can bypass it." in text
     assert float(lines["took"].split()[1]) < 60
@@ -118,7 +118,7 @@ def test_the_central_square_is_cut_and_resized() -> None:
 def test_the_default_photographs_lie_in_the_installed_package() -> None:
     pytest.importorskip("skimage")
     paths = default_photographs()
-    assert [path.name for path in paths] == ["chelsea.png", "coffee.png", "astronaut.png"]
+    assert [path.name for path in paths] == ["chelsea.png", "coffee.png", "motorcycle_left.png"]
     assert all(path.parent.parent.name == "skimage" for path in paths)
 
 

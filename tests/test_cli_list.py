@@ -71,20 +71,20 @@ def test_an_error_of_ours_is_one_line_and_exit_code_1(
 
 def test_list_has_a_row_for_every_bundled_purifier() -> None:
     rows = [line.split() for line in invoke("list").splitlines()[1:]]
-    assert [row[0] for row in rows] == _hub.bundled_names(trained=False)
+    assert [row[0] for row in rows] == _hub.list_purifiers(trained=False)
 
 
 def test_list_counts_parameters_and_says_where_there_are_no_weights() -> None:
     lines = {line.split()[0]: line for line in invoke("list").splitlines()}
     assert "16,550,275" in lines["nrp"]
     assert "1,702,211" in lines["nrp-resg"]
-    untrained = set(_hub.bundled_names(trained=False)) - set(purifier.list_purifiers())
+    untrained = set(_hub.list_purifiers(trained=False)) - set(purifier.list_purifiers())
     assert {name for name, line in lines.items() if "no weights yet: purifier convert | train" in line} == untrained
 
 
 def test_list_as_json_is_what_the_configurations_say() -> None:
     rows = json.loads(invoke("list", "--json"))
-    assert [row["name"] for row in rows] == _hub.bundled_names(trained=False)
+    assert [row["name"] for row in rows] == _hub.list_purifiers(trained=False)
     for row in rows:
         assert set(row) == {"name", "method", "parameters", "trained", "options", "description"}
         assert row["options"] == _hub.bundled_config(row["name"])["options"]

@@ -58,7 +58,7 @@ def test_the_listed_names_are_sorted_and_leave_out_what_has_no_weights() -> None
     assert (
         {"bit-depth", "gs", "jpeg", "median", "resize-pad", "tvm"}
         <= set(listed)
-        <= set(_hub.bundled_names(trained=False))
+        <= set(_hub.list_purifiers(trained=False))
     )
 
 

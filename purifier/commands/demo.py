@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from purifier.commands._demo_models import Target
 
 # Photographs inside the scikit-image wheel, and what they show in the words of the bundled classifier.
-_PHOTOGRAPHS = {"chelsea.png": "cat", "coffee.png": "cup", "astronaut.png": "person"}
+_PHOTOGRAPHS = {"chelsea.png": "cat", "coffee.png": "cup", "motorcycle_left.png": "motorbike"}
 _STEPS = 10
 _PHOTOGRAPHS_A_LINE = 3
 _LABEL_WIDTH = 18
@@ -52,7 +52,7 @@ class Stage:
 @click.option(
     "--model", default="demo", show_default=True, help="The bundled classifier, or a name of torchvision or timm."
 )
-@click.option("--eps", default=8.0, show_default=True, help="Largest change of a pixel, in units of 1/255.")
+@click.option("--eps", default=4.0, show_default=True, help="Largest change of a pixel, in units of 1/255.")
 @click.option(
     "--out",
     default=".",
@@ -64,7 +64,7 @@ class Stage:
 def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Sequence[str]) -> None:
     """Attack photographs, purify them, and compare what a classifier says.
 
-    Without IMAGE: a cat, a cup and a person out of scikit-image. Runs on the CPU, without a network.
+    Without IMAGE: a cat, a cup and a motorbike out of scikit-image. Runs on the CPU, without a network.
     """
     start = time.perf_counter()
     if not 0 < eps <= 255:

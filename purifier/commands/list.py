@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
     """List the purifiers that come with the package."""
     from purifier import _hub
 
-    rows = [_row(name, _hub.bundled_config(name)) for name in _hub.bundled_names(trained=False)]
+    rows = [_row(name, _hub.bundled_config(name)) for name in _hub.list_purifiers(trained=False)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -156,3 +156,19 @@ def test_small_images_are_enlarged_to_the_crop(photos):
 def test_validation_files_are_not_trained_on(photos):
     training, validation = split_validation(list_images([photos]), 4)
     assert len(validation) == 2 and len(training) == 6 and not set(training) & set(validation)
+
+
+def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):
+    first = train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "first")
+    config = {**TINY, "init": str(first), "learning_rate": 1e-2}
+    whole = train(NCISTraining(data=(str(photos),), **config), tmp_path / "whole")
+    half = train(NCISTraining(data=(str(photos),), **config, init_share=0.5), tmp_path / "half")
+    ends = [dict(Purifier.from_pretrained(folder).named_parameters()) for folder in (first, whole, half)]
+    assert any(not torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    for key, value in ends[2].items():
+        assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-6)
+
+
+def test_a_share_of_the_start_needs_a_start(photos, tmp_path):
+    with pytest.raises(OptionError, match="expected init beside init_share"):
+        train(NCISTraining(data=(str(photos),), **TINY, init_share=0.5), tmp_path)

@@ -14,6 +14,8 @@ class NCISTraining(LoopConfig):
     Attributes:
         data: Folders of images, read recursively.
         init: Name or folder of a trained ncis to start from; "" starts from random weights.
+        init_share: Share of the starting weights in the finished ones, which are their weighted mean with the trained
+            weights (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022); 0 keeps the trained ones.
         crop_size: Side of the random crops, in pixels.
         shrink: Smallest factor by which an image is shrunk at random before the crop.
         unroll: Applications of F that are trained together; the loss is the mean over them (the paper: 1).
@@ -29,6 +31,7 @@ class NCISTraining(LoopConfig):
 
     data: tuple[str, ...] = ()
     init: str = ""
+    init_share: float = 0.0
     crop_size: int = 96
     shrink: float = 1.0
     unroll: int = 1

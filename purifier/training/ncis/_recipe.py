@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from purifier._errors import OptionError
 from purifier._purifier import Purifier
 from purifier._reference import reference_model
 from purifier.attacks import PGD
@@ -45,6 +46,8 @@ class NCISRecipe:
             kernel_size=config.kernel_size,
             clamp=config.clamp,
         )
+        if config.init_share and not config.init:
+            raise OptionError(f"expected init beside init_share={config.init_share}, got none; name what to start from")
         if config.init:
             method.load_state_dict(Purifier.from_pretrained(config.init).method.state_dict())
         self.model = _Unrolled(method, config.unroll)

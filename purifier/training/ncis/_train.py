@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def train(config: NCISTraining, out: str | Path) -> Path:
     """
     out = Path(out)
     recipe = NCISRecipe(config)
+    start = copy.deepcopy(recipe.model.method.state_dict())
     average, history = fit(recipe, config, out)
     method: NCIS = average.method.cpu()  # type: ignore[assignment]
+    for key, value in method.state_dict().items():
+        value.lerp_(start[key], config.init_share)
     card = model_card(config, history)
     Purifier(method, name="ncis", card=card).save_pretrained(out / "ncis")
     return out / "ncis"
