@@ -68,6 +68,14 @@ def best_rows() -> str:
     return "\n".join(lines[:2] + [line for line in lines[2:] if kept(line)])
 
 
+def demo_classifier() -> str:
+    r = result("demo_classifier")
+    return (
+        f"Top-1 on the {r['images']} test pictures: {_percent(r['clean_accuracy'])} % clean, "
+        f"{_percent(r['robust_accuracy'])} % under PGD (Linf, eps 8/255, alpha 2/255, 10 steps, random start)."
+    )
+
+
 def tiled_memory() -> str:
     r = result("tiled_memory_ncis")
     return (
@@ -78,6 +86,7 @@ def tiled_memory() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "best": best_rows,
+    "demo classifier": demo_classifier,
     "tiled memory": tiled_memory,
     **{
         name: (lambda prefix=name: accuracy(lambda row: row == "none" or row.split()[0] == prefix))
