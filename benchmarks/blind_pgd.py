@@ -3,7 +3,8 @@
     PURIFIER_KIT=<folder> python benchmarks/blind_pgd.py
 
 Attack: untargeted PGD on the bare model, Linf, eps 16/255, alpha 1.6/255, 10 steps, random start, cross entropy.
-The ncis rows are compiled, which changes outputs by rounding only. Rows: no defence, the classical baselines, gs and ncis at each number of iterations. The attacked images are kept in
+Rows: no defence, the classical baselines, gs and ncis at each number of iterations; ncis is compiled, which changes its
+output by rounding only. The attacked images are kept in
 --work, every finished row in the result file, so a run that was killed goes on where it stopped.
 The purifier-aware rows are the same attack through purifier and model, exact gradients, on --aware-images images.
 """
