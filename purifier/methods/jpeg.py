@@ -63,6 +63,7 @@ class JPEG(Method):
         # Blocks are 16 x 16 where colour is subsampled, and decoding smooths the colour into the next block.
         return [Stage(self._code, halo=16, align=16)]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _code(self, images: Tensor) -> Tensor:
         out: Tensor = _Codec.apply(images, self.quality)
         return out

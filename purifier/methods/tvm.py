@@ -33,6 +33,13 @@ def _divergence(down: Tensor, right: Tensor) -> Tensor:
     return rows - F.pad(rows[..., :-1, :], (0, 0, 1, 0)) + columns - F.pad(columns[..., :-1], (1, 0))
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _kept_pixels(images: Tensor, keep: float, seed: int) -> Tensor:
+    """(H, W) mask of ones and zeros; outside compiled graphs, which cannot hold a generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(images.shape[-2:], generator=generator) < keep).to(images)
+
+
 class TVM(Method):
     """Fills an image in from some of its pixels, as smoothly as they allow.
 
@@ -64,8 +71,7 @@ class TVM(Method):
     def _minimise(self, images: Tensor) -> Tensor:
         if self.weight == 0:
             return images
-        generator = torch.Generator().manual_seed(self.seed)
-        kept = (torch.rand(images.shape[-2:], generator=generator) < self.keep).to(images)
+        kept = _kept_pixels(images, self.keep, self.seed)
         step = 8**-0.5  # the gradient's norm is at most sqrt(8)
         z = ahead = images
         down, right = _gradient(torch.zeros_like(images))
