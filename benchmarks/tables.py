@@ -79,7 +79,8 @@ def demo_classifier() -> str:
 def tiled_memory() -> str:
     r = result("tiled_memory_ncis")
     return (
-        f"A {r['side']} x {r['side']} image through `ncis` in tiles of {r['tile']}, {r['iterations']} iterations, {r['dtype']}, on a CPU: "
+        f"A {r['side']} x {r['side']} image through `ncis` in tiles of {r['tile']}, {r['iterations']} iterations, "
+        f"{r['dtype']}, on a CPU: "
         f"{r['extra_bytes'] / 2**30:.2f} GiB of extra memory (`python benchmarks/tiled_memory.py`)."
     )
 

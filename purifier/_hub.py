@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from torch import Tensor
 
-from purifier._errors import NoWeightsError, UnknownNameError, WeightsError, nearest
+from purifier._errors import NoWeightsError, OptionError, UnknownNameError, WeightsError, nearest
 
 FORMAT = 1
 SHARD_BYTES = 15_000_000
@@ -102,14 +102,17 @@ def fetch(
     Raises:
         UnknownNameError: Nothing goes by that name.
         NoWeightsError: A bundled name whose weights are not shipped yet.
+        OptionError: A revision of something that has none.
         WeightsError: The folder or repository is missing, damaged or no purifier.
     """
     name = os.fspath(source)
     is_name = isinstance(source, str)
-    if is_name and name in list_purifiers(trained=False):
-        return _read(resources.files("purifier.weights") / name, name)
-    if Path(name).is_dir():
-        return _read(Path(name), name)
+    bundled = is_name and name in list_purifiers(trained=False)
+    if bundled or Path(name).is_dir():
+        if revision is not None:
+            kind = "a bundled name" if bundled else "a folder"
+            raise OptionError(f"expected a revision with a hub repository only, got {revision!r} with {name!r}, {kind}")
+        return _read(resources.files("purifier.weights") / name if bundled else Path(name), name)
     if is_name and _REPO.fullmatch(name):
         folder = _download(name, revision, token, cache_dir, local_files_only, force_download)
         return _read(folder, name)

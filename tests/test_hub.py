@@ -135,6 +135,13 @@ def test_a_name_without_weights_yet_is_refused_and_says_where_to_get_them(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_revision_of_what_has_none_is_refused(folder: Path) -> None:
+    with pytest.raises(OptionError, match="hub repository only, got 'main' with 'gs', a bundled name"):
+        Purifier.from_pretrained("gs", revision="main")
+    with pytest.raises(OptionError, match="hub repository only, got 'v1' with .*, a folder"):
+        Purifier.from_pretrained(folder, revision="v1")
+
+
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(OptionError, match="got 'cuda', but torch sees no CUDA device; use 'cpu'"):
         Purifier.from_pretrained("gs", device="cuda")
