@@ -42,9 +42,8 @@ def main() -> None:
     result = {**vars(args), "extra_bytes": extra, "seconds": seconds, "environment": environment()}
     write_result(f"tiled_memory_{args.purifier}", result)
     size = f"{args.side} x {args.side}"
-    print(
-        f"{args.purifier}, {size}, {args.iterations} iterations, tiles of {args.tile}, {args.dtype}: {extra / 2**30:.2f} GiB extra, {seconds:.0f} s"
-    )
+    how = f"{args.iterations} iterations, tiles of {args.tile}, {args.dtype}"
+    print(f"{args.purifier}, {size}, {how}: {extra / 2**30:.2f} GiB extra, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_a_name_without_weights_yet_is_refused_and_says_where_to_get_them(
 def test_a_revision_of_what_has_none_is_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match="hub repository only, got 'main' with 'gs', a bundled name"):
         Purifier.from_pretrained("gs", revision="main")
-    with pytest.raises(OptionError, match="hub repository only, got 'v1' with .*, a folder"):
+    with pytest.raises(OptionError, match=r"hub repository only, got 'v1' with .*, a folder"):
         Purifier.from_pretrained(folder, revision="v1")
 
 
