@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from purifier._errors import InputError, OptionError
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 
+# Resampling and decoding leave [0, 1] by this much.
+_ROUNDING = 1e-4
 Loss = Callable[[Any, Any], Tensor]
 
 
@@ -94,12 +96,12 @@ class PGD:
             raise InputError(
                 f"expected float images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
             )
-        if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        if images.numel() and not (images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):
             raise InputError(
                 f"expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; attack a model that "
                 "normalises inside"
             )
-        images = images.detach()
+        images = images.detach().clamp(0, 1)
         best, best_loss = images, torch.full((len(images),), -torch.inf, device=images.device)
         for _ in range(self.restarts):
             candidate = self._climb(model, images, targets)

@@ -29,16 +29,13 @@ def _round_trip(images: Tensor, quality: int) -> Tensor:
     return (torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255).to(images)
 
 
-class _Codec(torch.autograd.Function):
-    """The codec with its exact derivative, which is zero almost everywhere."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, quality: int) -> Tensor:
-        return _round_trip(images, quality)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return torch.zeros_like(gradients[0]), None
+# An operator of its own, so that compiled graphs call the codec without looking into it.
+_codec = torch.library.custom_op(
+    "purifier::jpeg", _round_trip, mutates_args=(), schema="(Tensor images, int quality) -> Tensor"
+)
+_codec.register_fake(lambda images, quality: torch.empty_like(images, memory_format=torch.contiguous_format))
+# The exact derivative, which is zero almost everywhere.
+_codec.register_autograd(lambda ctx, gradient: (torch.zeros_like(gradient), None))
 
 
 class JPEG(Method):
@@ -63,7 +60,6 @@ class JPEG(Method):
         # Blocks are 16 x 16 where colour is subsampled, and decoding smooths the colour into the next block.
         return [Stage(self._code, halo=16, align=16)]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _code(self, images: Tensor) -> Tensor:
-        out: Tensor = _Codec.apply(images, self.quality)
+        out: Tensor = _codec(images, self.quality)
         return out

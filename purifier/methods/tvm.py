@@ -33,11 +33,17 @@ def _divergence(down: Tensor, right: Tensor) -> Tensor:
     return rows - F.pad(rows[..., :-1, :], (0, 0, 1, 0)) + columns - F.pad(columns[..., :-1], (1, 0))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _kept_pixels(images: Tensor, keep: float, seed: int) -> Tensor:
-    """(H, W) mask of ones and zeros; outside compiled graphs, which cannot hold a generator."""
+def _draw_kept(images: Tensor, keep: float, seed: int) -> Tensor:
+    """(H, W) mask of ones and zeros in the dtype and on the device of `images`."""
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(images.shape[-2:], generator=generator) < keep).to(images)
+
+
+# An operator of its own, because compiled graphs cannot hold a generator.
+_kept_pixels = torch.library.custom_op(
+    "purifier::kept_pixels", _draw_kept, mutates_args=(), schema="(Tensor images, float keep, int seed) -> Tensor"
+)
+_kept_pixels.register_fake(lambda images, keep, seed: images.new_empty(images.shape[-2:]))
 
 
 class TVM(Method):
@@ -71,7 +77,7 @@ class TVM(Method):
     def _minimise(self, images: Tensor) -> Tensor:
         if self.weight == 0:
             return images
-        kept = _kept_pixels(images, self.keep, self.seed)
+        kept = _kept_pixels(images.detach(), self.keep, self.seed)
         step = 8**-0.5  # the gradient's norm is at most sqrt(8)
         z = ahead = images
         down, right = _gradient(torch.zeros_like(images))
