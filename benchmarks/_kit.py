@@ -65,7 +65,8 @@ def interval(right: int, count: int) -> tuple[float, float]:
     """95 % Wilson interval of right / count."""
     z, p = 1.96, right / count
     middle, reach = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
+    low, high = ((middle + side * reach) / (1 + z * z / count) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def environment() -> dict[str, Any]:

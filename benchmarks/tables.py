@@ -30,7 +30,7 @@ def blind_pgd() -> dict[str, dict[str, Any]]:
 
 
 def _percent(value: float, spread: list[float] | None = None) -> str:
-    return f"{100 * value:.1f}" + (f" ({100 * spread[0]:.0f}-{100 * spread[1]:.0f})" if spread else "")
+    return f"{100 * value:.1f}" + (f" ({100 * max(0, spread[0]):.0f}-{100 * spread[1]:.0f})" if spread else "")
 
 
 def _aware(row: dict[str, Any]) -> str:

@@ -198,8 +198,8 @@ def _read(folder: _Folder, source: str) -> Package:
     if not config.get("trained", True):
         raise NoWeightsError(
             f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
-            f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}', then give the folder "
-            "to from_pretrained"
+            f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}' where "
+            "'purifier train --help' lists that, then give the folder to from_pretrained"
         )
     files = config.get("files", {})
     if not isinstance(files, dict):
