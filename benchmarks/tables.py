@@ -49,7 +49,8 @@ def accuracy(rows: Callable[[str], bool]) -> str:
             if rows(row):
                 standard = _percent(r["standard"], r["standard_interval"])
                 blind = _percent(r["robust"], r["robust_interval"])
-                out.append(f"| {model} | {row} | {standard} | {blind} | {_percent(r['mean'])} | {_aware(r)} |")
+                aware = blind if row == "none" else _aware(r)
+                out.append(f"| {model} | {row} | {standard} | {blind} | {_percent(r['mean'])} | {aware} |")
     return "\n".join(out)
 
 
