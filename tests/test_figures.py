@@ -1,0 +1,34 @@
+"""The figures in README and cards are those of the result files."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from purifier import Purifier
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_readme_and_cards_say_what_the_results_say():
+    command = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_shipped_ncis_is_the_one_that_was_measured():
+    weights = Purifier.from_pretrained("ncis").method.state_dict()
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
+    for path in (ROOT / "benchmarks" / "results").glob("blind_pgd_*.json"):
+        assert json.loads(path.read_text())["settings"]["ncis"] == digest
+
+
+def test_ncis_beats_gs_by_the_margins_it_was_accepted_with():
+    for name, margin in (("resnet50", 0.04), ("mobilenet_v2", 0.08)):
+        rows = json.loads((ROOT / "benchmarks" / "results" / f"blind_pgd_{name}.json").read_text())["rows"]
+        means = {
+            kind: [row["mean"] for key, row in rows.items() if key.startswith(f"{kind} i=")] for kind in ("gs", "ncis")
+        }
+        assert {f"{kind} i={i}" for kind in ("gs", "ncis") for i in range(1, 9)} <= rows.keys()
+        assert max(means["ncis"]) - max(means["gs"]) >= margin
