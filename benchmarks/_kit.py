@@ -30,13 +30,18 @@ def kit() -> Path:
     return Path(folder)
 
 
-def model(name: str) -> nn.Module:
-    """Loads one of the kit's models: RGB in [0, 1] in, eval mode, no parameter gradients."""
+def kit_module() -> Any:
+    """Imports the kit's loaders."""
     spec = importlib.util.spec_from_file_location("kit_models", kit() / "kit_models.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)().requires_grad_(False).to(memory_format=torch.channels_last)
+    return module
+
+
+def model(name: str) -> nn.Module:
+    """Loads one of the kit's models: RGB in [0, 1] in, eval mode, no parameter gradients."""
+    return getattr(kit_module(), name)().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def imagenet(count: int, size: int = 224) -> tuple[Tensor, Tensor]:

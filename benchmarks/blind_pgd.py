@@ -65,10 +65,13 @@ def rows(ncis: str, dtype: str) -> Iterator[tuple[str, Purify | None, bool]]:
 
 
 def measure(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
+    todo = list(rows(args.ncis, args.dtype))
+    if all(row in table for row, _, _ in todo):
+        return
     images, labels = imagenet(args.images)
     hostile, network = attacked(name, images, labels, args.work), model(name)
     clean_now, hostile_now = images, hostile
-    for row, purifier, continues in tqdm(list(rows(args.ncis, args.dtype)), desc=name):
+    for row, purifier, continues in tqdm(todo, desc=name):
         if row in table and not row.startswith(("gs", "ncis")):
             continue
         if row in table and all(f"{row.split()[0]} i={i}" in table for i in range(1, 9)):

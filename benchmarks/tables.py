@@ -1,4 +1,4 @@
-"""Writes the measured figures from benchmarks/results into README.md and the model cards.
+"""Writes the measured figures from benchmarks/results into README.md, docs and the model cards.
 
     python benchmarks/tables.py          # rewrites the blocks
     python benchmarks/tables.py --check  # fails where a block is not what the results say
@@ -69,6 +69,20 @@ def best_rows() -> str:
     return "\n".join(lines[:2] + [line for line in lines[2:] if kept(line)])
 
 
+def selection() -> str:
+    """The candidates that benchmarks/select_ncis.py compared, standard / robust rates at each number of iterations."""
+    r = result("select_ncis")
+    count = min(len(entry["rows"]) for entry in r["candidates"].values()) // 2
+    lines = ["| weights | classifier | " + " | ".join(f"i={i}" for i in range(1, count + 1)) + " |"]
+    lines.append("|" + "---|" * (count + 2))
+    for entry in sorted(r["candidates"].values(), key=lambda entry: -entry["score"]):
+        for model in ("resnet50", "mobilenet_v2"):
+            rows = [entry["rows"][f"{model} i={i}"] for i in range(1, count + 1)]
+            cells = [f"{100 * row['standard']:.1f} / {100 * row['robust']:.1f}" for row in rows]
+            lines.append(f"| {entry['name']} | {model} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def demo_classifier() -> str:
     r = result("demo_classifier")
     return (
@@ -86,10 +100,69 @@ def tiled_memory() -> str:
     )
 
 
+def _honest_value(row: dict[str, Any]) -> str:
+    if "robust_accuracy" in row:
+        return _percent(row["robust_accuracy"]["share"], row["robust_accuracy"]["interval"])
+    name = next(name for name in ("pixel_accuracy", "map_50") if name in row["robust"])
+    spread = row["robust_intervals"].get(name)
+    return _percent(row["robust"][name], list(spread) if spread else None)
+
+
+def honest(name: str) -> str:
+    """A table of benchmarks/honest_tables.py: purifiers down, attacks with what the attacker knows across."""
+    path = ROOT / "benchmarks" / "results" / f"honest_{name}.json"
+    if not path.exists():
+        return "Not measured yet."
+    rows = json.loads(path.read_text())["rows"]
+    columns: dict[str, dict[str, str]] = {}
+    for row in rows:
+        settings = row["settings"]
+        if row["threat"] == "worst-case":
+            title = f"worst case of the aware attacks, eps {row['eps'] * 255:.0f}/255"
+        else:
+            title = f"{settings['attack_key']}, {settings['threat_key']}" if "attack_key" in settings else "no attack"
+        columns.setdefault(title, {})[row["purifier"]] = _honest_value(row)
+    purifiers = list(dict.fromkeys(row["purifier"] for row in rows))
+    lines = [f"n = {rows[0]['images']} images.", "", "| purifier | " + " | ".join(columns) + " |"]
+    lines.append("|" + "---|" * (len(columns) + 1))
+    for purifier in purifiers:
+        cells = [values.get(purifier, "not measured") for values in columns.values()]
+        lines.append(f"| {purifier} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def crosscheck() -> str:
+    """The table of benchmarks/crosscheck_attacks.py."""
+    lines = [
+        "| attack | images | robust accuracy, ours | theirs | mean L2 of what fooled, ours | theirs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in result("crosscheck_attacks")["rows"].items():
+        ours, theirs = row["ours"], row["theirs"]
+        lines.append(
+            f"| {name} | {row['images']} | {_percent(ours['robust_accuracy'], ours['interval'])} | "
+            f"{_percent(theirs['robust_accuracy'], theirs['interval'])}, {row['other']['package']} "
+            f"{row['other']['version']} | {ours['mean_l2_of_fooled']:.3f} | {theirs['mean_l2_of_fooled']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    **{
+        f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
+        for model in ("resnet50", "mobilenet_v2")
+        for part in ("blind", "ssp", "transfer", "square", "square-aware", "aware", "dynamic")
+    },
+    **{
+        f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
+        for model in ("lraspp_camvid", "deeplabv3_voc", "yolox_nano")
+        for part in ("blind", "aware")
+    },
     "best": best_rows,
     "demo classifier": demo_classifier,
     "tiled memory": tiled_memory,
+    "ncis selection": selection,
+    "crosscheck": crosscheck,
     **{
         name: (lambda prefix=name: accuracy(lambda row: row == "none" or row.split()[0] == prefix))
         for name in ("gs", "ncis", "jpeg", "bit-depth", "median", "tvm", "resize-pad")
@@ -106,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    for path in (ROOT / "README.md", *sorted((ROOT / "weights").glob("*/README.md"))):
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("weights/*/README.md"))):
         text = path.read_text()
         rendered = render(text)
         if check and rendered != text:

@@ -16,11 +16,14 @@ from purifier._errors import PurifierError
 from purifier._version import __version__
 
 _COMMANDS = {
+    "attack": "purifier.commands.attack:command",
     "convert": "purifier.commands.convert:command",
     "demo": "purifier.commands.demo:command",
+    "evaluate": "purifier.commands.evaluate:command",
     "list": "purifier.commands.list:command",
     "purify": "purifier.commands.purify:command",
     "train": "purifier.commands.train:command",
+    "tune": "purifier.commands.tune:command",
 }
 
 

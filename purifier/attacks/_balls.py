@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import OptionError
+from purifier.attacks._random import normal, uniform
 
 Norm = Literal["Linf", "L2"]
 
@@ -38,11 +39,8 @@ def ascend(gradients: Tensor, alpha: float, norm: Norm) -> Tensor:
 
 def random_start(images: Tensor, eps: float, norm: Norm, generator: torch.Generator | None) -> Tensor:
     """Draws perturbations like `images`, uniform in the ball of radius eps."""
-    device = images.device if generator is None else generator.device
     if norm == "Linf":
-        noise = torch.rand(images.shape, generator=generator, device=device, dtype=images.dtype)
-        return (2 * noise - 1).to(images.device) * eps
-    direction = torch.randn(images.shape, generator=generator, device=device, dtype=images.dtype)
-    reach = torch.rand(len(images), 1, 1, 1, generator=generator, device=device, dtype=images.dtype)
-    radius = eps * reach ** (1 / images[0].numel())
-    return (direction / _length(direction) * radius).to(images.device)
+        return (2 * uniform(images.shape, images, generator) - 1) * eps
+    direction = normal(images.shape, images, generator)
+    radius = eps * uniform((len(images), 1, 1, 1), images, generator) ** (1 / images[0].numel())
+    return direction / _length(direction) * radius

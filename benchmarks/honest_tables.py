@@ -1,0 +1,244 @@
+"""Every purifier against every attack and threat model, on the kit's models and images.
+
+    PURIFIER_KIT=<folder> python benchmarks/honest_tables.py MODEL PART [--images N]
+
+MODEL and PART, one command each:
+
+    resnet50, mobilenet_v2   blind         PGD Linf 4, 8, 16/255, PGD L2 5, MI-FGSM, DI-FGSM, C&W on the bare model
+                             ssp           SSP 16/255, which knows neither
+                             transfer      PGD, MI-FGSM and DI-FGSM made on the other classifier
+                             square        Square, Linf 8/255, 300 and 1,000 queries of the bare model
+                             square-aware  Square, 300 queries of the whole
+                             aware         PGD Linf 4 and 16/255 through the purifier: exact gradients, and BPDA
+                             dynamic       PGD with dynamic inference: blind, and averaged over its noise (EOT)
+    lraspp_camvid, deeplabv3_voc       blind: BIM on every pixel, SSP 8 and 16/255; aware: BIM through the purifier
+    yolox_nano                         blind: PGD on boxes, SSP 8 and 16/255; aware: BIM through the purifier
+
+Runs on the first --images of the NIPS 2017 images, or on images evenly over the others' sets. A run that was killed goes
+on from --work. Results: benchmarks/results/honest_MODEL_PART.json, put into docs/evaluation.md by benchmarks/tables.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from _kit import environment, kit, kit_module, model, write_result
+from _yolox import Detector, loss_of
+from tqdm import tqdm
+
+from purifier import Purifier
+from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
+from purifier.attacks.threats import ThreatModel
+from purifier.evaluation import (
+    Evaluation,
+    EvaluationSettings,
+    LabelledImages,
+    boxed_images,
+    evaluate_classifier,
+    evaluate_detector,
+    evaluate_segmenter,
+    masked_images,
+)
+
+OTHER = {"resnet50": "mobilenet_v2", "mobilenet_v2": "resnet50"}
+BASELINES = ("jpeg", "bit-depth", "median", "tvm", "resize-pad")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one command measures."""
+
+    images: int
+    attacks: Callable[[], Mapping[str, Attack]]
+    threats: Callable[[str], Mapping[str, ThreatModel]]
+    purifiers: Callable[[], Mapping[str, Purifier]]
+
+
+def learned() -> dict[str, Purifier]:
+    """The purifiers of the papers that have weights or need none, at i = 5."""
+    return {f"{name} i=5": Purifier.from_pretrained(name, iterations=5) for name in ("gs", "ncis")}
+
+
+def everything() -> dict[str, Purifier]:
+    return {name: Purifier.from_pretrained(name) for name in BASELINES} | learned()
+
+
+def dynamic() -> dict[str, Purifier]:
+    """As the NCIS paper: fewer iterations, because the noise is to be removed too."""
+    return {
+        "gs i=5 dynamic": Purifier.from_pretrained("gs", iterations=5).dynamic(),
+        "ncis i=4 dynamic": Purifier.from_pretrained("ncis", iterations=4, dtype="bfloat16").dynamic(),
+    }
+
+
+def vgg() -> Any:
+    """Features up to relu3_3, which are VGG16's layers and shapes."""
+    return kit_module().vgg19_features(16).requires_grad_(False)
+
+
+def blind_attacks() -> dict[str, Attack]:
+    step = {"eps": 16 / 255, "alpha": 1.6 / 255, "steps": 10}
+    return {
+        "PGD Linf 4/255": PGD(eps=4 / 255, alpha=1 / 255, steps=10),
+        "PGD Linf 8/255": PGD(eps=8 / 255, alpha=1.6 / 255, steps=10),
+        "PGD Linf 16/255": PGD(**step),
+        "PGD L2 5": PGD(norm="L2", eps=5.0, alpha=1.0, steps=10),
+        "MI-FGSM 16/255": MIFGSM(**step),
+        "DI-FGSM 16/255": DIFGSM(**step),
+        "C&W L2": CW(steps=30, c=1.0, search=2),
+    }
+
+
+def ssp(eps: float) -> Attack:
+    return SSP(vgg(), eps=eps, alpha=eps / 8, steps=30, distance="squared")
+
+
+def pgd_pair() -> dict[str, Attack]:
+    return {
+        "PGD Linf 4/255": PGD(eps=4 / 255, alpha=1 / 255, steps=10),
+        "PGD Linf 16/255": PGD(eps=16 / 255, alpha=1.6 / 255, steps=10),
+    }
+
+
+def bim() -> dict[str, Attack]:
+    return {"BIM 0.03, 4 steps": BIM(eps=0.03, alpha=0.01, steps=4)}
+
+
+def dense_attacks() -> dict[str, Attack]:
+    return {
+        **bim(),
+        "SSP 8/255": ssp(8 / 255),
+        "SSP 16/255": ssp(16 / 255),
+    }
+
+
+def boxes_attacks() -> dict[str, Attack]:
+    return {
+        "PGD 8/255": PGD(eps=8 / 255, alpha=2 / 255, steps=10),
+        "SSP 8/255": ssp(8 / 255),
+        "SSP 16/255": ssp(16 / 255),
+    }
+
+
+def few() -> dict[str, Purifier]:
+    return {"jpeg": Purifier.from_pretrained("jpeg"), "median": Purifier.from_pretrained("median")} | learned()
+
+
+CLASSIFIER_PARTS = {
+    "blind": Part(100, blind_attacks, lambda name: {"blind": Blind()}, everything),
+    "ssp": Part(100, lambda: {"SSP 16/255": ssp(16 / 255)}, lambda name: {"blind": Blind()}, everything),
+    "transfer": Part(
+        100,
+        lambda: {key: blind_attacks()[key] for key in ("PGD Linf 16/255", "MI-FGSM 16/255", "DI-FGSM 16/255")},
+        lambda name: {"transfer": Transfer(model(OTHER[name]), names=[OTHER[name]])},
+        everything,
+    ),
+    "square": Part(
+        40,
+        lambda: {f"Square 8/255, {n} queries": Square(eps=8 / 255, queries=n, p=0.1) for n in (300, 1000)},
+        lambda name: {"blind": Blind()},
+        everything,
+    ),
+    "square-aware": Part(
+        20,
+        lambda: {"Square 8/255, 300 queries": Square(eps=8 / 255, queries=300, p=0.1)},
+        lambda name: {"aware": Aware()},
+        everything,
+    ),
+    "aware": Part(20, pgd_pair, lambda name: {"aware": Aware(), "bpda": BPDA()}, everything),
+    "dynamic": Part(10, pgd_pair, lambda name: {"blind": Blind(), "aware": Aware(samples=4)}, dynamic),
+}
+DENSE_PARTS = {
+    "blind": Part(20, dense_attacks, lambda name: {"blind": Blind()}, few),
+    "aware": Part(5, bim, lambda name: {"aware": Aware()}, learned),
+}
+BOXES_PARTS = {
+    "blind": Part(50, boxes_attacks, lambda name: {"blind": Blind()}, few),
+    "aware": Part(5, bim, lambda name: {"aware": Aware()}, learned),
+}
+PARTS = {
+    "resnet50": CLASSIFIER_PARTS,
+    "mobilenet_v2": CLASSIFIER_PARTS,
+    "lraspp_camvid": DENSE_PARTS,
+    "deeplabv3_voc": DENSE_PARTS,
+    "yolox_nano": BOXES_PARTS,
+}
+
+
+def classified(count: int) -> LabelledImages:
+    folder = kit() / "imagenet_nips400"
+    with (folder / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))[:count]
+    files = tuple(folder / "images" / row["file"] for row in rows)
+    return LabelledImages(root=folder / "images", files=files, labels=tuple(int(r["label"]) for r in rows), size=224)
+
+
+def detector() -> tuple[Detector, list[int]]:
+    truth = json.loads((kit() / "coco_val100" / "instances.json").read_text())
+    categories = sorted(category["id"] for category in truth["categories"])
+    module = kit_module()
+    return Detector(model("yolox_nano"), module.yolox_detections, categories).eval(), categories
+
+
+def evaluate(name: str, part: Part, count: int, common: dict[str, Any]) -> Evaluation:
+    if name in OTHER:
+        return evaluate_classifier(model(name), classified(count), **common)
+    if name == "yolox_nano":
+        network, categories = detector()
+        folder = kit() / "coco_val100"
+        data = boxed_images(folder / "images", None, count, annotations=folder / "instances.json")
+        return evaluate_detector(network, data, loss=loss_of(categories), **common)
+    folder, masks, size, ignore = {
+        "lraspp_camvid": ("camvid/test", "camvid/test_labels", None, 11),
+        "deeplabv3_voc": ("voc_val120/images", "voc_val120/masks", 513, 255),
+    }[name]
+    data = masked_images(kit() / folder, size, count, masks=kit() / masks)
+    return evaluate_segmenter(model(name), data, ignore_index=ignore, **common)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=PARTS)
+    parser.add_argument("part")
+    parser.add_argument("--images", type=int, help="how many; what fits a CPU where it is not given")
+    parser.add_argument("--batch-size", type=int, default=10)
+    parser.add_argument("--work", type=Path, default=Path("runs/honest"), help="folder for records and pictures")
+    args = parser.parse_args()
+    if args.part not in PARTS[args.model]:
+        parser.error(f"{args.model} has the parts {', '.join(PARTS[args.model])}, not {args.part}")
+    part = PARTS[args.model][args.part]
+    count = args.images or part.images
+    purifiers, attacks, threats = part.purifiers(), part.attacks(), part.threats(args.model)
+    with tqdm(desc=f"{args.model} {args.part}", unit="image") as bar:
+        common = {
+            "purifiers": purifiers,
+            "attacks": attacks,
+            "threats": threats,
+            "out": args.work / f"{args.model}-{args.part}-{count}",
+            "settings": EvaluationSettings(batch_size=args.batch_size, probe_images=0, pictures=2),
+            "progress": bar.update,
+        }
+        found = evaluate(args.model, part, count, common)
+    rows = [row.to_dict() for row in found.rows]
+    for row in rows:
+        print(
+            row["purifier"],
+            row["attack"],
+            row["threat"],
+            row["settings"].get("attack_key"),
+            row["standard"],
+            row["robust"],
+        )
+    findings = [{"purifier": name, "check": f.check, "measured": f.measured} for name, f in found.findings]
+    name = f"honest_{args.model}_{args.part}"
+    write_result(name, {"settings": found.settings, "rows": rows, "findings": findings, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""A progress bar for long attacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Shorter runs are over before a bar is worth its lines.
+_LONG = 200
+
+
+def progress_bar(name: str, steps: int) -> Any:
+    """Returns a tqdm bar over `steps`; it shows only where there are many and stderr is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=steps, desc=name, unit="step", leave=False, disable=None if steps >= _LONG else True)

@@ -1,0 +1,255 @@
+"""APGD: projected gradient descent that chooses its own step size.
+
+Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks", ICML
+2020, Algorithm 1, with the DLR losses of eq. 6 and 7.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from purifier._errors import OptionError
+from purifier.attacks._active import pick
+from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
+from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks._losses import cross_entropy, dlr, margin, places, targeted_dlr
+from purifier.attacks._progress import progress_bar
+
+_LOSSES = {"ce": cross_entropy, "dlr": dlr}
+_TARGETED = "dlr-targeted"
+# Weight of the new point against the momentum (alpha of Algorithm 1).
+_NEW = 0.75
+
+
+class APGD(Attack):
+    """Climbs a loss with momentum, halving the step of an image and going back to its best point where it stalls.
+
+    For the built-in losses on a classifier, an image that is fooled once is given back fooled, and further restarts
+    are spent on the others; among equals the highest loss wins. One look decides that: average a model that is
+    random with `attacks.EOT`.
+
+    Args:
+        eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8). The first step is 2 eps.
+        steps: Number of gradient steps of each start.
+        norm: "Linf" or "L2".
+        targeted: Whether `targets` is where to go instead of what to leave.
+        restarts: Number of starts; with "dlr-targeted", for each goal.
+        loss: "ce" (cross entropy), "dlr" (needs 3 classes), "dlr-targeted" (4 classes; goes for each of the `goals`
+            likeliest other classes in turn, away from the label in `targets`), or a function of (model output, targets)
+            that returns a loss per image (N,) or a scalar.
+        goals: Number of classes to go for with "dlr-targeted".
+        rho: Share of steps that must raise the loss for the step size to stay.
+        random_start: Whether to start at a random point of the ball.
+        generator: Source of the random starts; torch's global one where None.
+
+    Raises:
+        OptionError: Where an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from purifier import attacks
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+        >>> adversarial = attacks.APGD(eps=8 / 255, steps=10, loss="dlr")(model, images, labels)
+        >>> bool((adversarial - images).abs().max() <= 8 / 255 + 1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float = 8 / 255,
+        steps: int = 100,
+        norm: Norm = "Linf",
+        targeted: bool = False,
+        restarts: int = 1,
+        loss: Literal["ce", "dlr", "dlr-targeted"] | Loss = "ce",
+        goals: int = 9,
+        rho: float = 0.75,
+        random_start: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        check_norm(norm)
+        check_eps(eps, norm)
+        if not callable(loss) and loss not in (*_LOSSES, _TARGETED):
+            raise OptionError(f'expected loss="ce", "dlr", "dlr-targeted" or a function, got {loss!r}')
+        if loss == _TARGETED and targeted:
+            raise OptionError(
+                'expected loss="ce" or "dlr" with targeted=True, got "dlr-targeted", which takes labels to leave and '
+                "chooses its goals itself"
+            )
+        if steps < 1 or restarts < 1 or goals < 1 or not 0 < rho < 1:
+            raise OptionError(
+                "expected steps, restarts and goals >= 1 and rho in (0, 1), got "
+                f"steps={steps}, restarts={restarts}, goals={goals}, rho={rho}"
+            )
+        self.eps = eps
+        self.steps = steps
+        self.norm: Norm = norm
+        self.targeted = targeted
+        self.restarts = restarts
+        self.loss: str | Loss = loss
+        self.goals = goals
+        self.rho = rho
+        self.random_start = random_start
+        self.generator = generator
+
+    @property
+    def name(self) -> str:
+        return {"dlr": "APGD-DLR", _TARGETED: "APGD-T"}.get(str(self.loss), "APGD")
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        best = images.clone()
+        losses = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
+        done = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        runs = self._runs(model, images, targets)
+        with progress_bar(self.name, len(runs) * self.steps) as bar:
+            for goals in runs:
+                left = (~done).nonzero().squeeze(1)
+                task = _Task(pick(targets, left, len(images)), goals if goals is None else goals[left])
+                found = self._climb(model, images[left], task, bar)
+                better = found.done | (found.loss > losses[left])
+                best[left[better]] = found.images[better]
+                losses[left[better]] = found.loss[better].to(losses.dtype)
+                done[left] = found.done
+                if bool(done.all()):
+                    break
+        return best
+
+    def _runs(self, model: Model, images: Tensor, targets: Any) -> list[Tensor | None]:
+        """What each climb goes for: nothing in particular, or the classes (N,) of a targeted loss."""
+        if self.loss != _TARGETED:
+            return [None] * self.restarts
+        logits, labels = places(model(images), targets)
+        others = logits.scatter(1, labels.clamp_min(0).unsqueeze(1), -torch.inf)
+        ranked = others.topk(min(self.goals, logits.shape[1] - 1), 1).indices
+        return [goals.squeeze(1) for goals in ranked.split(1, 1) for _ in range(self.restarts)]
+
+    def _climb(self, model: Model, images: Tensor, task: _Task, bar: Any) -> _Best:
+        start = torch.zeros_like(images)
+        if self.random_start:
+            start = random_start(images, self.eps, self.norm, self.generator)
+        now = self._back(images, images + start)
+        before = now
+        loss, gradient, done = self._look(model, now, task)
+        best = _Best(now, loss, gradient, now, loss, done)
+        pace = _Pace(2 * self.eps, self.rho, loss)
+        checkpoints = _checkpoints(self.steps)
+        for step in range(1, self.steps + 1):
+            ahead = self._back(images, now + ascend(gradient, 1, self.norm) * pace.step.view(-1, 1, 1, 1))
+            weight = _NEW if step > 1 else 1.0
+            ahead = self._back(images, now + weight * (ahead - now) + (1 - weight) * (now - before))
+            before, now = now, ahead
+            previous = loss
+            loss, gradient, done = self._look(model, now, task, last=step == self.steps)
+            best.update(now, loss, gradient, done)
+            pace.rises += loss > previous
+            if step in checkpoints:
+                stalled = pace.halve(best.peak, checkpoints[step])
+                now = _where(stalled, best.top, now)
+                gradient = _where(stalled, best.gradient, gradient)
+                loss = torch.where(stalled, best.peak, loss)
+            bar.update()
+        return best
+
+    def _look(self, model: Model, images: Tensor, task: _Task, last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the loss (N,), its gradient and which images are fooled (N,); the last point needs no gradient."""
+        with torch.set_grad_enabled(not last):
+            images = images.detach().requires_grad_(not last)
+            outputs = model(images)
+            loss = per_image(self._objective(outputs, task), images)
+        gradient = torch.zeros_like(images) if last else input_gradient(loss, images)
+        return loss.detach(), gradient, self._fooled(outputs, task, loss.detach())
+
+    def _objective(self, outputs: Any, task: _Task) -> Tensor:
+        if task.goals is not None:
+            return targeted_dlr(outputs, task.targets, task.goals)
+        loss = (_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss)(outputs, task.targets)
+        return -loss if self.targeted else loss
+
+    def _fooled(self, outputs: Any, task: _Task, loss: Tensor) -> Tensor:
+        """Which images are known to be fooled (N,); none for a loss of the user's own or dense outputs."""
+        if not isinstance(self.loss, str) or outputs.ndim > 2:
+            return torch.zeros_like(loss, dtype=torch.bool)
+        margins = margin(outputs.detach(), task.targets).squeeze(1)
+        return margins < 0 if self.targeted else margins > 0
+
+    def _back(self, images: Tensor, points: Tensor) -> Tensor:
+        """Projects points to the ball and the image range."""
+        return (images + project(points - images, self.eps, self.norm)).clamp(0, 1)
+
+
+@dataclass
+class _Task:
+    """What the model is asked to get wrong: targets, and classes (N,) to go for."""
+
+    targets: Any
+    goals: Tensor | None
+
+
+@dataclass
+class _Best:
+    """The best points of a climb, for each image.
+
+    Attributes:
+        top: The point of the highest loss, where a stalled climb goes on.
+        peak: Its loss (N,).
+        gradient: The gradient there.
+        images: The point to give back: a fooled one before all others, then the highest loss.
+        loss: Its loss (N,).
+        done: Whether it is fooled (N,).
+    """
+
+    top: Tensor
+    peak: Tensor
+    gradient: Tensor
+    images: Tensor
+    loss: Tensor
+    done: Tensor
+
+    def update(self, points: Tensor, loss: Tensor, gradient: Tensor, done: Tensor) -> None:
+        higher = loss > self.peak
+        self.top, self.gradient = _where(higher, points, self.top), _where(higher, gradient, self.gradient)
+        self.peak = torch.where(higher, loss, self.peak)
+        better = (done & ~self.done) | ((done == self.done) & (loss > self.loss))
+        self.images, self.loss = _where(better, points, self.images), torch.where(better, loss, self.loss)
+        self.done = self.done | done
+
+
+class _Pace:
+    """Step size of each image, and the two conditions of section 3.1 under which it is halved."""
+
+    def __init__(self, step: float, rho: float, loss: Tensor) -> None:
+        self.rho = rho
+        self.step = torch.full_like(loss, step)
+        self.rises = torch.zeros_like(loss)
+        self._peak = loss
+        self._halved = torch.ones_like(loss, dtype=torch.bool)
+
+    def halve(self, peak: Tensor, steps: int) -> Tensor:
+        """Halves where few of the last `steps` steps rose, or where the same step size brought no new peak."""
+        stalled = (self.rises < self.rho * steps) | (~self._halved & (self._peak >= peak))
+        self.step = torch.where(stalled, self.step / 2, self.step)
+        self.rises = torch.zeros_like(self.rises)
+        self._peak, self._halved = peak, stalled
+        return stalled
+
+
+def _checkpoints(steps: int) -> dict[int, int]:
+    """Maps each step at which progress is judged to the number of steps since the one before."""
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    # Rounded first, or 0.57 * 100 would come to 58.
+    marks = sorted({math.ceil(round(share * steps, 6)) for share in shares if share < 1})
+    return {mark: mark - before for before, mark in pairwise(marks)}
+
+
+def _where(chosen: Tensor, points: Tensor, others: Tensor) -> Tensor:
+    return torch.where(chosen.view(-1, 1, 1, 1), points, others)

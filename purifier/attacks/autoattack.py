@@ -1,0 +1,225 @@
+"""Ensembles: AutoAttack by its authors' package, and the strongest of any attacks.
+
+Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks", ICML
+2020.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, Self, get_args
+
+import torch
+from torch import Tensor
+
+from purifier._errors import InputError, OptionError
+from purifier.attacks._balls import Norm, check_norm
+from purifier.attacks._base import Attack, Model, check_eps
+from purifier.attacks._losses import cross_entropy, places
+
+Version = Literal["standard", "rand"]
+
+# The standard version goes for this many other classes; its loss needs four classes.
+_GOALS, _CLASSES = 9, {"standard": 4, "rand": 3}
+# Share of the image that its Square attack changes first.
+_SQUARE_SHARE = 0.8
+
+
+class AutoAttack(Attack):
+    """AutoAttack as its authors publish it (package pyautoattack, MIT): the field's yardstick for classifiers.
+
+    "standard" runs APGD-CE, targeted APGD-DLR, targeted FAB and Square (5,000 queries) on deterministic models;
+    "rand" runs APGD-CE and APGD-DLR with 20 samples of EOT on random ones. Images that the model gets wrong as they
+    are, and those that withstand, come back clean. With fewer than ten classes all the others are gone for, instead
+    of nine. The package logs what it finds suspicious, to the logger "auto-attack".
+
+    Needs the package: `pip install "purifier[autoattack]"`.
+
+    Args:
+        version: "standard" or "rand".
+        eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
+        norm: "Linf" or "L2".
+        generator: Source of its seed; torch's global one where None.
+
+    Raises:
+        OptionError: Where an option is out of its range, or the package is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: Version = "standard",
+        eps: float = 8 / 255,
+        norm: Norm = "Linf",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if version not in get_args(Version):
+            raise OptionError(f"expected version='standard' or version='rand', got {version!r}")
+        check_norm(norm)
+        check_eps(eps, norm)
+        _package()
+        self.version: Version = version
+        self.eps = eps
+        self.norm: Norm = norm
+        self.generator = generator
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"AutoAttack-{self.version}"
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        logits, labels = places(model(images), targets)
+        classes = logits.shape[1]
+        if logits.shape[2] > 1 or classes < _CLASSES[self.version]:
+            raise InputError(
+                f"expected a classifier with at least {_CLASSES[self.version]} classes for {self.name}, got "
+                f"{classes} classes at {logits.shape[2]} places; use APGD"
+            )
+        if self.version == "standard":
+            _check_size(images.shape[-2], images.shape[-1], self.norm)
+        device = None if self.generator is None else self.generator.device
+        seed = int(torch.randint(2**31, (), generator=self.generator, device=device))
+        with _kept(images):
+            ensemble = _package()(
+                lambda points: _Isolated.apply(points, model),
+                version=self.version,
+                eps=self.eps,
+                norm=self.norm,
+                seed=seed,
+                device=images.device,
+            )
+            for part in (ensemble.apgd_targeted, ensemble.fab):
+                part.n_target_classes = min(_GOALS, classes - 1)
+            attacked: Tensor
+            # Its shapes are those of single precision.
+            attacked, _ = ensemble.run_standard_evaluation(images.float(), labels[:, 0], batch_size=len(images))
+        return attacked.to(images.dtype)
+
+
+class Strongest(Attack):
+    """Runs attacks in order and keeps, of each image, the first result that fools the model.
+
+    Where none does, it keeps the one with the highest cross entropy. Later attacks run only on images that withstood
+    the earlier ones. What fools is judged by one call of the model that is attacked: under a threat model that does
+    not attack the defended model itself, use `worst_case`.
+
+    Args:
+        *attacks: The attacks, untargeted, on a classifier.
+
+    Raises:
+        OptionError: Where there are none, or a targeted one.
+    """
+
+    def __init__(self, *attacks: Attack) -> None:
+        if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
+            got = ", ".join(type(attack).__name__ for attack in attacks) or "none"
+            raise OptionError(f"expected attacks to take the strongest of, got {got}; pass Strongest(PGD(), APGD())")
+        if any(getattr(attack, "targeted", False) for attack in attacks):
+            raise OptionError("expected untargeted attacks, got one with targeted=True, whose targets are not labels")
+        self.attacks = attacks
+        bounded = all(attack.bounded for attack in attacks)
+        vars(self).update(gradient=any(attack.gradient for attack in attacks), bounded=bounded)
+        if bounded:
+            radii = {(attack.eps, attack.norm) for attack in attacks}
+            if len(radii) > 1:
+                raise OptionError(
+                    f"expected attacks of one eps and norm, got {sorted(radii)}; use worst_case for others"
+                )
+            ((self.eps, self.norm),) = radii
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return f"Strongest({', '.join(attack.name for attack in self.attacks)})"
+
+    def with_eps(self, eps: float) -> Self:
+        """Returns a copy with all the attacks at another radius; see `Attack.with_eps`."""
+        return type(self)(*(attack.with_eps(eps) for attack in self.attacks))
+
+    def seeded(self, seed: int) -> Self:
+        """Returns a copy whose attacks have generators of their own; see `Attack.seeded`."""
+        return type(self)(*(attack.seeded(seed + place) for place, attack in enumerate(self.attacks)))
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        best = images.clone()
+        outputs = model(best)
+        losses = cross_entropy(outputs, targets)
+        left = torch.arange(len(images), device=images.device)[outputs.argmax(1) == targets]
+        for attack in self.attacks:
+            if not len(left):
+                break
+            attacked = attack(model, images[left], targets[left])
+            outputs = model(attacked)
+            found, lost = cross_entropy(outputs, targets[left]), outputs.argmax(1) != targets[left]
+            better = lost | (found > losses[left])
+            best[left[better]] = attacked[better]
+            losses[left[better]] = found[better]
+            left = left[~lost]
+        return best
+
+
+class _Isolated(torch.autograd.Function):
+    """A call of a model whose backward pass ends at the images, so that parameters collect no gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, model: Model) -> Tensor:
+        with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+            leaf = points.detach().requires_grad_(ctx.needs_input_grad[0])
+            outputs: Tensor = model(leaf)
+        ctx.graph = (leaf, outputs)
+        return outputs.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> Any:
+        leaf, outputs = ctx.graph
+        if not outputs.requires_grad:
+            return torch.zeros_like(leaf), None
+        # The package goes back several times through one call.
+        (gradient,) = torch.autograd.grad(outputs, leaf, outer, retain_graph=True)
+        return gradient, None
+
+
+@contextmanager
+def _kept(images: Tensor) -> Iterator[None]:
+    """Puts back what the package changes: torch's global seed and the trace function of debuggers and coverage."""
+    trace = sys.gettrace()
+    try:
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            yield
+    finally:
+        sys.settrace(trace)
+
+
+def _check_size(height: int, width: int, norm: Norm) -> None:
+    """Checks that the squares of the package's Square attack fit on images.
+
+    Raises:
+        InputError: Where they do not: on long images, and for L2 on some small ones.
+    """
+    square = round((_SQUARE_SHARE * height * width) ** 0.5)
+    fits = 3 <= square <= min(height, width)
+    if norm == "L2" and fits:
+        # The first perturbation is made of tiles, five to the height, from a margin on.
+        tile = height // 5
+        fits = tile > 0 and all(side % tile >= (height - 5 * tile) // 2 for side in (height, width))
+    if not fits:
+        raise InputError(
+            f"expected images of a size that the Square attack of AutoAttack can tile, got {height} x {width} for "
+            f"{norm}; crop or resize them, to a multiple of 5 or nearer to a square"
+        )
+
+
+def _package() -> Callable[..., Any]:
+    try:
+        package = importlib.import_module("pyautoattack")
+    except ImportError:
+        raise OptionError(
+            "expected the package pyautoattack for AutoAttack, found none; install it with pip install "
+            '"purifier[autoattack]", or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
+        ) from None
+    ensemble: Callable[..., Any] = package.AutoAttack
+    return ensemble

@@ -1,0 +1,62 @@
+"""BPDA: backward pass differentiable approximation, for purifiers whose exact gradient is of no use.
+
+Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018, section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError
+from purifier._purified_model import PurifiedModel
+
+
+class StraightThrough(nn.Module):
+    """A purifier whose forward pass is exact and whose backward pass is another function's.
+
+    Args:
+        purifier: A `Purifier`, or any module whose `purify` maps images to images.
+        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape, whose gradient stands
+            in for the purifier's; the identity where None.
+    """
+
+    def __init__(self, purifier: nn.Module, substitute: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.purifier = purifier
+        self.substitute = substitute
+        self.training = purifier.training
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Purifies images (N, 3, H, W) or (3, H, W) exactly; gradients are the substitute's.
+
+        Raises:
+            InputError: Where the substitute changes the shape.
+        """
+        with torch.no_grad():
+            purified: Tensor = self.purifier.purify(images)  # type: ignore[operator]
+        if not torch.is_grad_enabled():
+            return purified
+        stand_in = images if self.substitute is None else self.substitute(images)
+        if stand_in.shape != purified.shape:
+            raise InputError(
+                f"expected a substitute that keeps the shape {tuple(purified.shape)} of the images, got "
+                f"{tuple(stand_in.shape)}"
+            )
+        # Adds exactly zero, with a gradient.
+        return purified + (stand_in - stand_in.detach()).to(purified)
+
+    forward = purify
+
+
+def straight_through(defended: PurifiedModel, substitute: Callable[[Tensor], Tensor] | None = None) -> PurifiedModel:
+    """Returns the defended model with the backward pass of its purifier replaced; shares model and purifier.
+
+    Args:
+        defended: A model behind a purifier; a chain of purifiers is replaced as a whole.
+        substitute: As for `StraightThrough`.
+    """
+    purifier = StraightThrough(defended.purifier, substitute)
+    return PurifiedModel(defended.model, purifier, mean=defended.mean, std=defended.std)

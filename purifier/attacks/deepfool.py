@@ -1,0 +1,127 @@
+"""DeepFool: the smallest L2 perturbation, by stepping to the nearest of the linearised decision boundaries.
+
+Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks", CVPR 2016, Algorithm 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from purifier._errors import OptionError
+from purifier.attacks._active import pick
+from purifier.attacks._base import Attack, Model, input_gradient
+from purifier.attacks._losses import fooled, places
+from purifier.attacks._losses import margin as logit_margin
+from purifier.attacks._progress import progress_bar
+
+# Added to the gap, so that a point on a boundary is pushed over it.
+_BEYOND = 1e-4
+
+
+class DeepFool(Attack):
+    """Steps, image by image, to the nearest boundary of the label's region until the label is lost.
+
+    Images that are wrong already come back as they were. A dense output (N, K, H, W) has one boundary at a time: the
+    mean margin of the pixels that are still right; it counts as fooled when `share` of the pixels that count are.
+
+    Args:
+        steps: Number of steps at most.
+        candidates: Number of other classes whose boundaries are looked at: the likeliest on the unattacked image.
+        overshoot: How far each step goes beyond the boundary, as a share of the perturbation.
+        share: Share of pixels to fool where outputs are dense, in (0, 1].
+        margin: Maps (model output, targets) to the largest other logit minus the label's, (N,) or (N, P) for P
+            places, NaN where one does not count. Where it is given, its mean over the places that are still right is
+            the one boundary; where None, that of logits (N, K, H, W), and the `candidates` of logits (N, K).
+
+    Raises:
+        OptionError: Where an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from purifier import attacks
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
+        >>> images = torch.rand(4, 3, 8, 8)
+        >>> labels = model(images).argmax(1)
+        >>> adversarial = attacks.DeepFool()(model, images, labels)
+        >>> bool((model(adversarial).argmax(1) != labels).all())
+        True
+    """
+
+    bounded: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        steps: int = 50,
+        candidates: int = 10,
+        overshoot: float = 0.02,
+        share: float = 0.9,
+        margin: Callable[[Any, Any], Tensor] | None = None,
+    ) -> None:
+        if steps < 1 or candidates < 1 or not overshoot >= 0 or not 0 < share <= 1:
+            raise OptionError(
+                "expected steps >= 1, candidates >= 1, overshoot >= 0 and share in (0, 1], got "
+                f"steps={steps}, candidates={candidates}, overshoot={overshoot}, share={share}"
+            )
+        self.steps = steps
+        self.candidates = candidates
+        self.overshoot = overshoot
+        self.share = share
+        self.margin = margin
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        total = torch.zeros_like(images)
+        left = torch.arange(len(images), device=images.device)
+        with progress_bar(self.name, self.steps) as bar:
+            for _ in range(self.steps):
+                with torch.enable_grad():
+                    points = self._moved(images[left], total[left]).requires_grad_(True)
+                    gaps, margins = self._gaps(model(points), pick(targets, left, len(images)))
+                right = ~fooled(margins, self.share)
+                if not bool(right.any()):
+                    break
+                move = _nearest(gaps, points)
+                left = left[right]
+                total[left] += move[right]
+                bar.update()
+        return self._moved(images, total)
+
+    def _moved(self, images: Tensor, total: Tensor) -> Tensor:
+        return (images + (1 + self.overshoot) * total).clamp(0, 1)
+
+    def _gaps(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Returns the functions (N, J) whose zeros are the boundaries, and the margins (N, P) that tell who is right.
+
+        The candidates are ranked anew at each point, where the paper's code keeps the order of the first.
+        """
+        if self.margin is None and isinstance(outputs, Tensor) and outputs.ndim == 2:
+            logits, labels = (part.squeeze(-1) for part in places(outputs, targets))
+            others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
+            count = min(self.candidates, logits.shape[1] - 1)
+            gaps = others.topk(count, 1).values - logits.gather(1, labels.unsqueeze(1))
+            return gaps, gaps[:, :1].detach()
+        margins = logit_margin(outputs, targets) if self.margin is None else self.margin(outputs, targets)
+        margins = margins.reshape(len(margins), -1)
+        right = margins <= 0
+        gap = torch.where(right, margins, 0).sum(1) / right.sum(1).clamp_min(1)
+        return gap.unsqueeze(1), margins.detach()
+
+
+def _nearest(gaps: Tensor, points: Tensor) -> Tensor:
+    """Returns the step (N, C, H, W) onto the nearest of the linearised boundaries (eq. 8 and 9)."""
+    best = torch.zeros_like(points)
+    shortest = torch.full((len(points), 1, 1, 1), torch.inf, dtype=points.dtype, device=points.device)
+    with torch.enable_grad():
+        functions = gaps.unbind(1)
+    for gap in functions:
+        slope = input_gradient(gap, points, keep=True)
+        length = slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        distance = (gap.detach().abs().view(-1, 1, 1, 1).to(points.dtype) + _BEYOND) / length
+        nearer = (distance < shortest) & (length > 0)
+        best = torch.where(nearer, distance * slope / length, best)
+        shortest = torch.where(nearer, distance, shortest)
+    return best

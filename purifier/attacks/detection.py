@@ -1,0 +1,197 @@
+"""Attacks on detectors: on the classification loss, the localisation loss, or both.
+
+The three are the attacks on detectors of "General adversarial defense via pixel level and feature level distribution
+alignment" (GAD), section 4; single-task losses as attacks: Zhang & Wang, "Towards Adversarially Robust Object
+Detection", ICCV 2019, section 4.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError
+from purifier.attacks._base import Attack, Loss, Model, check_images
+from purifier.attacks._gradient import GradientAttack
+from purifier.attacks.apgd import APGD
+from purifier.attacks.eot import EOT, Around
+
+Kind = Literal["cls", "loc", "cls+loc"]
+
+# The terms of torchvision's detectors. Whether there is an object at all is a classification.
+_TERMS = {
+    "cls": ("loss_classifier", "loss_objectness", "classification"),
+    "loc": ("loss_box_reg", "loss_rpn_box_reg", "bbox_regression", "bbox_ctrness"),
+}
+
+
+class DetectionLoss:
+    """The sum of a torchvision detector's loss terms of one kind, a scalar; higher is worse for the detector.
+
+    Args:
+        kind: "cls" (classification, objectness), "loc" (boxes) or "cls+loc".
+
+    Raises:
+        OptionError: Where the kind is another.
+    """
+
+    def __init__(self, kind: Kind = "cls+loc") -> None:
+        if kind not in get_args(Kind):
+            raise OptionError(f"expected kind='cls', 'loc' or 'cls+loc', got {kind!r}")
+        self.kind: Kind = kind
+
+    @property
+    def __name__(self) -> str:
+        return self.kind
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns the sum; gradients flow.
+
+        Args:
+            outputs: The dict of losses that a torchvision detector returns in train mode.
+            targets: Not used: the detector had them.
+
+        Raises:
+            InputError: Where there is no term of this kind.
+        """
+        names = [name for part in self.kind.split("+") for name in _TERMS[part]]
+        terms = [outputs[name] for name in names if name in outputs] if isinstance(outputs, Mapping) else []
+        if not terms:
+            got = ", ".join(map(str, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise InputError(
+                f"expected a detector's losses with {' or '.join(names)}, got {got}; for other detectors give a loss "
+                "of your own: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
+            )
+        return torch.stack(terms).sum()
+
+
+class DetectionAttack(Around):
+    """Runs a gradient attack, such as PGD or BIM, on a detector, one image at a time.
+
+    A torchvision detector (Faster, Mask and Keypoint R-CNN, RetinaNet, SSD, SSDlite, FCOS), also behind a purifier, is
+    put into its loss mode for the time of the attack: the detector's own flags only, so that batch norm and dropout
+    stay in eval mode and no statistics change. It samples anchors at random there, so its losses are random, and EOT
+    may help. Any other detector is attacked through a loss of the user's own.
+
+    Args:
+        attack: A gradient attack that takes a loss; its own loss is not used.
+        loss: "cls", "loc" or "cls+loc"; or a function of (model output, targets), for which the model is called with
+            images alone, in the mode that it is in, and targets are a batch of one image.
+
+    Raises:
+        OptionError: Where the attack takes no loss, or the kind of loss is unknown.
+    """
+
+    def __init__(self, attack: Attack, *, loss: Kind | Loss = "cls+loc") -> None:
+        super().__init__(attack)
+        self.loss: Kind | Loss = loss
+        self._loss: Loss = loss if callable(loss) else DetectionLoss(loss)
+
+    def _adopt(self, attack: Attack) -> None:
+        inner = attack.attack if isinstance(attack, EOT) else attack
+        if not isinstance(inner, GradientAttack | APGD):
+            raise OptionError(
+                f"expected an attack on any loss for detection, such as PGD or BIM, got "
+                f"{getattr(inner, 'name', type(inner).__name__)}, which needs a classifier's outputs"
+            )
+        super()._adopt(attack)
+
+    @property
+    def name(self) -> str:
+        """Name of the attack inside, and the kind of loss."""
+        return f"{self.attack.name}-{getattr(self._loss, '__name__', type(self._loss).__name__)}"
+
+    def __call__(self, model: Model, images: Any, targets: Any) -> Any:
+        """Returns adversarial images, detached: a tensor for a tensor, a list for a list.
+
+        The model's modes, buffers, parameters and gradients stay as they are.
+
+        Args:
+            model: A detector that takes images in [0, 1].
+            images: (N, 3, H, W), or a list of (3, H, W) of any sizes; float32 or float64, in [0, 1].
+            targets: For each image what the detector takes, in torchvision a dict of boxes (M, 4) and labels (M,).
+
+        Raises:
+            InputError: Where images, targets or model are not what the attack can work on.
+        """
+        singles = [image[None] if isinstance(image, Tensor) else image for image in images]
+        for image in singles:
+            check_images(image)
+        if not isinstance(targets, Sequence | Tensor) or len(targets) != len(singles):
+            got = len(targets) if isinstance(targets, Sequence | Tensor) else type(targets).__name__
+            raise InputError(f"expected targets for each of {len(singles)} images, got {got}")
+        with self._own_randomness(singles), self._loss_mode(model):
+            attacked = [
+                super(DetectionAttack, self).__call__(model, image, targets[i : i + 1])
+                for i, image in enumerate(singles)
+            ]
+        if isinstance(images, Tensor):
+            return torch.cat(attacked) if attacked else images.detach().clone()
+        return [image[0] for image in attacked]
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        attack = _with_loss(self.attack, self._loss)
+        if callable(self.loss):
+            return attack(model, images, targets)
+        call: Any = model
+        return attack(lambda points: call(list(points), targets), images, targets)
+
+    @contextmanager
+    def _loss_mode(self, model: Any) -> Iterator[None]:
+        if callable(self.loss):
+            yield
+            return
+        switched = [module for module in _detector_parts(model) if not module.training]
+        try:
+            for module in switched:
+                module.training = True
+            yield
+        finally:
+            for module in switched:
+                module.training = False
+
+    @contextmanager
+    def _own_randomness(self, images: Sequence[Tensor]) -> Iterator[None]:
+        """Lets the detector's sampling of anchors depend on the attack's generator alone, where it has one."""
+        if self.generator is None:
+            yield
+            return
+        devices = sorted({image.device.index or 0 for image in images if image.is_cuda})
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device)))
+            yield
+
+
+def _with_loss(attack: Attack, loss: Loss) -> Attack:
+    if isinstance(attack, EOT):
+        return attack.inside(lambda inner: _with_loss(inner, loss))
+    changed: Any = copy.copy(attack)
+    changed.loss = loss
+    return changed
+
+
+def _detector_parts(model: Any) -> list[nn.Module]:
+    """Returns the modules of a torchvision detector whose train flag means "return losses".
+
+    Raises:
+        InputError: Where there is none.
+    """
+    from torchvision.models.detection import FCOS, RetinaNet
+    from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+    from torchvision.models.detection.roi_heads import RoIHeads
+    from torchvision.models.detection.rpn import RegionProposalNetwork
+    from torchvision.models.detection.ssd import SSD
+
+    outer = (GeneralizedRCNN, RetinaNet, SSD, FCOS)
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if not any(isinstance(module, outer) for module in modules):
+        raise InputError(
+            f"expected a torchvision detector, or one behind a purifier, got {type(model).__name__}; for other "
+            "detectors give a loss of your own: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
+        )
+    return [module for module in modules if isinstance(module, (*outer, RegionProposalNetwork, RoIHeads))]

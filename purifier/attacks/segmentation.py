@@ -1,0 +1,156 @@
+"""Attacks on segmenters: any attack on logits, on the loss of every pixel.
+
+BIM, C&W and DeepFool on the per-pixel loss are the attacks of "General adversarial defense via pixel level and feature
+level distribution alignment" (GAD), section 4, and of the segmentation tables of "A Self-supervised Approach for
+Adversarial Robustness", CVPR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier._errors import InputError, OptionError
+from purifier.attacks._base import Attack, Model
+from purifier.attacks._losses import cross_entropy
+from purifier.attacks.eot import Around
+
+# What the losses of this package leave out.
+_IGNORED = -100
+
+
+class SegmentationAttack(Around):
+    """Runs an attack on logits, such as BIM, CW or DeepFool, on a segmenter.
+
+    The losses are means over the pixels that count; what CW and DeepFool call fooled is said there.
+
+    Args:
+        attack: The attack to run.
+        ignore_index: Mask value of pixels that do not count, 255 in VOC; -100 does not count either.
+
+    Raises:
+        OptionError: Where an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from purifier import attacks
+        >>> segmenter = torch.nn.Conv2d(3, 5, 3, padding=1)
+        >>> images, masks = torch.rand(2, 3, 16, 16), torch.randint(5, (2, 16, 16))
+        >>> attack = attacks.SegmentationAttack(attacks.BIM(eps=0.03, alpha=0.01, steps=3))
+        >>> attack(lambda x: {"out": segmenter(x)}, images, masks).shape
+        torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(self, attack: Attack, *, ignore_index: int = 255) -> None:
+        super().__init__(attack)
+        self.ignore_index = _check_index(ignore_index)
+
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        check_masks(targets, len(images))
+        adapted = logits_of(model, size=(targets.shape[1], targets.shape[2]))
+        return self.attack(adapted, images, _without(targets, self.ignore_index))
+
+
+class SegmentationLoss:
+    """Cross entropy of each image, (N,), the mean over its pixels that count, from whatever a segmenter returns.
+
+    The loss for attacks that take one: `attacks.BIM(loss=attacks.SegmentationLoss())(segmenter, images, masks)`.
+
+    Args:
+        ignore_index: Mask value of pixels that do not count; -100 does not count either.
+
+    Raises:
+        OptionError: Where it is not an integer.
+    """
+
+    def __init__(self, *, ignore_index: int = 255) -> None:
+        self.ignore_index = _check_index(ignore_index)
+
+    @property
+    def __name__(self) -> str:
+        return f"segmentation(ignore_index={self.ignore_index})"
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns the loss of each image; gradients flow to the outputs.
+
+        Args:
+            outputs: What `logits_of` reads logits (N, K, h, w) from; enlarged to the masks' size where it differs.
+            targets: Masks (N, H, W) of integers.
+
+        Raises:
+            InputError: Where they are not.
+        """
+        logits = read_logits(outputs)
+        check_masks(targets, len(logits))
+        return cross_entropy(_enlarge(logits, targets.shape[1:]), _without(targets, self.ignore_index))
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: Any, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+        self.training = getattr(model, "training", False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _enlarge(read_logits(self.model(images)), self.size or images.shape[-2:])
+
+
+def logits_of(model: Model, *, size: tuple[int, int] | None = None) -> nn.Module:
+    """Returns a segmenter whose output is the logits (N, K, H, W) alone; it shares the model and its gradients.
+
+    Args:
+        model: A segmenter that returns logits, a dict with them under "out" (torchvision), or an object that has them
+            as `.logits` (transformers).
+        size: Height and width that smaller logits are enlarged to, bilinearly; the images' where None.
+    """
+    return _Logits(model, size)
+
+
+def read_logits(outputs: Any) -> Tensor:
+    """Reads logits (N, K, H, W) from what a segmenter returns; see `logits_of`.
+
+    Raises:
+        InputError: Where there are none.
+    """
+    found = outputs.get("out") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+    if found is None and isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
+        raise InputError(
+            "expected logits (N, classes, H, W) from the segmenter, as a tensor, under 'out' or as .logits, got "
+            f"{got}; attack a function that returns them: lambda x: model(x)[...]"
+        )
+    return found
+
+
+def check_masks(masks: Any, count: int) -> None:
+    """Checks that masks are integers (N, H, W).
+
+    Raises:
+        InputError: Where they are not.
+    """
+    if not isinstance(masks, Tensor) or masks.ndim != 3 or len(masks) != count or masks.is_floating_point():
+        got = f"{masks.dtype} of shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else type(masks).__name__
+        raise InputError(f"expected integer masks of shape ({count}, H, W), one class a pixel, got {got}")
+
+
+def _enlarge(logits: Tensor, size: Any) -> Tensor:
+    if logits.shape[-2:] == tuple(size):
+        return logits
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _without(masks: Tensor, ignore_index: int) -> Tensor:
+    masks = masks.long()
+    return masks.masked_fill(masks == ignore_index, _IGNORED)
+
+
+def _check_index(ignore_index: int) -> int:
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise OptionError(f"expected ignore_index as an integer, got {ignore_index!r}")
+    return ignore_index

@@ -1,0 +1,281 @@
+"""Threat models: what an attacker knows of a defended model, from nothing of the purifier to all of it.
+
+Attacks and images are always in [0, 1]; a defended model that takes normalised images is looked at through its
+normalisation. A figure under a blind or transfer threat says nothing about attackers who know the purifier: state
+`Aware`, and `BPDA` where the purifier is not differentiable, beside it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError
+from purifier._purified_model import PurifiedModel
+from purifier.attacks._base import Attack
+from purifier.attacks.bpda import straight_through
+from purifier.attacks.eot import averaged, check_samples
+
+Average = Literal["logits", "probabilities"]
+
+
+class ThreatModel(ABC):
+    """Base of the threat models: `threat(attack, defended, images, targets) -> images`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+        """Returns adversarial images, detached, in [0, 1]; nothing of the model or the purifier is changed.
+
+        Args:
+            attack: The attack.
+            defended: The model behind its purifier, as `purifier.wrap` gives it.
+            images: (N, 3, H, W) in [0, 1], also where the defended model takes normalised ones; for detection also a
+                list of (3, H, W).
+            targets: The attack's targets, such as labels (N,).
+
+        Raises:
+            InputError: Where these do not go together.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the name and every option, fit for JSON."""
+        return {"name": self.name}
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if key != "name")
+        return f"{type(self).__name__}({options})"
+
+
+class Blind(ThreatModel):
+    """Purifier-blind: the attacker has the bare model and its gradients, and does not know of the purifier.
+
+    Example:
+        >>> import torch
+        >>> from purifier import Purifier, attacks
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
+        >>> defended = Purifier.from_pretrained("gs").wrap(model)
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+        >>> attacks.Blind()(attacks.PGD(steps=2), defended, images, labels).shape
+        torch.Size([4, 3, 8, 8])
+    """
+
+    name = "blind"
+
+    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+        """See `ThreatModel`; the purifier is never called."""
+        return attack(bare_model(defended), images, targets)
+
+
+class Transfer(ThreatModel):
+    """The attacker has other models of the same task, and neither the model nor the purifier.
+
+    Args:
+        *surrogates: Models of images in [0, 1]; several are attacked together, through the mean of their outputs.
+        average: What the mean is of: "logits", or "probabilities", whose logarithm then stands for logits.
+        names: Their names for result files; their class names where None.
+
+    Raises:
+        OptionError: Where there is no surrogate, or not a name for each.
+    """
+
+    name = "transfer"
+
+    def __init__(
+        self, *surrogates: Callable[..., Any], average: Average = "logits", names: Sequence[str] | None = None
+    ) -> None:
+        if not surrogates or not all(callable(surrogate) for surrogate in surrogates):
+            got = ", ".join(type(surrogate).__name__ for surrogate in surrogates) or "none"
+            raise OptionError(f"expected at least one surrogate model to attack, got {got}; pass Transfer(model)")
+        if average not in ("logits", "probabilities"):
+            raise OptionError(f"expected average='logits' or average='probabilities', got {average!r}")
+        if names is not None and len(names) != len(surrogates):
+            raise OptionError(f"expected a name for each of {len(surrogates)} surrogates, got {len(names)}: {names}")
+        self.surrogates = [_plain_view(surrogate) for surrogate in surrogates]
+        self.average: Average = average
+        self.names = [type(surrogate).__name__ for surrogate in surrogates] if names is None else list(names)
+
+    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+        """See `ThreatModel`; the defended model is never called."""
+        surrogate = self.surrogates[0] if len(self.surrogates) == 1 else _Ensemble(self.surrogates, self.average)
+        return attack(surrogate, images, targets)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the name, the surrogates' names and how they are averaged."""
+        return {"name": self.name, "surrogates": self.names, "average": self.average}
+
+
+class Aware(ThreatModel):
+    """Purifier-aware (adaptive): exact gradients through purifier and model, as they are deployed.
+
+    Args:
+        samples: Calls of the defended model that each gradient is averaged over (EOT); more than 1 where the purifier
+            is random.
+
+    Raises:
+        OptionError: Where an option is out of its range.
+    """
+
+    name = "aware"
+
+    def __init__(self, *, samples: int = 1) -> None:
+        self.samples = check_samples(samples)
+
+    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+        """See `ThreatModel`."""
+        return averaged(attack, self.samples)(whole_model(defended), images, targets)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the name and the number of samples."""
+        return {"name": self.name, "samples": self.samples}
+
+
+class BPDA(ThreatModel):
+    """Purifier-aware with BPDA: the forward pass is exact, the purifier's backward pass another function's.
+
+    For purifiers without a useful gradient, such as "jpeg" and "bit-depth"; see `purifier.attacks.bpda`.
+
+    Args:
+        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to such, whose gradient stands in for the
+            purifier's (that of a chain as a whole), for example a similar purifier; the identity where None.
+        samples: Calls that each gradient is averaged over (EOT).
+
+    Raises:
+        OptionError: Where an option is out of its range.
+    """
+
+    name = "bpda"
+
+    def __init__(self, substitute: Callable[[Tensor], Tensor] | None = None, *, samples: int = 1) -> None:
+        if substitute is not None and not callable(substitute):
+            raise OptionError(f"expected a substitute that maps images to images, got {type(substitute).__name__}")
+        self.substitute = substitute
+        self.samples = check_samples(samples)
+
+    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+        """See `ThreatModel`."""
+        checked = _check_defended(defended)
+        model = whole_model(straight_through(checked, self.substitute))
+        return averaged(attack, self.samples)(model, images, targets)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the name, the substitute's name and the number of samples."""
+        return {"name": self.name, "substitute": _name(self.substitute), "samples": self.samples}
+
+
+def worst_case(
+    threat: ThreatModel, attacks: Sequence[Attack], defended: PurifiedModel, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Runs several attacks on a classifier and keeps, of each image, the first that fools the defended model.
+
+    The share of images that withstand all is the only figure of several attacks that may be called robust accuracy
+    under that threat.
+
+    Args:
+        threat: What the attacker knows.
+        attacks: Run in this order, later ones on the images that withstood the earlier ones.
+        defended: The classifier behind its purifier.
+        images: (N, 3, H, W) in [0, 1].
+        labels: (N,); a clean image that the defended model gets wrong counts as fooled, as it is.
+
+    Returns:
+        Images (N, 3, H, W), attacked where that helped, and which of them (N,) the defended model still gets right.
+    """
+    judge = whole_model(defended)
+    best = images.detach().clone()
+    right = _right(judge, best, labels)
+    for attack in attacks:
+        left = right.nonzero().flatten()
+        if not len(left):
+            break
+        attacked = threat(attack, defended, images[left], labels[left])
+        lost = ~_right(judge, attacked, labels[left])
+        best[left[lost]] = attacked[lost]
+        right[left[lost]] = False
+    return best, right
+
+
+def bare_model(defended: PurifiedModel) -> Callable[..., Any]:
+    """Returns the model without its purifier as a function of images in [0, 1]."""
+    checked = _check_defended(defended)
+    return _in_unit_range(checked.model, checked.mean, checked.std)
+
+
+def whole_model(defended: PurifiedModel) -> Callable[..., Any]:
+    """Returns purifier and model as a function of images in [0, 1]."""
+    checked = _check_defended(defended)
+    return _in_unit_range(checked, checked.mean, checked.std)
+
+
+class _UnitRange(nn.Module):
+    """Normalises images in [0, 1], or a list of them, for a model that takes them so."""
+
+    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.mean, self.std = mean, std
+        self.training = getattr(model, "training", False)
+
+    def forward(self, images: Any, *rest: Any, **named: Any) -> Any:
+        return self.model(self._normalise(images), *rest, **named)
+
+    def _normalise(self, images: Any) -> Any:
+        if isinstance(images, list | tuple):
+            return [self._normalise(image) for image in images]
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+
+class _Ensemble(nn.Module):
+    def __init__(self, models: Sequence[Callable[..., Any]], average: Average) -> None:
+        super().__init__()
+        self.models = models
+        # So that their modes are checked.
+        self.modules_among = nn.ModuleList(model for model in models if isinstance(model, nn.Module))
+        self.average = average
+        self.training = any(model.training for model in self.modules_among)
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs = [model(images) for model in self.models]
+        shapes = [tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in outputs]
+        if len(set(shapes)) > 1 or not all(isinstance(o, Tensor) and o.ndim > 1 for o in outputs):
+            raise InputError(
+                f"expected surrogates with logits of one shape to average, got {', '.join(map(str, shapes))}; attack "
+                "them one by one, each in a Transfer of its own"
+            )
+        logits = torch.stack(outputs)
+        if self.average == "logits":
+            return logits.mean(0)
+        return logits.log_softmax(2).logsumexp(0) - torch.tensor(float(len(outputs))).log()
+
+
+def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Callable[..., Any]:
+    return model if mean is None or std is None else _UnitRange(model, mean, std)
+
+
+def _plain_view(surrogate: Callable[..., Any]) -> Callable[..., Any]:
+    return whole_model(surrogate) if isinstance(surrogate, PurifiedModel) else surrogate
+
+
+def _check_defended(defended: Any) -> PurifiedModel:
+    if not isinstance(defended, PurifiedModel):
+        raise InputError(
+            f"expected a model behind a purifier, got {type(defended).__name__}; wrap it with purifier.wrap(model, "
+            "...), or attack it directly: attack(model, images, targets)"
+        )
+    return defended
+
+
+def _right(model: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        right: Tensor = model(images).argmax(1) == labels
+    return right
+
+
+def _name(function: Any) -> str | None:
+    return None if function is None else getattr(function, "__name__", type(function).__name__)

@@ -1,0 +1,219 @@
+"""purifier evaluate: how a model behind purifiers stands up to attacks."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from purifier._errors import OptionError
+from purifier.commands._extras import require_extra
+from purifier.commands._model_options import (
+    MODEL_HELP,
+    build_attacks,
+    build_purifiers,
+    build_threats,
+    long_dtypes,
+)
+
+if TYPE_CHECKING:
+    from purifier.evaluation import Evaluation, EvaluationSettings, ImageSet, LoadedModel
+
+_TASKS = ("classification", "detection", "segmentation")
+_SIZES = {"classification": 224}
+
+
+@click.command("evaluate")
+@click.option("--model", "model_spec", required=True, metavar="MODEL", help=MODEL_HELP)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of images: one folder a class, or with --labels.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV with columns file,label; for detection COCO JSON; for segmentation the folder of masks.",
+)
+@click.option("--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="What it does.")
+@click.option(
+    "--purifier", "purifiers", multiple=True, metavar="NAME:key=value", help="Such as ncis or gs:iterations=5."
+)
+@click.option("--attack", "attacks", multiple=True, metavar="NAME:key=value", help="Such as PGD:steps=10 or CW.")
+@click.option(
+    "--threat",
+    "threats",
+    multiple=True,
+    default=("blind", "aware"),
+    show_default=True,
+    metavar="NAME:key=value",
+    help="blind, transfer, aware or bpda; aware:samples=8 averages over a random purifier (EOT).",
+)
+@click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
+@click.option("--surrogate", "surrogates", multiple=True, metavar="MODEL", help="Model that --threat transfer attacks.")
+@click.option("--images", type=click.IntRange(1), help="How many images, evenly over all.  [default: all]")
+@click.option(
+    "--size",
+    type=click.IntRange(0),
+    help="Side in pixels that images are resized to; 0 for their own.  [default: 224 for classification, else 0]",
+)
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--dtype", default="auto", show_default=True, help="What purifiers compute in; auto is float32.")
+@click.option("--eight-bit", is_flag=True, help="Measure also with the attacked images rounded to 8 bits.")
+@click.option("--defend-dtype", "defend", multiple=True, help="Measure the purifiers also in bf16 or fp16.")
+@click.option("--ignore-index", default=255, show_default=True, help="Mask value of pixels that do not count.")
+@click.option(
+    "--loss",
+    default="cls+loc",
+    show_default=True,
+    help="What attacks on detectors climb: cls, loc, cls+loc, or module:function of (outputs, targets).",
+)
+@click.option(
+    "--trained",
+    multiple=True,
+    metavar="PURIFIER:eps=16/255,size=224",
+    help="What a purifier was trained for, which the self-checks compare with.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+def command(
+    model_spec: str,
+    data: Path,
+    labels: Path | None,
+    task: str,
+    purifiers: Sequence[str],
+    attacks: Sequence[str],
+    threats: Sequence[str],
+    eps: Sequence[str],
+    surrogates: Sequence[str],
+    images: int | None,
+    size: int | None,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    eight_bit: bool,
+    defend: Sequence[str],
+    ignore_index: int,
+    loss: str,
+    trained: Sequence[str],
+    seed: int,
+    out: Path,
+) -> None:
+    """Measure how a model behind purifiers stands up to attacks.
+
+    Writes results.json, table.md and report.html to the folder --out, and a record of every image, so that a run that
+    was stopped goes on where it was. Figures of an attacker who does not know the purifier (blind) and of one who does
+    (aware) stand side by side.
+    """
+    for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
+        require_extra(package, extra="eval", what="purifier evaluate")
+
+    from purifier.evaluation import EvaluationSettings, load_model, write_report
+    from purifier.evaluation.report.markdown import summary
+    from purifier.inference.precision import resolve_device
+
+    place = resolve_device(device)
+    built = build_attacks(attacks, eps, place)
+    eps_by_name, size_by_name = _trained(trained)
+    settings = EvaluationSettings(
+        batch_size=batch_size,
+        seed=seed,
+        eight_bit=eight_bit,
+        defend_dtypes=long_dtypes(defend),
+        trained_eps=eps_by_name,
+        trained_size=size_by_name,
+    )
+    defences = build_purifiers(purifiers, place, dtype)
+    knowledge = build_threats(threats, surrogates, place)
+    model = load_model(model_spec, device=place)
+    side = _SIZES.get(task) if size is None else size or None
+    found = _images(task, data, labels, side, images, model)
+    extra: dict[str, Any] = {"segmentation": {"ignore_index": ignore_index}, "detection": {"loss": _loss(loss)}}.get(
+        task, {}
+    )
+    evaluation = _evaluate(task, model, found, out, settings, defences, built, knowledge, extra)
+    files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
+    click.echo(summary(evaluation))
+    click.echo(f"\nreport: {files['html']}")
+
+
+def _evaluate(
+    task: str,
+    model: LoadedModel,
+    data: ImageSet,
+    out: Path,
+    settings: EvaluationSettings,
+    purifiers: Any,
+    attacks: Any,
+    threats: Any,
+    extra: dict[str, Any],
+) -> Evaluation:
+    from tqdm import tqdm
+
+    from purifier.evaluation import evaluate_classifier, evaluate_detector, evaluate_segmenter
+    from purifier.evaluation._cells import plan
+
+    kinds: dict[str, Callable[..., Evaluation]] = {
+        "classification": evaluate_classifier,
+        "detection": evaluate_detector,
+        "segmentation": evaluate_segmenter,
+    }
+    cells = len(plan(purifiers, attacks, threats)[0])
+    with tqdm(total=cells * len(data), unit="image", disable=None) as bar:
+        return kinds[task](
+            model.call,
+            data,
+            purifiers=purifiers,
+            attacks=attacks,
+            threats=threats,
+            out=out,
+            settings=settings,
+            identity=model.identity,
+            progress=bar.update,
+            **extra,
+        )
+
+
+def _images(
+    task: str, data: Path, labels: Path | None, size: int | None, count: int | None, model: LoadedModel
+) -> ImageSet:
+    from purifier.evaluation import boxed_images, labelled_images, masked_images
+
+    if task == "classification":
+        return labelled_images(data, size, count, labels=labels, classes=model.classes)
+    if labels is None:
+        what = "the folder of masks" if task == "segmentation" else "a COCO JSON file"
+        raise OptionError(f"expected --labels with {what} for {task}, got none")
+    if task == "segmentation":
+        return masked_images(data, size, count, masks=labels)
+    return boxed_images(data, size, count, annotations=labels)
+
+
+def _loss(text: str) -> Any:
+    from purifier.evaluation.models import entry_point
+
+    return entry_point(text) if ":" in text else text
+
+
+def _trained(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Reads --trained: the largest eps and the side, by purifier."""
+    from purifier.evaluation.specs import parse
+
+    eps: dict[str, float] = {}
+    size: dict[str, float] = {}
+    for text in texts:
+        name, _, rest = text.rpartition(":")
+        _, options = parse(f"trained:{rest}")
+        if not name or not options or set(options) - {"eps", "size"}:
+            raise OptionError(f"expected PURIFIER:eps=16/255,size=224 for --trained, got {text!r}")
+        if "eps" in options:
+            eps[name] = options["eps"]
+        if "size" in options:
+            size[name] = options["size"]
+    return eps, size

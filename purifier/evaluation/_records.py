@@ -1,0 +1,123 @@
+"""Results image by image: a file of JSON lines that a killed run goes on with.
+
+The first line states every setting; a file that was made with others is refused. A last line that was cut off by a kill
+is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from purifier._errors import InputError, OptionError
+
+# Differing settings that a message names.
+_SHOWN = 8
+
+
+class Records:
+    """The records of one cell, on disk.
+
+    Args:
+        path: The file; made if it is not there.
+        settings: Everything the results depend on, fit for JSON.
+
+    Attributes:
+        by_index: The record of each image that is done, by its number.
+
+    Raises:
+        OptionError: Where the file holds results of other settings.
+        InputError: Where the file is damaged.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        # As it will be read back: tuples become lists.
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.by_index: dict[int, dict[str, Any]] = {}
+        if not self._resume():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+            temporary.write_text(_line({"settings": self.settings}), encoding="utf-8")
+            temporary.replace(path)
+
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Appends the records that are not there yet, each with the number of its image at "index"."""
+        new = [dict(record) for record in records if record["index"] not in self.by_index]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, new)))
+            file.flush()
+            os.fsync(file.fileno())
+        self.by_index.update((record["index"], record) for record in new)
+
+    def _resume(self) -> bool:
+        """Reads what is there; False where there is nothing."""
+        if not self.path.is_file():
+            return False
+        stored = self.path.read_bytes()
+        whole = stored[: stored.rfind(b"\n") + 1]
+        if not whole:
+            return False
+        try:
+            head, *lines = (json.loads(line) for line in whole.splitlines())
+            found = head["settings"]
+            # Two runs at a time may both have written an image.
+            for record in lines:
+                self.by_index.setdefault(record["index"], record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"expected lines of JSON in {self.path}, got something else: {error!r}; delete the file, or choose "
+                "another --out"
+            ) from error
+        self._compare(found)
+        if len(whole) < len(stored):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+        return True
+
+    def _compare(self, found: Any) -> None:
+        differing = differences(found, self.settings)
+        if differing:
+            raise OptionError(
+                f"expected the results in {self.path} to be of this run's settings, got results of others "
+                f"({differing}); choose another --out"
+            )
+
+
+def differences(there: Any, here: Mapping[str, Any]) -> str:
+    """Says in what two settings differ, such as "attack.steps: 10 there, 20 here"; "" where they are equal."""
+    old, new = flatten(there), flatten(here)
+    keys = [key for key in sorted({*old, *new}) if old.get(key, "nothing") != new.get(key, "nothing")]
+    shown = [f"{key}: {old.get(key, 'nothing')} there, {new.get(key, 'nothing')} here" for key in keys[:_SHOWN]]
+    return "; ".join(shown) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+
+
+def read_records(path: Path) -> dict[int, dict[str, Any]]:
+    """Returns the whole records of a file by the number of the image, whatever its settings."""
+    if not path.is_file():
+        return {}
+    lines = path.read_bytes()
+    records = [json.loads(line) for line in lines[: lines.rfind(b"\n") + 1].splitlines()[1:]]
+    return {record["index"]: record for record in records}
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Maps nested settings to one level, with dots between the names.
+
+    Example:
+        >>> flatten({"attack": {"eps": 0.1, "steps": 3}})
+        {'attack.eps': 0.1, 'attack.steps': 3}
+    """
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= flatten(part, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":")) + "\n"

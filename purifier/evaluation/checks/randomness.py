@@ -1,0 +1,57 @@
+"""Randomness that an attack does not average over.
+
+Athalye et al., "Obfuscated gradients give a false sense of security", ICML 2018, section 4.2 (EOT).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from purifier.evaluation.checks._scene import Scene
+from purifier.evaluation.checks.finding import Check, Finding
+
+RANDOM = Check(
+    "randomness without EOT",
+    "two calls on the same images give different outputs, and the attack uses one call a step",
+    "Noise hides the direction that an attacker would find by averaging, so the defence looks stronger than it is. "
+    "Use EOT (Aware(samples=20), say), and raise the number of samples until the accuracy no longer falls.",
+)
+# Parallel sums on a GPU differ from call to call by less than this share of the outputs' size.
+_TOLERANCE = 1e-4
+
+
+def randomness(scene: Scene) -> Finding | None:
+    """Raised where calls differ and the attack does not average over them."""
+    if scene.samples > 1:
+        return None
+    stated = bool(getattr(scene.purifier, "random", False))
+    difference = _difference(scene)
+    if not stated and difference <= _TOLERANCE:
+        return None
+    return RANDOM.found(
+        f"two calls differ by {difference:.2g} of the outputs' largest value"
+        + (" and the purifier states that it is random" if stated else "")
+    )
+
+
+def _difference(scene: Scene) -> float:
+    with torch.no_grad():
+        first, second = (_tensors(scene.view(scene.images)) for _ in range(2))
+    differences = [
+        float((a - b).abs().max()) / max(float(a.abs().max()), 1e-12) if a.shape == b.shape else 1.0
+        for a, b in zip(first, second, strict=False)
+        if a.numel() and b.numel()
+    ]
+    return max(differences, default=0.0)
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    """The float tensors inside outputs of any nesting."""
+    if isinstance(outputs, Tensor):
+        return [outputs.detach().float()] if outputs.is_floating_point() else []
+    if isinstance(outputs, dict):
+        return [tensor for value in outputs.values() for tensor in _tensors(value)]
+    if isinstance(outputs, list | tuple):
+        return [tensor for value in outputs for tensor in _tensors(value)]
+    return []

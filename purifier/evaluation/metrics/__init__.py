@@ -1,0 +1,1 @@
+"""Measures of classifiers, detectors, segmenters and ranked labels."""

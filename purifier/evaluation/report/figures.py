@@ -1,0 +1,170 @@
+"""The figures of a report, as SVG that stands inside a page: accuracy against eps, accuracy against cost."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Okabe & Ito, "Color Universal Design", 2008: told apart with every kind of colour vision; grey is for no defence.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#444444")
+UNDEFENDED_COLOUR = "#8a8f98"
+_INK, _FAINT, _GRID = "#1f2430", "#667085", "#e6e8ec"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy of one purifier against eps.
+
+    Attributes:
+        label: The purifier.
+        colour: Of its line.
+        eps: Radii, from 0 up.
+        share: Accuracy at each, in [0, 1].
+        low: Lower end of each interval.
+        high: Upper end.
+    """
+
+    label: str
+    colour: str
+    eps: Sequence[float]
+    share: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one purifier costs and gives.
+
+    Attributes:
+        label: The purifier.
+        colour: Of its marks.
+        milliseconds: Time an image.
+        standard: Accuracy without attack.
+        blind: Accuracy against an attacker who does not know the purifier, or None.
+        aware: Against one who does, or None.
+    """
+
+    label: str
+    colour: str
+    milliseconds: float
+    standard: float
+    blind: float | None
+    aware: float | None
+
+
+def eps_panel(curves: Sequence[Curve], *, linf: bool, title: str) -> str:
+    """Draws accuracy against eps as SVG text; bands are 95 % intervals."""
+    figure, axes = _blank(3.6, 2.7)
+    unit = 255 if linf else 1
+    for curve in sorted(curves, key=lambda c: c.colour != UNDEFENDED_COLOUR):
+        x = [unit * eps for eps in curve.eps]
+        axes.fill_between(x, curve.low, curve.high, color=curve.colour, alpha=0.1, linewidth=0)
+        dashed = "--" if curve.colour == UNDEFENDED_COLOUR else "-"
+        axes.plot(x, curve.share, dashed, color=curve.colour, marker="o", markersize=4, linewidth=1.8)
+    _per_cent(axes)
+    axes.set_xlabel("eps, in 1/255 (L∞)" if linf else "eps (L2)")
+    axes.set_xlim(left=0)
+    ticks = sorted({unit * eps for curve in curves for eps in curve.eps})
+    if len(ticks) <= 6:
+        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK, fontweight="bold")
+    return _svg(figure, title)
+
+
+def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
+    """Draws accuracy against milliseconds an image, as SVG text; a vertical line joins the marks of a purifier."""
+    figure, axes = _blank(5.4, 3.4)
+    if undefended is not None:
+        for value, text in (
+            (undefended.standard, "no purifier, no attack"),
+            (undefended.blind, "no purifier, attacked"),
+        ):
+            if value is not None:
+                axes.axhline(value, color=UNDEFENDED_COLOUR, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
+                axes.annotate(
+                    text, (1, value), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                    fontsize=7.5, color=_FAINT, ha="right",
+                )  # fmt: skip
+    for one in costs:
+        # Blind on top: where it equals aware both are seen.
+        marks = [(one.standard, "o", "white"), (one.aware, "s", one.colour), (one.blind, "^", one.colour)]
+        there = [value for value, _, _ in marks if value is not None]
+        axes.plot(
+            [one.milliseconds] * 2, [min(there), max(there)], color=one.colour, linewidth=1.2, alpha=0.5, zorder=2
+        )
+        for value, shape, fill in marks:
+            if value is not None:
+                edge = one.colour if fill == "white" else "white"
+                axes.plot(
+                    one.milliseconds,
+                    value,
+                    shape,
+                    markerfacecolor=fill,
+                    markeredgecolor=edge,
+                    markeredgewidth=1.4 if fill == "white" else 0.8,
+                    markersize=8 if shape != "s" else 9,
+                    zorder=3,
+                )
+    _per_cent(axes)
+    axes.set_xscale("log")
+    times = [one.milliseconds for one in costs]
+    if times:
+        axes.set_xlim(min(times) / 2, max(times) * 2)
+        axes.set_xticks(*_round_ticks(min(times) / 2, max(times) * 2))
+        axes.set_xticks([], minor=True)
+    axes.set_xlabel("time of the purifier, ms an image (logarithmic)")
+    return _svg(figure, "accuracy against cost")
+
+
+def _round_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round numbers between two positive ones, few enough to be read on a logarithmic axis, and how to write them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1, 2, 5) if high / low < 500 else (1,)
+    ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+    return ticks, [f"{tick:g}" for tick in ticks]
+
+
+def colours(purifiers: Sequence[str], undefended: str) -> dict[str, str]:
+    """Gives each purifier a colour of its own as far as there are any; no defence is grey."""
+    defended = [name for name in purifiers if name != undefended]
+    found = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(defended)}
+    return {undefended: UNDEFENDED_COLOUR, **found}
+
+
+def _blank(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_GRID)
+    axes.tick_params(colors=_FAINT, labelsize=8.5, length=0)
+    axes.xaxis.label.set_color(_FAINT)
+    axes.xaxis.label.set_fontsize(9)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _per_cent(axes: Any) -> None:
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _svg(figure: Any, title: str) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    # Equal input gives equal text; names inside differ between the figures of a page.
+    with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,56 @@
+"""The three files of a report: results.json for programs, table.md for documents, report.html for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from purifier.evaluation._identity import commit, versions
+from purifier.evaluation.report.html import page
+from purifier.evaluation.report.markdown import document
+from purifier.evaluation.run import Evaluation
+
+
+def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None = None) -> dict[str, Path]:
+    """Writes results.json, table.md and report.html; each is whole or as it was.
+
+    Args:
+        evaluation: What was found.
+        out: The folder; made if it is not there.
+        command: The command line that made it, for the reader who wants to repeat it.
+
+    Returns:
+        The path of each, by "json", "markdown" and "html".
+
+    Raises:
+        InputError: Where a package of the extra "eval" is missing.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = as_json(evaluation, command)
+    texts = {
+        "json": ("results.json", json.dumps(results, indent=1) + "\n"),
+        "markdown": ("table.md", document(evaluation)),
+        "html": ("report.html", page(evaluation, command=command, versions=versions(), commit=commit())),
+    }
+    for name, text in texts.values():
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+    return {kind: folder / name for kind, (name, _) in texts.items()}
+
+
+def as_json(evaluation: Evaluation, command: str | None = None) -> dict[str, Any]:
+    """Returns all of an evaluation's figures and settings, fit for JSON."""
+    return {
+        "task": evaluation.task,
+        "command": command,
+        "versions": versions(),
+        "commit": commit(),
+        "settings": evaluation.settings,
+        "rows": [row.to_dict() for row in evaluation.rows],
+        "findings": [{"purifier": name, **vars(finding)} for name, finding in evaluation.findings],
+        "skipped": [vars(skipped) for skipped in evaluation.skipped],
+    }

@@ -1,0 +1,222 @@
+"""Attacks, purifiers and threat models written as text: NAME or NAME:key=value,key=value.
+
+Values are whole numbers, decimals, fractions (8/255), true, false, none, or text. An unknown name or option is refused
+with the nearest names that there are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from purifier import attacks
+from purifier._errors import OptionError, UnknownNameError, nearest
+from purifier._purifier import Purifier
+from purifier.attacks import Attack
+from purifier.attacks.threats import ThreatModel
+from purifier.evaluation.models import entry_point
+
+_WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+# What the dynamic variant of a purifier takes, beside the options of its method.
+_DYNAMIC = ("dynamic", "sigma", "noise_eps")
+# Options that no text can state.
+_OBJECTS = ("attack", "generator", "margin", "self")
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Takes NAME:key=value,key=value apart.
+
+    Raises:
+        OptionError: Where it is not of that form, or states an option twice.
+
+    Example:
+        >>> parse("PGD:steps=10,eps=8/255,targeted=false")
+        ('PGD', {'steps': 10, 'eps': 0.03137254901960784, 'targeted': False})
+    """
+    match = re.fullmatch(r"(?P<name>.+?)(?::(?P<options>\w+=.*))?", text.strip())
+    if match is None:
+        raise OptionError(f"expected NAME or NAME:key=value,key=value, got {text!r}")
+    name, stated = match["name"], match["options"]
+    options: dict[str, Any] = {}
+    for part in stated.split(",") if stated else []:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise OptionError(f"expected key=value, got {part!r} in {text!r}")
+        if key in options:
+            raise OptionError(f"expected each option once, got {key} twice in {text!r}")
+        options[key] = parse_value(value)
+    return name, options
+
+
+def parse_value(text: str) -> int | float | bool | str | None:
+    """Reads one value.
+
+    Example:
+        >>> parse_value("3"), parse_value("0.5"), parse_value("1/4"), parse_value("true"), parse_value("L2")
+        (3, 0.5, 0.25, True, 'L2')
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def parse_eps(text: str) -> float:
+    """Reads a radius, such as "8/255" or "0.031".
+
+    Raises:
+        OptionError: Where it is no number, or negative.
+    """
+    value = parse_value(text)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise OptionError(f"expected eps as a fraction such as 8/255 or a number such as 0.031, got {text!r}")
+    return float(value)
+
+
+def show_eps(eps: float | None) -> str:
+    """Writes a radius as people do: 8/255 where it is that, else a short decimal.
+
+    Example:
+        >>> show_eps(8 / 255), show_eps(0.5), show_eps(5.0)
+        ('8/255', '0.5', '5')
+    """
+    if eps is None:
+        return "–"
+    levels = eps * 255
+    if 0 < eps < 0.5 and abs(levels * 2 - round(levels * 2)) < 1e-6:
+        return f"{levels:g}/255" if levels < 1e-6 or levels % 1 else f"{round(levels)}/255"
+    return f"{eps:.4g}"
+
+
+def attack_names() -> dict[str, type[Attack]]:
+    """Returns the attacks that can be named, by name."""
+    found = {name: getattr(attacks, name) for name in attacks.__all__}
+    return {
+        name: kind
+        for name, kind in found.items()
+        if isinstance(kind, type)
+        and issubclass(kind, Attack)
+        and not inspect.isabstract(kind)
+        and not {"attack", "attacks"} & set(inspect.signature(kind).parameters)
+    }
+
+
+def make_attack(text: str, *, eps: float | None = None, device: str | torch.device = "cpu") -> Attack:
+    """Builds an attack.
+
+    Args:
+        text: NAME:key=value, with the options of its class in `purifier.attacks`; SSP takes features=module:function,
+            a function that returns the network.
+        eps: Radius, for an attack that has one and does not state its own.
+        device: Where a network that the attack brings (SSP's features) goes.
+
+    Raises:
+        UnknownNameError: No attack goes by that name.
+        OptionError: An option is unknown, missing or out of its range.
+    """
+    name, options = parse(text)
+    known = attack_names()
+    if name not in known:
+        raise UnknownNameError(
+            f"expected an attack out of {', '.join(sorted(known))}, got {name!r}{nearest(name, known)}"
+        )
+    kind = known[name]
+    accepted = inspect.signature(kind).parameters
+    choices = sorted(name for name, parameter in accepted.items() if _can_be_stated(name, parameter))
+    _refuse_unknown(options, choices, f"attack {name}")
+    if eps is not None and "eps" in accepted:
+        options.setdefault("eps", eps)
+    if isinstance(options.get("features"), str):
+        features = entry_point(options["features"])()
+        options["features"] = features.to(device) if isinstance(features, torch.nn.Module) else features
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise OptionError(
+            f"expected the options {', '.join(choices)} for attack {name}, got {text!r}: {error}"
+        ) from None
+
+
+def _can_be_stated(name: str, parameter: inspect.Parameter) -> bool:
+    # APGD's loss is a name or a function; the others' is a function, with None for the default.
+    return name not in _OBJECTS and not (name == "loss" and parameter.default is None)
+
+
+def make_purifier(
+    text: str, *, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> Purifier:
+    """Builds a purifier.
+
+    Args:
+        text: NAME:key=value with options of `Purifier.from_pretrained`; "+" between several applies them in turn;
+            dynamic=true, sigma=0.05, noise_eps=16/255 add projected noise first.
+        device: Where it computes.
+        dtype: What it computes in.
+
+    Raises:
+        PurifierError: Where `Purifier.from_pretrained` does not know the name or an option.
+    """
+    if "+" in text and not Path(text).is_dir():
+        return Purifier.chain(*(make_purifier(part, device=device, dtype=dtype) for part in text.split("+")))
+    name, options = parse(text)
+    noise = {key: options.pop(key) for key in _DYNAMIC if key in options}
+    purifier = Purifier.from_pretrained(name, device=device, dtype=dtype, **options)
+    if not noise.pop("dynamic", False):
+        if noise:
+            raise OptionError(f"expected dynamic=true beside {', '.join(noise)}, got {text!r}")
+        return purifier
+    if "noise_eps" in noise:
+        noise["eps"] = noise.pop("noise_eps")
+    return purifier.dynamic(**noise)
+
+
+def make_threat(
+    text: str, *, surrogates: Sequence[Callable[..., Any]] = (), names: Sequence[str] | None = None
+) -> ThreatModel:
+    """Builds a threat model: blind, transfer, aware or bpda, the last two with samples=N (EOT).
+
+    Args:
+        text: NAME:key=value.
+        surrogates: Models that "transfer" attacks instead of the real one.
+        names: Their names, for result files.
+
+    Raises:
+        UnknownNameError: No threat model goes by that name.
+        OptionError: An option is unknown, or "transfer" has no surrogate.
+    """
+    name, options = parse(text)
+    kinds: Mapping[str, Any] = {
+        "aware": attacks.Aware,
+        "blind": attacks.Blind,
+        "bpda": attacks.BPDA,
+        "transfer": attacks.Transfer,
+    }
+    if name not in kinds:
+        raise UnknownNameError(f"expected a threat out of {', '.join(kinds)}, got {name!r}{nearest(name, kinds)}")
+    _refuse_unknown(options, ["samples"] if name in ("aware", "bpda") else [], f"threat {name}")
+    if name != "transfer":
+        return kinds[name](**options)
+    if not surrogates:
+        raise OptionError("expected a surrogate for the threat transfer, got none; give --surrogate MODEL")
+    return kinds[name](*surrogates, names=names)
+
+
+def _refuse_unknown(options: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for option in options:
+        if option not in known:
+            expected = f"the options {', '.join(known)}" if known else "no options"
+            raise OptionError(f"expected {expected} for {what}, got {option!r}{nearest(option, known)}")

@@ -1,0 +1,87 @@
+"""BPDA: exact forward, borrowed backward, and success where the exact gradient is zero."""
+
+import pytest
+import torch
+from torch import nn
+
+from purifier import InputError, OptionError, Purifier
+from purifier.attacks import BPDA, PGD, Aware
+from purifier.attacks.bpda import StraightThrough, straight_through
+from tests.builders import pictures, small_purifier, unchanged
+
+ATTACK = PGD(eps=0.1, alpha=0.02, steps=15, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5)).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return pictures(8, 3, 16, 16, low=0.2, high=0.8)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "bit-depth"])
+def test_succeeds_where_the_exact_gradient_is_zero(model, images, name):
+    defended = Purifier.from_pretrained(name).wrap(model)
+    labels = defended(images).argmax(1)
+    exact = Aware()(ATTACK.seeded(1), defended, images, labels)
+    bypassed = BPDA()(ATTACK.seeded(1), defended, images, labels)
+    # Exact gradients are zero: PGD stays at its random start.
+    assert torch.equal(exact, Aware()(PGD(eps=0.1, steps=1).seeded(1), defended, images, labels))
+    assert (defended(bypassed).argmax(1) == labels).sum() <= 1
+    assert (defended(exact).argmax(1) == labels).sum() >= 6
+
+
+@pytest.mark.parametrize("name", ["jpeg", "median", "chain"])
+def test_the_forward_pass_is_the_very_same(model, images, name):
+    defended = small_purifier(name).wrap(model)
+    images.requires_grad_(True)
+    assert torch.equal(straight_through(defended)(images), defended(images))
+    with torch.no_grad():
+        assert torch.equal(straight_through(defended)(images), defended(images))
+
+
+def test_the_backward_pass_is_the_identity(images):
+    purifier = StraightThrough(Purifier.from_pretrained("jpeg"))
+    images.requires_grad_(True)
+    weights = torch.randn_like(images)
+    (gradient,) = torch.autograd.grad((purifier(images) * weights).sum(), images)
+    assert torch.equal(gradient, weights)
+
+
+def test_the_backward_pass_is_the_substitutes(images):
+    smooth = Purifier.from_pretrained("gs", iterations=1)
+    images.requires_grad_(True)
+    weights = torch.randn_like(images)
+    purified = StraightThrough(Purifier.from_pretrained("jpeg"), smooth)(images)
+    (gradient,) = torch.autograd.grad((purified * weights).sum(), images)
+    (expected,) = torch.autograd.grad((smooth(images) * weights).sum(), images)
+    assert torch.equal(gradient, expected)
+    assert torch.equal(purified, Purifier.from_pretrained("jpeg")(images))
+
+
+def test_goes_through_a_chain_as_a_whole(model, images):
+    defended = Purifier.chain("gs", "bit-depth").wrap(model)
+    labels = defended(images).argmax(1)
+    bypassed = BPDA(Purifier.from_pretrained("gs"))(ATTACK.seeded(1), defended, images, labels)
+    assert (defended(bypassed).argmax(1) == labels).sum() < 4
+
+
+def test_purifier_and_model_stay_as_they_are(model, images):
+    defended = small_purifier("ncis").wrap(model)
+    with unchanged(defended):
+        BPDA()(PGD(steps=2), defended, images, torch.zeros(8, dtype=torch.long))
+
+
+def test_a_substitute_of_another_shape_is_refused(model, images):
+    defended = Purifier.from_pretrained("jpeg").wrap(model)
+    with pytest.raises(InputError, match=r"expected a substitute that keeps the shape \(8, 3, 16, 16\)"):
+        BPDA(lambda x: x[..., 1:])(ATTACK, defended, images, torch.zeros(8, dtype=torch.long))
+
+
+def test_a_substitute_that_cannot_be_called_is_refused():
+    with pytest.raises(OptionError, match="expected a substitute that maps images to images, got str"):
+        BPDA("gs")

@@ -1,0 +1,171 @@
+"""Reports: what is on the page, and how it is said."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from purifier import Purifier
+from purifier.attacks import FGSM, PGD, Aware, Blind
+from purifier.evaluation import (
+    EvaluationSettings,
+    evaluate_classifier,
+    evaluate_segmenter,
+    labelled_images,
+    masked_images,
+    write_report,
+)
+from purifier.evaluation.report.markdown import as_table, summary
+from purifier.evaluation.rows import Row
+from tests.evaluation.scenes import COLOURS, Colours, Pixels, class_folders, mask_folders
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    data = labelled_images(class_folders(folder / "data"), 16, classes=COLOURS)
+    attacks = {
+        "PGD eps=4/255": PGD(eps=4 / 255, steps=2),
+        "PGD eps=8/255": PGD(eps=8 / 255, steps=2),
+        "FGSM eps=8/255": FGSM(eps=8 / 255),
+    }
+    return evaluate_classifier(
+        Colours(),
+        data,
+        purifiers={"gs": Purifier.from_pretrained("gs", iterations=1), "bits": Purifier.from_pretrained("bit-depth")},
+        attacks=attacks,
+        threats={"blind": Blind(), "aware": Aware()},
+        out=folder / "out",
+        settings=EvaluationSettings(batch_size=6, pictures=2, probe_images=4),
+    )
+
+
+@pytest.fixture(scope="module")
+def files(evaluation):
+    return write_report(evaluation, evaluation.folder, command="purifier evaluate <&>")
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.open, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [(tag, value) for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+        if tag not in ("meta", "br", "img", "path", "use", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_stands_alone(files):
+    text = files["html"].read_text()
+    page = Page(text)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for _, link in page.links)
+    assert "<script" not in text and "@import" not in text and "url(http" not in text
+    assert page.open == []
+    assert text.count("<svg") >= 3
+    assert "purifier evaluate &lt;&amp;&gt;" in text
+
+
+def test_blind_and_aware_stand_side_by_side_and_what_is_missing_is_said(evaluation, files):
+    for text in (files["html"].read_text(), files["markdown"].read_text()):
+        assert re.search(r"Blind.{0,80}attacker does not know the purifier", text, re.S)
+        assert re.search(r"Aware.{0,80}attacker knows the purifier", text, re.S)
+        assert text.index("Blind") < text.index("Aware")
+        assert "not measured" in text  # bit-depth has no exact gradient
+    table = files["markdown"].read_text().split("## ")[0]
+    (line,) = [line for line in table.splitlines() if line.startswith("| PGD, L∞ 8/255, 2 steps | bits ")]
+    assert "not measured" in line
+    assert "same as blind" in table
+
+
+def test_a_blind_figure_is_never_called_robust_alone(files):
+    for kind in ("html", "markdown"):
+        # The self-checks speak of robustness in general.
+        text = re.sub(r"(<h2>|## )Self-checks.*?(<h2>|## |$)", "", files[kind].read_text(), flags=re.S)
+        text = re.sub(r"<[^>]+>", " ", text)
+        for found in re.finditer("[Rr]obust", text):
+            around = text[max(0, found.start() - 60) : found.end() + 60]
+            assert re.search("threat|model that|images right", around), around
+
+
+def test_the_figures_are_those_of_the_rows(evaluation, files):
+    stored = json.loads(files["json"].read_text())
+    assert [Row.from_dict(row) for row in stored["rows"]] == evaluation.rows
+    assert stored["versions"].keys() == {"purifier", "torch", "python"}
+    assert stored["findings"] and stored["skipped"]
+    row = next(r for r in evaluation.rows if (r.purifier, r.threat, r.eps) == ("gs", "aware", 8 / 255))
+    low, high = row.robust_interval
+    expected = f"{100 * row.robust_accuracy:.1f} % [{100 * low:.1f} – {100 * high:.1f}]"
+    table = files["markdown"].read_text().split("## ")[0]
+    (line,) = [line for line in table.splitlines() if line.startswith("| PGD, L∞ 8/255, 2 steps | gs ")]
+    assert expected in line
+
+
+def test_every_row_has_its_number_of_images_and_interval(evaluation, files):
+    text = files["markdown"].read_text().split("## All measures")[1].split("## Self-checks")[0]
+    lines = text.strip().splitlines()[2:]
+    assert len(lines) == len(evaluation.rows)
+    assert all("| 12 |" in line and "[" in line for line in lines)
+
+
+def test_findings_say_when_they_are_raised_and_why(evaluation, files):
+    text = files["html"].read_text()
+    assert evaluation.findings
+    for _, finding in evaluation.findings:
+        for part in (finding.check, finding.raised_if, finding.explanation, finding.measured):
+            assert html.escape(part).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
+        assert finding.measured in summary(evaluation) and finding.raised_if in files["markdown"].read_text()
+
+
+def test_pictures_show_what_the_model_says(evaluation, files):
+    text = files["html"].read_text()
+    strips = re.findall(r"<figcaption>.*?</figcaption>", text, re.S)
+    assert any("perturbation × 10" in strip for strip in strips)
+    assert any(name in strip for strip in strips for name in COLOURS)
+    assert sum("clean" in strip for strip in strips) >= 2
+    assert all(len(source) > 200 for _, source in Page(text).links if source.startswith("data:"))
+
+
+def test_equal_evaluations_give_equal_pages(evaluation, files, tmp_path):
+    again = write_report(evaluation, tmp_path, command="purifier evaluate <&>")
+    assert {kind: path.read_text() for kind, path in again.items()} == {k: p.read_text() for k, p in files.items()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json", "table.md"]
+
+
+def test_segmentation_has_both_measures(tmp_path):
+    images, masks = mask_folders(tmp_path)
+    found = evaluate_segmenter(
+        Pixels(),
+        masked_images(images, masks=masks),
+        purifiers={"gs": Purifier.from_pretrained("gs", iterations=1)},
+        attacks={"PGD": PGD(eps=0.03, steps=2)},
+        threats={"blind": Blind()},
+        out=tmp_path / "out",
+        settings=EvaluationSettings(pictures=1),
+    )
+    files = write_report(found, tmp_path / "out")
+    text = files["markdown"].read_text()
+    assert "pixel accuracy / mIoU" in text and "not measured" in text
+    assert "mIoU" in files["html"].read_text()
+    assert "The self-checks are for classifiers" in text
+
+
+def test_clean_figures_alone_make_a_report(tmp_path):
+    data = labelled_images(class_folders(tmp_path / "data", each=1), 16)
+    found = evaluate_classifier(Colours(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out")
+    files = write_report(found, tmp_path / "out")
+    assert "100.0 %" in files["markdown"].read_text() and "<svg" not in files["html"].read_text()
+
+
+def test_bars_in_cells_are_escaped():
+    assert as_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"

@@ -1,0 +1,100 @@
+"""Attacks, purifiers and threats written as text."""
+
+import pytest
+import torch
+
+from purifier import OptionError, UnknownNameError, attacks
+from purifier.evaluation.specs import (
+    attack_names,
+    make_attack,
+    make_purifier,
+    make_threat,
+    parse,
+    parse_eps,
+    show_eps,
+)
+
+
+def test_text_is_taken_apart():
+    assert parse("CW") == ("CW", {})
+    assert parse("PGD:steps=10,alpha=2/255,targeted=true,norm=L2") == (
+        "PGD",
+        {"steps": 10, "alpha": 2 / 255, "targeted": True, "norm": "L2"},
+    )
+    assert parse("./folder:iterations=3") == ("./folder", {"iterations": 3})
+    assert parse(r"C:\folder") == (r"C:\folder", {})
+
+
+@pytest.mark.parametrize("text", ["PGD:steps", "PGD:steps=", "PGD:steps=1,steps=2", "PGD:steps=1,,eps=2", ""])
+def test_text_of_another_form_is_refused(text):
+    with pytest.raises((OptionError, UnknownNameError), match="expected"):
+        make_attack(text)
+
+
+def test_an_attack_has_its_options_and_the_radius_unless_it_states_one():
+    attack = make_attack("PGD:steps=7,alpha=1/255", eps=4 / 255)
+    assert (attack.steps, attack.alpha, attack.eps) == (7, 1 / 255, 4 / 255)
+    assert make_attack("PGD:norm=L2,eps=0.5", eps=4 / 255).eps == 0.5
+    assert make_attack("CW:steps=5", eps=4 / 255).steps == 5
+    assert make_attack("APGD:loss=dlr", eps=4 / 255).loss == "dlr"
+
+
+def test_every_attack_that_needs_nothing_else_can_be_named():
+    assert {
+        "APGD",
+        "BIM",
+        "CW",
+        "DIFGSM",
+        "DeepFool",
+        "FGSM",
+        "MIFGSM",
+        "PGD",
+        "SSP",
+        "Square",
+    } <= attack_names().keys()
+    assert not {"Attack", "EOT", "Strongest", "DetectionAttack"} & attack_names().keys()
+
+
+def test_unknown_names_and_options_are_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"expected an attack out of APGD, .*got 'PDG'; did you mean 'PGD'"):
+        make_attack("PDG")
+    with pytest.raises(OptionError, match=r"options alpha, eps, .* for attack PGD, got 'step'; did you mean 'steps'"):
+        make_attack("PGD:step=3")
+    with pytest.raises(OptionError, match="for attack PGD, got 'loss'"):
+        make_attack("PGD:loss=ce")
+    with pytest.raises(UnknownNameError, match=r"got 'awre'; did you mean 'aware'"):
+        make_threat("awre")
+    with pytest.raises(OptionError, match="expected no options for threat blind, got 'samples'"):
+        make_threat("blind:samples=3")
+    with pytest.raises(UnknownNameError, match="did you mean 'ncis'"):
+        make_purifier("nciss")
+
+
+def test_an_eps_of_0_to_255_is_refused():
+    with pytest.raises(OptionError, match=r"write 8/255, not 8"):
+        make_attack("PGD", eps=parse_eps("8"))
+    for text in ("eight", "-0.1", "true", "8/0", "nan", "inf"):
+        with pytest.raises(OptionError, match=r"expected eps as a fraction such as 8/255"):
+            parse_eps(text)
+
+
+def test_purifiers_take_options_chains_and_noise():
+    assert make_purifier("gs:iterations=5").iterations == 5
+    assert make_purifier("gs:iterations=2+jpeg:quality=75").name == "gs+jpeg"
+    noisy = make_purifier("gs:iterations=2,dynamic=true,sigma=0.1,noise_eps=8/255", dtype="bfloat16")
+    assert noisy.random and noisy.dtype == torch.bfloat16
+    with pytest.raises(OptionError, match="expected dynamic=true beside sigma"):
+        make_purifier("gs:sigma=0.1")
+
+
+def test_threats_take_samples_and_surrogates():
+    assert make_threat("aware:samples=4").settings() == {"name": "aware", "samples": 4}
+    assert isinstance(make_threat("bpda"), attacks.BPDA)
+    assert make_threat("transfer", surrogates=[len], names=["a"]).names == ["a"]
+    with pytest.raises(OptionError, match="expected a surrogate for the threat transfer"):
+        make_threat("transfer")
+
+
+@pytest.mark.parametrize("eps", [8 / 255, 0.5 / 255, 1 / 255, 16 / 255, 0.5, 5.0, 0.031])
+def test_a_radius_is_shown_as_it_is_read(eps):
+    assert parse_eps(show_eps(eps)) == pytest.approx(eps, rel=1e-4)

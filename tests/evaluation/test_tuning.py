@@ -1,0 +1,223 @@
+"""Tuning: what it measures is what the whole gives, it chooses as the paper does, and it goes on after a kill."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from purifier import InputError, OptionError, Purifier
+from purifier.attacks import PGD
+from purifier.evaluation import tuning
+from purifier.evaluation.data import labelled_images
+from purifier.evaluation.models import LoadedModel
+from purifier.evaluation.tuning import Trial, choose, clearly_lower, tune, write_purifier
+from purifier.evaluation.tuning_figure import draw_tuning
+from tests.builders import pictures, small_purifier, unchanged
+
+SIZE, COUNT = 16, 10
+ATTACK = PGD(eps=16 / 255, steps=3)
+
+
+@pytest.fixture
+def model() -> LoadedModel:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 7 * 7, 3)).eval()
+    return LoadedModel("tiny", net, None, {"name": "tiny"})
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    """Pictures in folders named by the class that the model gives most of them."""
+    images = (pictures(COUNT, 3, SIZE, SIZE) * 255).round().byte()
+    labels = model.call(images.float() / 255).argmax(1).tolist()
+    labels[0] = (labels[0] + 1) % 3
+    for number in range(3):
+        (tmp_path / "data" / str(number)).mkdir(parents=True)
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        picture.save(tmp_path / "data" / str(label) / f"{index}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def data(folder):
+    return labelled_images(folder, SIZE)
+
+
+@pytest.fixture
+def ncis(tmp_path):
+    """A small NCIS in a folder of its own."""
+    small_purifier("ncis").save_pretrained(tmp_path / "ncis")
+    return tmp_path / "ncis"
+
+
+def run(model, data, purifier, out, **options):
+    return tune(model, data, purifier, attack=ATTACK, out=out, batch_size=4, **options)
+
+
+@pytest.mark.parametrize("name", ["gs", "ncis"])
+def test_each_trial_is_what_purifier_and_model_give(model, data, ncis, tmp_path, name):
+    source = ncis if name == "ncis" else "gs"
+    found = run(model, data, source, tmp_path / "out", iterations=[1, 2, 4])
+    for trial in found.trials:
+        purifier = Purifier.from_pretrained(source, **trial.options)
+        clean, blind = [], []
+        for batch in data.batches(4):
+            images, labels = data.load(batch)
+            hostile = ATTACK.seeded(tuning._seed(0, "purifier-blind", batch[0]))(model.call, images, labels)
+            clean += (model.call(purifier(images)).argmax(1) == labels).tolist()
+            blind += (model.call(purifier(hostile)).argmax(1) == labels).tolist()
+        assert (trial.standard, trial.blind) == (tuple(clean), tuple(blind))
+    assert [dict(trial.options) for trial in found.trials] == [{"iterations": i} for i in (1, 2, 4)]
+    assert sum(found.undefended.standard) == COUNT - 1
+
+
+def test_ncis_goes_on_from_the_step_before(model, data, ncis, tmp_path, monkeypatch):
+    applied = []
+    purify = Purifier.purify
+    monkeypatch.setattr(Purifier, "purify", lambda self, x: applied.append(self.iterations) or purify(self, x))
+    run(model, data, ncis, tmp_path / "out", iterations=[1, 3, 8])
+    # Three batches, each clean and attacked; 8 applications in all, not 1 + 3 + 8.
+    assert applied == [1, 1, 2, 2, 5, 5] * 3
+
+
+def test_the_clean_and_attacked_images_are_attacked_once_for_all_settings(model, data, tmp_path, monkeypatch):
+    calls = []
+    attack = PGD.__call__
+    monkeypatch.setattr(PGD, "__call__", lambda self, m, x, y: calls.append(len(x)) or attack(self, m, x, y))
+    found = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], kernel_sizes=[3, 5])
+    assert calls == [4, 4, 2]
+    assert [trial.name for trial in found.trials] == [
+        "iterations=1,kernel_size=3",
+        "iterations=2,kernel_size=3",
+        "iterations=1,kernel_size=5",
+        "iterations=2,kernel_size=5",
+    ]
+
+
+def test_a_stopped_run_goes_on_and_ends_alike(model, data, tmp_path, monkeypatch):
+    whole = run(model, data, "gs", tmp_path / "whole", iterations=[1, 2], aware_images=5)
+    calls = []
+    attack = PGD.__call__
+
+    def failing(self, m, x, y):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attack(self, m, x, y)
+
+    monkeypatch.setattr(PGD, "__call__", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+    torch.manual_seed(99)
+    again = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+    assert calls == [4, 4, 4, 2, 4, 1]
+    assert again == whole
+    run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+    assert len(calls) == 6
+
+
+def test_results_of_other_settings_are_not_mixed(model, data, tmp_path):
+    run(model, data, "gs", tmp_path / "out", iterations=[1])
+    with pytest.raises(OptionError, match=r"seed: 0 there, 1 here.*choose another --out"):
+        run(model, data, "gs", tmp_path / "out", iterations=[1], seed=1)
+    with pytest.raises(OptionError, match=r"purifier\.iterations"):
+        run(model, data, "gs", tmp_path / "out", iterations=[1, 2])
+
+
+def test_the_aware_figure_is_that_of_an_attack_through_the_whole(model, data, tmp_path):
+    with unchanged(model.call):
+        found = run(model, data, "gs", tmp_path / "out", iterations=[2], aware_images=4)
+    defended = Purifier.from_pretrained("gs", iterations=2).wrap(model.call)
+    images, labels = data.pick([0, 2, 5, 7]).load(range(4))
+    hostile = ATTACK.seeded(tuning._seed(0, "purifier-aware", 0))(defended, images, labels)
+    assert found.aware is not None and found.aware.images == 4
+    assert found.aware.right == int((defended(hostile).argmax(1) == labels).sum())
+    assert run(model, data, "gs", tmp_path / "other", iterations=[2]).aware is None
+
+
+def trial(iterations: int, standard: int, blind: int, count: int = 100, **options) -> Trial:
+    def first(right):
+        return tuple(index < right for index in range(count))
+
+    return Trial(options={"iterations": iterations, **options}, standard=first(standard), blind=first(blind))
+
+
+def test_the_highest_mean_is_chosen():
+    trials = [trial(1, 80, 10), trial(3, 75, 40), trial(5, 60, 50)]
+    assert choose(trials) is trials[1]
+    assert trials[1].mean == pytest.approx(0.575)
+
+
+def test_of_equals_the_cheapest_is_chosen():
+    trials = [trial(5, 70, 40, kernel_size=3), trial(2, 75, 35, kernel_size=7), trial(2, 70, 40, kernel_size=5)]
+    assert choose(trials) is trials[2]
+
+
+def test_settings_that_chance_may_tell_apart_are_named():
+    best = trial(2, 75, 40)
+    near, far = trial(3, 75, 39), trial(4, 60, 30)
+    assert not clearly_lower(near, best) and clearly_lower(far, best)
+    found = tuning.Tuning(trials=(best, near, far), undefended=trial(0, 90, 0), chosen=best, aware=None, settings={})
+    assert found.level == [near]
+    assert found.worthwhile
+    assert not dataclasses.replace(found, undefended=trial(0, 90, 40)).worthwhile
+
+
+def test_the_chosen_purifier_is_written_with_its_figures(model, data, ncis, tmp_path):
+    found = run(model, data, ncis, tmp_path / "out", iterations=[1, 3], aware_images=2)
+    write_purifier(found, tmp_path / "chosen", ncis)
+    loaded = Purifier.from_pretrained(tmp_path / "chosen")
+    assert loaded.iterations == found.chosen.options["iterations"]
+    images = pictures(2, 3, SIZE, SIZE)
+    assert torch.equal(loaded(images), Purifier.from_pretrained(ncis, **found.chosen.options)(images))
+    card = (tmp_path / "chosen" / "README.md").read_text()
+    assert f"`{found.chosen.name}` was chosen by `purifier tune` for tiny" in card
+    assert "purifier-blind PGD" in card and "of 2 images" in card
+
+
+def test_everything_is_ready_for_json(model, data, tmp_path):
+    found = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=2)
+    record = json.loads(json.dumps(found.to_dict()))
+    assert record["threat"] == "blind" and record["chosen"] == dict(found.chosen.options)
+    assert record["trials"][0]["blind_interval"][0] <= record["trials"][0]["blind_accuracy"]
+    assert record["aware"]["images"] == 2 and record["settings"]["attack"]["steps"] == 3
+
+
+@pytest.mark.parametrize("kernels", [(), (3, 5)])
+def test_the_figure_is_drawn(model, data, tmp_path, kernels):
+    found = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], kernel_sizes=kernels)
+    draw_tuning(found, tmp_path / "figure.png", title="a", subtitle="b", note="c")
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.format == "PNG" and figure.width > 900
+        assert len(figure.convert("RGB").getcolors(1 << 24)) > 20
+    assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("purifier", "options", "text"),
+    [
+        ("jpeg", {}, "expected a purifier with iterations to tune, such as gs or ncis, got 'jpeg'"),
+        ("ncis", {"kernel_sizes": [3]}, "'kernel_size', which is fixed by the trained weights"),
+        ("gs", {"kernel_sizes": [4]}, "expected kernel_size to be an odd integer"),
+        ("gs", {"iterations": []}, "expected numbers of iterations from 1"),
+        ("gs", {"iterations": [0, 1]}, "expected numbers of iterations from 1"),
+    ],
+)
+def test_options_that_cannot_be_tuned_are_refused(model, data, tmp_path, purifier, options, text):
+    with pytest.raises(OptionError, match=text):
+        run(model, data, purifier, tmp_path / "out", **options)
+
+
+def test_models_and_labels_that_do_not_fit_are_refused(model, data, tmp_path):
+    wrong = dataclasses.replace(data, labels=(7,) * COUNT)
+    with pytest.raises(InputError, match=r"expected labels within 0..2, as the model has 3 classes, got 7"):
+        run(model, wrong, "gs", tmp_path / "out")
+    dense = LoadedModel("dense", nn.Conv2d(3, 3, 1), None, {"name": "dense"})
+    with pytest.raises(InputError, match=r"expected logits \(N, classes\) from the model, got \(1, 3, 16, 16\)"):
+        run(dense, data, "gs", tmp_path / "other")
+    with pytest.raises(InputError, match="expected images to tune on, got none"):
+        run(model, data.pick([]), "gs", tmp_path / "third")

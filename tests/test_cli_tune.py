@@ -1,0 +1,129 @@
+"""The command `purifier tune`, on the bundled model and a handful of pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from purifier import OptionError, Purifier
+from purifier.cli import command, main
+from purifier.commands.tune import describe_attack, make_tuning_attack, parse_numbers, report
+from purifier.evaluation.tuning import Trial, Tuning, choose
+from tests.builders import pictures
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index, image in enumerate((pictures(6, 3, 40, 40) * 255).round().byte()):
+        path = tmp_path / "data" / ("cat", "dog", "cup")[index % 3] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
+    return tmp_path / "data"
+
+
+def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("tune", "--model", "reference:demo", "--data", str(folder), "--purifier", "gs", "--size", "40"),
+        *("--iterations", "1..2", "--attack", "PGD:steps=2", "--device", "cpu", "--out", str(out), *more),
+    ]
+
+
+def test_it_prints_draws_and_writes_what_it_chose(folder, tmp_path):
+    out = tmp_path / "out"
+    result = CliRunner().invoke(command, arguments(folder, out, "--kernel-size", "3,5", "--aware-images", "2"))
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0] == "reference:demo, gs, 6 images; PGD, Linf, eps 16/255, 2 steps"
+    assert any(line.startswith("no purifier") for line in lines)
+    table = [line for line in lines if line.startswith("iterations=")]
+    assert len(table) == 4 and sum(line.endswith("chosen") for line in table) == 1
+    assert "purifier-blind: the attacker does not know the purifier" in result.output
+    assert "of 2 images." in result.output
+    record = json.loads((out / "tuning.json").read_text())
+    chosen = Purifier.from_pretrained(out / "purifier")
+    assert chosen.method.options == {"kernel_size": 5, "iterations": 7} | record["chosen"]
+    with Image.open(out / "tuning.png") as figure:
+        assert figure.format == "PNG"
+    assert record["settings"]["attack"]["alpha"] == pytest.approx(1.6 / 255)
+
+
+def test_a_second_run_gives_the_same_without_an_attack(folder, tmp_path, monkeypatch):
+    first = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
+    assert first.exit_code == 0 and "--aware-images 50 measures" in first.output
+    monkeypatch.setattr("purifier.attacks.PGD.__call__", None)
+    again = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
+    assert again.output == first.output
+
+
+def tuned(undefended: tuple[int, int], *trials: tuple[int, int]) -> Tuning:
+    """A tuning with numbers of images right, clean and attacked, of 50."""
+
+    def trial(options: dict[str, int], standard: int, blind: int) -> Trial:
+        rights = (tuple(index < right for index in range(50)) for right in (standard, blind))
+        return Trial(options=options, standard=next(rights), blind=next(rights))
+
+    tried = tuple(trial({"iterations": place}, *right) for place, right in enumerate(trials, 1))
+    none = trial({}, *undefended)
+    return Tuning(trials=tried, undefended=none, chosen=choose(tried), aware=None, settings={})
+
+
+def test_the_report_says_where_no_setting_is_worth_it():
+    text = "No setting has a higher mean than no purifier"
+    assert not any(text in line for line in report(tuned((45, 0), (44, 20)), "heading"))
+    assert any(text in line for line in report(tuned((45, 0), (20, 20)), "heading"))
+
+
+def test_the_report_names_settings_that_chance_may_tell_apart():
+    lines = report(tuned((45, 0), (44, 20), (44, 19), (20, 20)), "heading")
+    assert "These images do not tell iterations=1 from iterations=2: more images would." in lines
+    many = report(tuned((45, 0), *[(44, 20)] * 8), "heading")
+    assert any("iterations=5 and 3 more: more images would" in line for line in many)
+
+
+def test_the_report_gives_every_share_with_its_interval():
+    lines = report(tuned((45, 0), (44, 20)), "heading")
+    assert "iterations=1   88.0 % (76.2 .. 94.4)   40.0 % (27.6 .. 53.8)   64.0 %  chosen" in lines
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (("--eps", "16"), "error: expected eps in units of the [0, 1] image range, got 16"),
+        (("--iterations", "8..1"), "error: expected --iterations as 1..8 or 1,3,5, got '8..1'"),
+        (("--kernel-size", "three"), "error: expected --kernel-size as 1..8 or 1,3,5, got 'three'"),
+        (("--attack", "PGB"), "error: expected an attack out of"),
+        (("--purifier", "jpeg"), "error: expected a purifier with iterations to tune, such as gs or ncis, got 'jpeg'"),
+    ],
+)
+def test_wrong_calls_get_an_error_and_exit_code_one(folder, tmp_path, capsys, more, text):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(folder, tmp_path / "out", *more))
+    assert stop.value.code == 1
+    assert text in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path / "data", tmp_path / "out"))
+    assert "error: expected a folder for each class" in capsys.readouterr().err
+
+
+def test_numbers_are_read():
+    assert parse_numbers("2..4", "--iterations") == [2, 3, 4]
+    assert parse_numbers("1, 3,5", "--iterations") == [1, 3, 5]
+    for text in ("", "1..", "1-8", "1,,2"):
+        with pytest.raises(OptionError, match=r"expected --iterations as 1\.\.8 or 1,3,5"):
+            parse_numbers(text, "--iterations")
+
+
+def test_pgd_has_the_papers_steps_unless_it_says_otherwise():
+    attack = make_tuning_attack("PGD", "16/255")
+    assert (attack.eps, attack.alpha, attack.steps) == pytest.approx((16 / 255, 1.6 / 255, 10))
+    assert make_tuning_attack("PGD:steps=3,alpha=2/255", "8/255").alpha == pytest.approx(2 / 255)
+    assert make_tuning_attack("PGD:norm=L2", "0.5").alpha == pytest.approx(0.05)
+    assert describe_attack(make_tuning_attack("PGD:norm=L2", "0.5")) == "PGD, L2, eps 0.5, 10 steps"
+    assert describe_attack(make_tuning_attack("Square:queries=9", "8/255")) == "Square, Linf, eps 8/255, 9 queries"
+    assert describe_attack(make_tuning_attack("MIFGSM", "4/255")).startswith("MIFGSM, Linf, eps 4/255")
