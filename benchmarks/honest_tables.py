@@ -14,8 +14,9 @@ MODEL and PART, one command each:
     lraspp_camvid, deeplabv3_voc       blind: BIM on every pixel, SSP 8 and 16/255; aware: BIM through the purifier
     yolox_nano                         blind: PGD on boxes, SSP 8 and 16/255; aware: BIM through the purifier
 
-Runs on the first --images of the NIPS 2017 images, or on images evenly over the others' sets. A run that was killed goes
-on from --work. Results: benchmarks/results/honest_MODEL_PART.json, put into docs/evaluation.md by benchmarks/tables.py.
+Runs on the first --images of the NIPS 2017 images, or on images evenly over the others' sets. A run that was killed
+goes on from --work. Results go to benchmarks/results/honest_MODEL_PART.json; benchmarks/tables.py puts them into
+docs/evaluation.md.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     PURIFIER_KIT=<folder> python benchmarks/select_ncis.py LABEL=FOLDER [LABEL=FOLDER+FOLDER ...]
 
-A folder is one that `purifier train ncis` wrote, or a bundled name; the weights of several, joined by "+", are averaged.
-The images are the 220 of voc_val120 and coco_val100, scaled to a short side of 256 and cut to 224 x 224. They carry no
-ImageNet labels, so a classifier is right where it says what it says of the clean image without a purifier (purification
-success rate): "standard" is that rate on clean images and "robust" on images attacked by the blind PGD of blind_pgd.py.
-For each candidate the score is the mean over the classifiers of its best mean of the two over i. Attacked images are kept
-in --work and finished candidates in the result file, so a run that was killed goes on. The purifiers compute in bfloat16
-to save time.
+A folder is one that `purifier train ncis` wrote, or a bundled name; the weights of several, joined by "+", are
+averaged. The images are the 220 of voc_val120 and coco_val100, scaled to a short side of 256 and cut to 224 x 224. They
+carry no ImageNet labels, so a classifier is right where it says what it says of the clean image without a purifier
+(purification success rate): "standard" is that rate on clean images and "robust" on images attacked by the blind PGD of
+blind_pgd.py. For each candidate the score is the mean over the classifiers of its best mean of the two over i. Attacked
+images are kept in --work and finished candidates in the result file, so a run that was killed goes on. The purifiers
+compute in bfloat16 to save time.
 """
 
 from __future__ import annotations
