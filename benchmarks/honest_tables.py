@@ -8,7 +8,6 @@ MODEL and PART, one command each:
                              ssp           SSP 16/255, which knows neither
                              transfer      PGD, MI-FGSM and DI-FGSM made on the other classifier
                              square        Square, Linf 8/255, 300 and 1,000 queries of the bare model
-                             square-aware  Square, 300 queries of the whole
                              aware         PGD Linf 4 and 16/255 through the purifier: exact gradients, and BPDA
                              dynamic       PGD with dynamic inference: blind, and averaged over its noise (EOT)
     lraspp_camvid, deeplabv3_voc       blind: BIM on every pixel, SSP 8 and 16/255; aware: BIM through the purifier
@@ -96,8 +95,12 @@ def blind_attacks() -> dict[str, Attack]:
     }
 
 
-def ssp(eps: float) -> Attack:
-    return SSP(vgg(), eps=eps, alpha=eps / 8, steps=30, distance="squared")
+def ssp(eps: float, alpha: float, steps: int) -> Attack:
+    return SSP(vgg(), eps=eps, alpha=alpha, steps=steps, distance="squared")
+
+
+def dense_ssp() -> dict[str, Attack]:
+    return {f"SSP {n}/255": ssp(n / 255, n / 4 / 255, 10) for n in (8, 16)}
 
 
 def pgd_pair() -> dict[str, Attack]:
@@ -114,16 +117,14 @@ def bim() -> dict[str, Attack]:
 def dense_attacks() -> dict[str, Attack]:
     return {
         **bim(),
-        "SSP 8/255": ssp(8 / 255),
-        "SSP 16/255": ssp(16 / 255),
+        **dense_ssp(),
     }
 
 
 def boxes_attacks() -> dict[str, Attack]:
     return {
         "PGD 8/255": PGD(eps=8 / 255, alpha=2 / 255, steps=10),
-        "SSP 8/255": ssp(8 / 255),
-        "SSP 16/255": ssp(16 / 255),
+        **dense_ssp(),
     }
 
 
@@ -133,7 +134,7 @@ def few() -> dict[str, Purifier]:
 
 CLASSIFIER_PARTS = {
     "blind": Part(100, blind_attacks, lambda name: {"blind": Blind()}, everything),
-    "ssp": Part(100, lambda: {"SSP 16/255": ssp(16 / 255)}, lambda name: {"blind": Blind()}, everything),
+    "ssp": Part(100, lambda: {"SSP 16/255": ssp(16 / 255, 2 / 255, 30)}, lambda name: {"blind": Blind()}, everything),
     "transfer": Part(
         100,
         lambda: {key: blind_attacks()[key] for key in ("PGD Linf 16/255", "MI-FGSM 16/255", "DI-FGSM 16/255")},
@@ -144,12 +145,6 @@ CLASSIFIER_PARTS = {
         40,
         lambda: {f"Square 8/255, {n} queries": Square(eps=8 / 255, queries=n, p=0.1) for n in (300, 1000)},
         lambda name: {"blind": Blind()},
-        everything,
-    ),
-    "square-aware": Part(
-        20,
-        lambda: {"Square 8/255, 300 queries": Square(eps=8 / 255, queries=300, p=0.1)},
-        lambda name: {"aware": Aware()},
         everything,
     ),
     "aware": Part(20, pgd_pair, lambda name: {"aware": Aware(), "bpda": BPDA()}, everything),

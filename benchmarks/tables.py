@@ -151,7 +151,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
         for model in ("resnet50", "mobilenet_v2")
-        for part in ("blind", "ssp", "transfer", "square", "square-aware", "aware", "dynamic")
+        for part in ("blind", "ssp", "transfer", "square", "aware", "dynamic")
     },
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
