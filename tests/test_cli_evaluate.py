@@ -154,3 +154,13 @@ def test_an_error_is_one_line(folder: Path, tmp_path: Path, capsys: pytest.Captu
     assert exit_.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: expected an attack out of") and error.count("\n") == 1
+
+
+def test_the_self_checks_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = evaluate(
+        "--data", folder, "--out", out, "--purifier", "bit-depth", "--attack", "PGD:steps=2", "--probe-images", "0"
+    )
+    assert result.exit_code == 0, result.output
+    checks = {finding["check"] for finding in json.loads((out / "results.json").read_text())["findings"]}
+    assert "quantising purifier" not in checks

@@ -80,6 +80,13 @@ _SIZES = {"classification": 224}
     metavar="PURIFIER:eps=16/255,size=224",
     help="What a purifier was trained for, which the self-checks compare with.",
 )
+@click.option(
+    "--probe-images",
+    default=8,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many images the live self-checks take: some 40 passes each; 0 leaves them out.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 def command(
@@ -102,6 +109,7 @@ def command(
     ignore_index: int,
     loss: str,
     trained: Sequence[str],
+    probe_images: int,
     seed: int,
     out: Path,
 ) -> None:
@@ -126,6 +134,7 @@ def command(
         seed=seed,
         eight_bit=eight_bit,
         defend_dtypes=long_dtypes(defend),
+        probe_images=probe_images,
         trained_eps=eps_by_name,
         trained_size=size_by_name,
     )
@@ -164,8 +173,10 @@ def _evaluate(
         "detection": evaluate_detector,
         "segmentation": evaluate_segmenter,
     }
-    cells = len(plan(purifiers, attacks, threats)[0])
-    with tqdm(total=cells * len(data), unit="image", disable=None) as bar:
+    total = len(plan(purifiers, attacks, threats)[0]) * len(data)
+    if task == "classification":
+        total += settings.probe_images * len(purifiers)
+    with tqdm(total=total, unit="image", disable=None) as bar:
         return kinds[task](
             model.call,
             data,

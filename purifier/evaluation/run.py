@@ -49,7 +49,8 @@ class EvaluationSettings:
         eight_bit: Whether to measure also with the attacked images rounded to 8 bits, as image files are.
         defend_dtypes: Dtypes such as "bfloat16" in which to measure the purifiers too; attacks have what was given.
         pictures: How many images of each cell to keep for the report.
-        probe_images: How many images the live self-checks take; 0 leaves them out.
+        probe_images: How many images the live self-checks take, each some 40 passes forward and backward for each
+            purifier; 0 leaves them out.
         trained_eps: For purifiers by name, the largest eps they were trained for, or the smallest and the largest.
         trained_size: Likewise the smallest and largest side of an image in pixels.
     """
@@ -121,7 +122,7 @@ def evaluate_classifier(
         identity: What tells the model from others; its class and the hash of its weights where None.
         mean: Mean of each channel that the model's images are normalised with; None for a model of [0, 1] images.
         std: Standard deviation of each channel, likewise.
-        progress: Called with the number of images that are done since the last call.
+        progress: Called with the number of images that are done since the last call, those of the self-checks too.
 
     Raises:
         InputError: Where model, data and attacks do not fit together.
@@ -450,6 +451,7 @@ class _Run:
                 trained_size=self.settings.trained_size.get(name),
             )
             records.add([{"index": 0, "findings": [vars(finding) for finding in findings]}])
+        self.progress(self.settings.probe_images)
         return [Finding(**found) for found in records.by_index[0]["findings"]]
 
     def _probe_images(self) -> tuple[Any, Any]:

@@ -336,6 +336,12 @@ def test_progress_is_told_of_every_image_of_every_cell(data, gs, tmp_path):
     assert sum(told) == 2 * 3 * 12
 
 
+def test_progress_is_told_of_the_self_checks_too(data, gs, tmp_path):
+    told = []
+    evaluate(data, tmp_path / "out", {"gs": gs}, settings=replace(QUICK, probe_images=3), progress=told.append)
+    assert sum(told) == 3 * 12 + 3
+
+
 def test_outputs_that_are_no_number_count_as_wrong(data, tmp_path):
     class Broken(Colours):
         def forward(self, images):
