@@ -126,7 +126,8 @@ def honest(name: str) -> str:
     lines = [f"n = {rows[0]['images']} images.", "", "| purifier | " + " | ".join(columns) + " |"]
     lines.append("|" + "---|" * (len(columns) + 1))
     for purifier in purifiers:
-        cells = [values.get(purifier, "not measured") for values in columns.values()]
+        missing = "as blind" if purifier == "none" else "not measured"
+        cells = [values.get(purifier, missing) for values in columns.values()]
         lines.append(f"| {purifier} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
