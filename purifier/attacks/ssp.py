@@ -110,7 +110,7 @@ class SSP(Attack):
         super()._check(self.features or nn.Identity(), images)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        extract = _vgg16(images.device) if self.features is None else self.features
+        extract = vgg16_features(images.device) if self.features is None else self.features
         clean = _checked(extract(images), images)
         moved = (images + random_start(images, self.noise * self.eps, self.norm, self.generator)).clamp(0, 1)
         with progress_bar(self.name, self.steps) as bar:
@@ -203,8 +203,13 @@ class _Normalised(nn.Module):
 
 
 @functools.lru_cache(maxsize=1)
-def _vgg16(device: torch.device) -> nn.Module:
-    """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash."""
+def vgg16_features(device: torch.device) -> nn.Module:
+    """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash: images (N, 3, H, W)
+    in [0, 1] -> features (N, 256, H / 4, W / 4). Fixed; gradients flow to the images.
+
+    Raises:
+        WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
+    """
     from torchvision.models import VGG16_Weights, vgg16
 
     with torch.device("meta"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +18,7 @@ from tqdm import tqdm
 
 from purifier._errors import OptionError
 from purifier.training._checkpoint import load_checkpoint, save_checkpoint
+from purifier.training._log import Log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +28,16 @@ class LoopConfig:
     Attributes:
         steps: Optimiser steps.
         batch_size: Crops a step, over all processes.
+        accumulate: Parts that a batch is worked off in, so that a large one fits the memory.
         learning_rate: Adam's peak learning rate.
         warmup_steps: Steps of linear warm-up, after which a cosine falls to 0.
-        seed: Decides initial weights and every crop.
-        precision: "bf16" runs the network in bfloat16 (weights and loss stay float32); "no" is float32.
+        seed: Decides initial weights, every crop and every random number of a step.
+        precision: "bf16" runs the networks in bfloat16 (weights and loss stay float32); "no" is float32.
         ema_decay: Decay of the running average of the weights that is validated and kept; 0 keeps the last.
         checkpoint_every: Steps between checkpoints.
         validate_every: Steps between validations.
+        sample_every: Steps between sample pictures (`samples/` in the output folder); 0 for none.
+        tensorboard: Whether to write losses and figures for TensorBoard (`tensorboard/` in the output folder).
         compile: Whether to compile the network; the first step then takes a minute, later ones about 0.6 of the time.
         workers: Processes that prepare crops.
         device: "auto", "cpu" or "cuda".
@@ -39,6 +45,7 @@ class LoopConfig:
 
     steps: int = 8000
     batch_size: int = 8
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     seed: int = 0
@@ -46,9 +53,26 @@ class LoopConfig:
     ema_decay: float = 0.999
     checkpoint_every: int = 250
     validate_every: int = 1000
+    sample_every: int = 0
+    tensorboard: bool = False
     compile: bool = False
     workers: int = 0
     device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a recipe makes of a batch.
+
+    Attributes:
+        total: Scalar that the model descends.
+        parts: Its terms before weighting, detached, for the log.
+        critic: Gives the critic's scalar loss on the same batch, where there is a critic at work.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    critic: Callable[[], Tensor] | None = None
 
 
 class Recipe(Protocol):
@@ -60,17 +84,47 @@ class Recipe(Protocol):
         ...
 
     @property
+    def critic(self) -> nn.Module | None:
+        """A network that is trained against the model by its own loss and optimiser, or None."""
+        ...
+
+    @property
     def crops(self) -> Dataset[Tensor]:
         """Crop number k is used at step k // batch_size."""
         ...
 
-    def loss(self, model: Callable[[Tensor], Any], batch: Tensor) -> Tensor:
-        """Scalar loss of a batch of clean crops (N, 3, H, W)."""
+    def to(self, device: torch.device) -> None:
+        """Moves fixed networks to where the model trains."""
+        ...
+
+    def losses(self, model: Callable[[Tensor], Any], batch: Tensor, step: int) -> Losses:
+        """Losses of a batch of clean crops (N, 3, H, W); random numbers come from torch's global generator."""
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures of merit of the averaged model."""
         ...
+
+    def samples(self, model: nn.Module) -> list[Tensor]:
+        """Rows of pictures (N, 3, H, W) to look at, such as clean, attacked and purified."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Where a training stands.
+
+    Attributes:
+        model: The averaged model.
+        history: The validations so far.
+        step: Steps done.
+        seconds: Time that they took, over all runs.
+    """
+
+    model: nn.Module
+    history: list[dict[str, Any]]
+    step: int
+    seconds: float
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -81,85 +135,193 @@ def learning_rate_at(step: int, config: LoopConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _batches(recipe: Recipe, config: LoopConfig, start: int, rank: int, world: int) -> Iterator[Tensor]:
-    """Yields this process's share of each batch from step `start` on."""
-    if config.batch_size % world:
-        raise OptionError(f"expected a batch size that {world} processes can share, got {config.batch_size}")
-    size, share = config.batch_size, config.batch_size // world
-    indices = [
-        list(range(step * size + rank * share, step * size + (rank + 1) * share)) for step in range(start, config.steps)
-    ]
-    return iter(DataLoader(recipe.crops, batch_sampler=indices, num_workers=config.workers))
+def fit(recipe: Recipe, config: LoopConfig, out: Path, *, minutes: float | None = None) -> Fitted:
+    """Trains `recipe.model`.
+
+    `out/checkpoint.pt` is rewritten as it goes; where it exists, training goes on from it and ends with the same
+    bits as an unbroken run on the same machine.
+
+    Args:
+        recipe: What to train, on what, by which losses.
+        config: For how long and how fast.
+        out: The folder.
+        minutes: Stop after about that time, with a checkpoint; the next call goes on. No limit where None.
+
+    Raises:
+        OptionError: Where the checkpoint in `out` was made with other settings, or the batch cannot be shared out.
+    """
+    return _Training(recipe, config, out).run(minutes)
+
+
+class _Training:
+    """The state of a training: networks, optimisers, average, and how far it is."""
+
+    def __init__(self, recipe: Recipe, config: LoopConfig, out: Path) -> None:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import set_seed
+
+        # A training before this one in the same process may have chosen another precision.
+        AcceleratorState._reset_state()
+        self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"
+        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+        state = self._read()
+        set_seed(config.seed)
+        self.average = copy.deepcopy(recipe.model).requires_grad_(False)
+        self.optimisers = {"model": torch.optim.Adam(recipe.model.parameters(), lr=config.learning_rate)}
+        if recipe.critic is not None:
+            self.optimisers["critic"] = torch.optim.Adam(recipe.critic.parameters(), lr=config.learning_rate)
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, Any]] = []
+        if state is not None:
+            self._restore(state)
+        device = self.accelerator.device
+        recipe.to(device)
+        self.average.to(device)
+        if recipe.critic is not None:
+            recipe.critic.to(device)
+        # Moves the optimiser's state along with the weights.
+        self.model, self.optimisers["model"] = self.accelerator.prepare(recipe.model, self.optimisers["model"])
+        if "critic" in self.optimisers:
+            self.optimisers["critic"] = self.accelerator.prepare(self.optimisers["critic"])
+        self.plain = self.accelerator.unwrap_model(self.model)
+        self.forward: Callable[[Tensor], Any] = torch.compile(self.model) if config.compile else self.model
+        self.log = Log(out, config.tensorboard and self.accelerator.is_main_process, self.step)
+
+    def run(self, minutes: float | None) -> Fitted:
+        config, main = self.config, self.accelerator.is_main_process
+        started, before = time.monotonic(), self.seconds
+        batches = self._batches()
+        bar = tqdm(total=config.steps, initial=self.step, disable=not main, unit="step")
+        self.model.train()
+        while self.step < config.steps:
+            figures = self._advance(next(batches))
+            self.seconds = before + time.monotonic() - started
+            bar.update()
+            ends = self.step == config.steps
+            if main and (self.step % 20 == 0 or ends):
+                values = {name: value.item() for name, value in figures.items()}
+                bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
+                self.log.scalars("train", values, self.step)
+            if main and (self.step % config.validate_every == 0 or ends):
+                self._validate(figures["loss"].item(), bar)
+            if main and config.sample_every and self.step % config.sample_every == 0:
+                self.log.pictures(self.recipe.samples(self.average), self.step)
+            late = self._agreed(minutes is not None and self.seconds - before > 60 * minutes)
+            if self.step % config.checkpoint_every == 0 or ends or late:
+                self._checkpoint()
+            if late:
+                break
+        self.log.close()
+        return Fitted(self.average, self.history, self.step, self.seconds)
+
+    def _advance(self, parts: list[Tensor]) -> dict[str, Tensor]:
+        """One step of the model's optimiser, and of the critic's."""
+        config, critic = self.config, self.recipe.critic
+        # So that every random number is a function of the seed, the step and the process.
+        torch.manual_seed((config.seed * 1_000_003 + self.step) * 1009 + self.accelerator.process_index)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad()
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate_at(self.step, config)
+        found: list[dict[str, Tensor]] = []
+        for number, part in enumerate(parts):
+            # Gradients cross the processes once, with the last part.
+            waits = number + 1 < len(parts)
+            with self.accelerator.no_sync(self.model) if waits else nullcontext():
+                found.append(self._backward(part.to(self.accelerator.device), len(parts)))
+        self.optimisers["model"].step()
+        if critic is not None and "critic" in found[0]:
+            self._share_gradients(critic)
+            self.optimisers["critic"].step()
+        # The average forgets its start fast: its decay grows with the step up to `ema_decay`.
+        _update_average(self.average, self.plain, min(config.ema_decay, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        return {name: torch.stack([values[name] for values in found]).mean() for name in found[0]}
+
+    def _backward(self, batch: Tensor, parts: int) -> dict[str, Tensor]:
+        critic = self.recipe.critic
+        if critic is not None:
+            critic.requires_grad_(False)
+        with self.accelerator.autocast():
+            losses = self.recipe.losses(self.forward, batch, self.step)
+        self.accelerator.backward(losses.total / parts)
+        figures = {"loss": losses.total.detach(), **losses.parts}
+        if critic is not None and losses.critic is not None:
+            critic.requires_grad_(True)
+            with self.accelerator.autocast():
+                loss = losses.critic()
+            self.accelerator.backward(loss / parts)
+            figures["critic"] = loss.detach()
+        return figures
+
+    def _share_gradients(self, critic: nn.Module) -> None:
+        # By hand and not by DDP, which takes one forward a step and would get three.
+        if self.accelerator.num_processes > 1:
+            for weight in critic.parameters():
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
+
+    def _batches(self) -> Iterator[list[Tensor]]:
+        """Yields this process's share of each batch from the current step on, in `accumulate` parts."""
+        config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        size, parts = config.batch_size, config.accumulate
+        if parts < 1 or size % (world * parts):
+            raise OptionError(
+                f"expected a batch size that {world} processes can share in {parts} parts each, got {size}"
+            )
+        share = size // (world * parts)
+        starts = (
+            step * size + part * world * share for step in range(self.step, config.steps) for part in range(parts)
+        )
+        indices = [list(range(start + rank * share, start + (rank + 1) * share)) for start in starts]
+        loader: Iterable[Tensor] = DataLoader(self.recipe.crops, batch_sampler=indices, num_workers=config.workers)
+        crops = iter(loader)
+        for _ in range(self.step, config.steps):
+            yield [next(crops) for _ in range(parts)]
+
+    def _validate(self, loss: float, bar: Any) -> None:
+        figures = self.recipe.validate(self.average)
+        self.history.append({"step": self.step, "loss": loss, **figures})
+        self.log.scalars("validation", figures, self.step)
+        bar.write("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items()))
+
+    def _agreed(self, late: bool) -> bool:
+        """Whether any process is late, so that all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return late
+        flag = torch.tensor(float(late), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum").item() > 0)
+
+    def _read(self) -> dict[str, Any] | None:
+        state, settings = load_checkpoint(self.path), asdict(self.config)
+        if state is not None and state["settings"] != settings:
+            changed = sorted(k for k in settings if state["settings"].get(k) != settings[k])
+            raise OptionError(
+                f"expected the settings that {self.path} was trained with, got other {', '.join(changed)}; choose "
+                "another folder or give the old settings"
+            )
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.recipe.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        if self.recipe.critic is not None:
+            self.recipe.critic.load_state_dict(state["critic"])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.step, self.history, self.seconds = state["step"], state["history"], state["seconds"]
+
+    def _checkpoint(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state: dict[str, Any] = {"model": self.plain.state_dict(), "average": self.average.state_dict()}
+        if self.recipe.critic is not None:
+            state["critic"] = self.recipe.critic.state_dict()
+        state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        rest = {"step": self.step, "history": self.history, "seconds": self.seconds, "settings": asdict(self.config)}
+        save_checkpoint(self.path, {**state, **rest})
 
 
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.data.lerp_(new.data, 1 - decay)
-
-
-def fit(recipe: Recipe, config: LoopConfig, out: Path) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Trains `recipe.model` and returns (the averaged model, the validation history).
-
-    `out/checkpoint.pt` is rewritten as it goes; where it exists, training goes on from it and ends with the same
-    bits as an unbroken run on the same machine.
-
-    Raises:
-        OptionError: Where the checkpoint in `out` was made with other settings.
-    """
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
-
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
-    path = out / "checkpoint.pt"
-    state = load_checkpoint(path)
-    settings = asdict(config)
-    if state is not None and state["settings"] != settings:
-        changed = sorted(k for k in settings if state["settings"].get(k) != settings[k])
-        raise OptionError(
-            f"expected the settings that {path} was trained with, got other {', '.join(changed)}; choose another "
-            "folder or give the old settings"
-        )
-    set_seed(config.seed)
-    model = recipe.model
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    average = copy.deepcopy(model).requires_grad_(False)
-    start, history = 0, []
-    if state is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, history = state["step"], state["history"]
-    model, optimiser = accelerator.prepare(model, optimiser)
-    average.to(accelerator.device)
-    plain = accelerator.unwrap_model(model)
-    forward: Callable[[Tensor], Any] = torch.compile(model) if config.compile else model
-
-    def checkpoint(step: int) -> None:
-        if accelerator.is_main_process:
-            weights = {"model": plain.state_dict(), "average": average.state_dict()}
-            rest = {"optimiser": optimiser.state_dict(), "step": step, "history": history, "settings": settings}
-            save_checkpoint(path, {**weights, **rest})
-
-    batches = _batches(recipe, config, start, accelerator.process_index, accelerator.num_processes)
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, disable=not accelerator.is_main_process)
-    model.train()
-    for step in bar:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, config)
-        with accelerator.autocast():
-            loss = recipe.loss(forward, next(batches).to(accelerator.device))
-        optimiser.zero_grad()
-        accelerator.backward(loss)
-        optimiser.step()
-        # The average forgets its start fast: its decay grows with the step up to `ema_decay`.
-        _update_average(average, plain, min(config.ema_decay, (1 + step) / (10 + step)))
-        done = step + 1
-        if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3e}")
-        if accelerator.is_main_process and (done % config.validate_every == 0 or done == config.steps):
-            figures = recipe.validate(average)
-            history.append({"step": done, "loss": loss.item(), **figures})
-            bar.write("  ".join(f"{k} {v:.4g}" for k, v in history[-1].items()))
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            checkpoint(done)
-    return average, history

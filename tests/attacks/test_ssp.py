@@ -144,13 +144,13 @@ def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(images
         shapes = {k: v.shape for k, v in vgg16().features[:16].state_dict().items()}
     state = {f"features.{k}": torch.randn(shape) * 0.05 for k, shape in shapes.items()}
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: state)
-    ssp._vgg16.cache_clear()
+    ssp.vgg16_features.cache_clear()
     try:
-        extract = ssp._vgg16(torch.device("cpu"))
+        extract = ssp.vgg16_features(torch.device("cpu"))
         features = extract(images)
         attacked = SSP(steps=2)(None, images, None)
     finally:
-        ssp._vgg16.cache_clear()
+        ssp.vgg16_features.cache_clear()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     first = nn.functional.conv2d((images - mean) / std, state["features.0.weight"], state["features.0.bias"], padding=1)
     assert torch.allclose(extract.network[0]((images - mean) / std), first, atol=1e-6)

@@ -36,11 +36,11 @@ SCRIPT = """
 import sys, time, torch
 torch.set_num_threads(1)
 from purifier.training.ncis import NCISTraining, NCISRecipe, train
-slow = NCISRecipe.loss
-def loss(self, model, batch):
+slow = NCISRecipe.losses
+def losses(self, model, batch, step):
     time.sleep(float(sys.argv[3]))
-    return slow(self, model, batch)
-NCISRecipe.loss = loss
+    return slow(self, model, batch, step)
+NCISRecipe.losses = losses
 train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 """
 
@@ -105,11 +105,11 @@ def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos, tmp_
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
     card = (folder / "README.md").read_text()
-    assert "psr_attacked" in card and "learning_rate: 0.003" in card
+    assert "psr_pgd" in card and "learning_rate: 0.003" in card
     history = load_checkpoint(tmp_path / "checkpoint.pt")["history"]
     assert history[-1]["step"] == 40
     assert history[-1]["loss"] < history[0]["loss"] * 1.5
-    assert {"psnr", "psnr_once", "psr_clean", "psr_attacked"} <= history[-1].keys()
+    assert {"psnr", "psnr_once", "psr_clean", "psr_pgd"} <= history[-1].keys()
 
 
 def test_masked_weights_are_zero_in_the_trained_file(photos, tmp_path):

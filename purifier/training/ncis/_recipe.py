@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from purifier._errors import OptionError
 from purifier._purifier import Purifier
-from purifier._reference import reference_model
-from purifier.attacks import PGD
 from purifier.methods.ncis import NCIS
-from purifier.training._data import RandomCrops, list_images, read_rgb, split_validation, to_tensor
+from purifier.training._data import RandomCrops, list_images, split_validation
+from purifier.training._loop import Losses
+from purifier.training._validation import Validation, psnr
 from purifier.training.ncis._config import NCISTraining
 
 
@@ -35,6 +34,8 @@ class _Unrolled(nn.Module):
 
 class NCISRecipe:
     """What the loop needs to train NCIS: the model, the crops, the loss and the validation."""
+
+    critic = None
 
     def __init__(self, config: NCISTraining) -> None:
         torch.manual_seed(config.seed)
@@ -59,58 +60,28 @@ class NCISRecipe:
             seed=config.seed,
             shrink=config.shrink,
         )
-        stride = max(1, len(validation) // config.validation_images)
-        self._clean = torch.stack([_square(to_tensor(read_rgb(p))) for p in validation[::stride]])
-        self._clean = self._clean[: config.validation_images]
-        self._classifier = reference_model("demo").requires_grad_(False)
-        self._predicted = self._classifier(self._clean).argmax(1)
-        pgd = PGD(eps=16 / 255, alpha=1.6 / 255, steps=10, generator=torch.Generator().manual_seed(config.seed))
-        self._attacked = pgd(self._classifier, self._clean, self._predicted)
+        self._validation = Validation(validation, count=config.validation_images, seed=config.seed)
 
-    def loss(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor) -> Tensor:
+    def to(self, device: torch.device) -> None:
+        """Nothing but the model has to move."""
+
+    def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
         """Mean squared error of F(x), F(F(x)), ... against the clean crops (eq. 7)."""
         outputs = model(batch)
-        return torch.stack([(output.float() - batch).square().mean() for output in outputs]).mean()
+        return Losses(torch.stack([(output.float() - batch).square().mean() for output in outputs]).mean())
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures on held-out images.
-
-        Returns:
-            PSNR in dB of one application of F on clean images; and at the purifier's own number of iterations, the
-            PSNR on clean images and the purification success rates on clean images and on images attacked by PGD
-            (eps 16/255, 10 steps) against the demo classifier.
+        """Figures on held-out images (see `Validation.figures`) at the purifier's own number of iterations, and the
+        PSNR in dB of one application of F on clean images, "psnr_once".
         """
         method: NCIS = model.method  # type: ignore[assignment]
         device = next(method.parameters()).device
+        clean = self._validation.clean
         with torch.inference_mode():
-            once = _in_batches(method.step, self._clean, device)
-            clean = _in_batches(method, self._clean, device)
-            attacked = _in_batches(method, self._attacked, device)
-            return {
-                "psnr_once": _psnr(once, self._clean),
-                "psnr": _psnr(clean, self._clean),
-                "psr_clean": self._success_rate(clean),
-                "psr_attacked": self._success_rate(attacked),
-            }
+            once = torch.cat([method.step(batch.to(device)).cpu() for batch in clean.split(16)])
+        return {"psnr_once": psnr(once, clean), **self._validation.figures(method, device)}
 
-    def _success_rate(self, purified: Tensor) -> float:
-        """Share of images that are classified as the undefended model classifies the clean image."""
-        return (self._classifier(purified).argmax(1) == self._predicted).float().mean().item()
-
-
-def _square(image: Tensor, side: int = 128) -> Tensor:
-    """Shrinks to a short side of `side` and cuts out the centre square."""
-    factor = side / min(image.shape[1:])
-    size = [max(side, round(length * factor)) for length in image.shape[1:]]
-    small = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    top, left = (small.shape[1] - side) // 2, (small.shape[2] - side) // 2
-    return small[:, top : top + side, left : left + side]
-
-
-def _in_batches(apply: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, size: int = 16) -> Tensor:
-    return torch.cat([apply(batch.to(device)).cpu() for batch in images.split(size)])
-
-
-def _psnr(images: Tensor, truth: Tensor) -> float:
-    errors = (images - truth).square().flatten(1).mean(1).clamp_min(1e-10)
-    return (-10 * errors.log10()).mean().item()
+    def samples(self, model: nn.Module) -> list[Tensor]:
+        """Rows: clean, clean purified, attacked by PGD, attacked purified."""
+        method: NCIS = model.method  # type: ignore[assignment]
+        return self._validation.samples(method, next(method.parameters()).device)

@@ -1,0 +1,48 @@
+"""The model card that a training writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from purifier.training._loop import LoopConfig
+
+
+def training_card(name: str, method: str, text: str, config: LoopConfig, history: Sequence[dict[str, Any]]) -> str:
+    """Returns a model card that says how weights were made and what validation measured.
+
+    Args:
+        name: The purifier's name.
+        method: The method's, for the tags.
+        text: What it is, from whom, and how it was trained.
+        config: The training's settings.
+        history: Its validations: "step", "loss" and figures.
+    """
+    settings = "\n".join(f"- {key}: {value}" for key, value in asdict(config).items() if key != "data")
+    columns = list(history[-1]) if history else ["step"]
+    rows = "\n".join("| " + " | ".join(f"{row[c]:.4g}" for c in columns) + " |" for row in history)
+    return f"""---
+license: apache-2.0
+tags: [adversarial-purification, {method}]
+---
+# {name}
+
+{text} Made with torch {torch.__version__}. The training images are the user's own; nothing was measured beyond the
+validation below. Purifiers of this kind can be bypassed by an attacker who knows them.
+
+## Settings
+
+{settings}
+
+## Validation
+
+Held-out images and the demo classifier; PSNR in dB; psr: purification success rate, the share of images that are
+classified as the clean image was. All attacks are blind: they do not know the purifier.
+
+| {" | ".join(columns)} |
+|{"---|" * len(columns)}
+{rows}
+"""
