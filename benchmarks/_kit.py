@@ -93,3 +93,21 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     temporary = RESULTS / f".{name}.json"
     temporary.write_text(json.dumps(result, indent=1) + "\n")
     temporary.replace(RESULTS / f"{name}.json")
+
+
+class _Scaled(nn.Module):
+    def __init__(self, network: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.network = network
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factor * self.network(images)
+
+
+def feature_extractor() -> nn.Module:
+    """VGG-19 up to relu3_3, scaled so that its mean feature over the kit's photographs is 1.
+
+    Its own scale is 380 times that, beside which the pixel loss and the critic would count for nothing.
+    """
+    return _Scaled(kit_module().vgg19_features(16).requires_grad_(False), 1 / 380).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +11,31 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
+from purifier._errors import nearest
 from purifier.commands._extras import require_extra
+
+_TEXTS = {
+    "ncis": "Train NCIS, self-supervised, on clean images.",
+    "nrp": "Train NRP, self-supervised, against perturbations of a network's features.",
+}
 
 
 class _Recipes(click.Group):
     """The trainable methods; a recipe's options are made when it is asked for, out of its settings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["ncis"]
+        return sorted(_TEXTS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _ncis() if cmd_name == "ncis" else None
+        if cmd_name == "ncis":
+            from purifier.training.ncis._config import NCISTraining
+
+            return _training(cmd_name, NCISTraining)
+        if cmd_name == "nrp":
+            from purifier.training.nrp._config import NRPTraining
+
+            return _training(cmd_name, NRPTraining)
+        return None
 
 
 @click.group("train", cls=_Recipes)
@@ -28,14 +43,15 @@ def command() -> None:
     """Train a purifier on folders of images."""
 
 
-def _ncis() -> click.Command:
-    from purifier.training.ncis._config import NCISTraining
+def _training(name: str, settings: type[Any]) -> click.Command:
+    """Makes the command that trains a method: its package has `train`, its settings give the options."""
 
-    def run(out: Path, **values: Any) -> None:
+    def run(out: Path, minutes: float | None, **values: Any) -> None:
         require_extra("accelerate", extra="train", what="purifier train")
-        from purifier.training.ncis import train
-
-        folder = train(NCISTraining(**values), out)
+        if values["tensorboard"]:
+            require_extra("tensorboard", extra="train", what="purifier train --tensorboard")
+        train = importlib.import_module(f"purifier.training.{name}").train
+        folder = train(settings(**values), out, minutes=minutes)
         click.echo(f"trained {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 
     out = click.Option(
@@ -44,8 +60,43 @@ def _ncis() -> click.Command:
         required=True,
         help="Folder to write; a run that was stopped goes on from what is in it.",
     )
-    text = "Train NCIS, self-supervised, on clean images."
-    return click.Command("ncis", params=[out, *options_of(NCISTraining)], callback=run, help=text, short_help=text)
+    config = click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, option, path: _use_config(ctx, path, settings),
+        help="YAML file of settings, such as the training.yaml of a trained purifier; options given beside it win.",
+    )
+    minutes = click.Option(
+        ["--minutes"],
+        type=float,
+        help="Stop after about that time; the same command then goes on. No limit if left out.",
+    )
+    text = _TEXTS[name]
+    params: list[click.Parameter] = [out, config, minutes, *options_of(settings)]
+    return click.Command(name, params=params, callback=run, help=text, short_help=text)
+
+
+def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> None:
+    """Makes what a YAML file says the defaults of the command's options."""
+    if path is None:
+        return
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"expected YAML in {path}, got {error}") from error
+    if not isinstance(values, dict):
+        raise click.UsageError(f"expected 'name: value' lines in {path}, got {type(values).__name__}")
+    names = [field.name for field in dataclasses.fields(settings)]
+    for key in values:
+        if key not in names:
+            raise click.UsageError(
+                f"expected settings of {settings.__name__} in {path}, got {key!r}{nearest(str(key), names)}"
+            )
+    ctx.default_map = values
 
 
 def options_of(settings: type[Any]) -> list[click.Option]:

@@ -1,9 +1,10 @@
-"""The model card that a training writes."""
+"""What a training writes beside the weights: a model card, and its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,3 +47,13 @@ classified as the clean image was. All attacks are blind: they do not know the p
 |{"---|" * len(columns)}
 {rows}
 """
+
+
+def write_settings(folder: Path, config: LoopConfig) -> None:
+    """Writes training.yaml, which `purifier train --config` reads."""
+    import yaml
+
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    temporary = folder / ".training.yaml"
+    temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    temporary.replace(folder / "training.yaml")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from purifier._purifier import Purifier
 from purifier.methods.ncis import NCIS
-from purifier.training._card import training_card
+from purifier.training._card import training_card, write_settings
 from purifier.training._loop import Fitted, fit
 from purifier.training.ncis._config import NCISTraining
 from purifier.training.ncis._recipe import NCISRecipe
@@ -24,7 +24,7 @@ def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None
         minutes: Stop after about that time; the next call goes on. No limit where None.
 
     Returns:
-        `out / "ncis"`, with config.json, model.safetensors and a model card.
+        `out / "ncis"`, with config.json, weights, a model card and training.yaml.
 
     Raises:
         InputError: Where there are no images.
@@ -38,6 +38,7 @@ def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None
     for key, value in method.state_dict().items():
         value.lerp_(start[key], config.init_share)
     Purifier(method, name="ncis", card=_card(config, fitted)).save_pretrained(out / "ncis")
+    write_settings(out / "ncis", config)
     return out / "ncis"
 
 

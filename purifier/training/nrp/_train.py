@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from purifier._purifier import Purifier
-from purifier.training._card import training_card
+from purifier.training._card import training_card, write_settings
 from purifier.training._loop import Fitted, fit
 from purifier.training.nrp._config import NRPTraining
 from purifier.training.nrp._recipe import NRPRecipe
@@ -23,7 +23,7 @@ def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None)
         minutes: Stop after about that time; the next call goes on. No limit where None.
 
     Returns:
-        `out / config.network`, with config.json, weights and a model card.
+        `out / config.network`, with config.json, weights, a model card and training.yaml.
 
     Raises:
         InputError: Where there are no images.
@@ -34,6 +34,7 @@ def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None)
     folder = Path(out) / config.network
     method = fitted.model.cpu()
     Purifier(method, name=config.network, card=_card(config, fitted)).save_pretrained(folder)  # type: ignore[arg-type]
+    write_settings(folder, config)
     return folder
 
 

@@ -1,0 +1,205 @@
+"""What NRP is held to: SSP, PGD L2 and transferred attacks, beside the classical baselines, on two classifiers.
+
+    PURIFIER_KIT=<folder> python benchmarks/nrp_acceptance.py attack  [--images N] [--device cuda]
+    PURIFIER_KIT=<folder> python benchmarks/nrp_acceptance.py measure [--images N] [--device cuda] [--purifiers ...]
+
+`attack` makes the attacked images, none of which knows a purifier, and keeps them in --work; `measure` purifies them,
+prints the table and the targets, and writes benchmarks/results/nrp_acceptance.json. Both go on where they were stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from _kit import environment, feature_extractor, imagenet, interval, model, write_result
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from purifier import Purifier, list_purifiers
+from purifier._hub import bundled_config
+from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack
+
+CLASSIFIERS = ("resnet50", "mobilenet_v2")
+BASELINES = ("jpeg", "median", "bit-depth", "tvm")
+CHUNK = 10
+EPS, ALPHA = 16 / 255, 1.6 / 255
+
+WHITE_BOX: dict[str, Callable[[torch.Generator], Attack]] = {
+    "PGD L2 5": lambda g: PGD(norm="L2", eps=5.0, alpha=1.0, steps=10, generator=g),
+    "PGD Linf 16/255": lambda g: PGD(eps=EPS, alpha=ALPHA, steps=10, generator=g),
+    "MI-FGSM 16/255": lambda g: MIFGSM(eps=EPS, alpha=ALPHA, steps=10),
+    "DIM 16/255": lambda g: DIFGSM(eps=EPS, alpha=ALPHA, steps=10, generator=g),
+}
+TRANSFERRED = ("MI-FGSM 16/255", "DIM 16/255")
+# Least accuracy under SSP, and largest loss of standard accuracy, in points.
+TARGETS = {"resnet50": {"nrp-resg": 60, "nrp": 65, "drop": 6}, "mobilenet_v2": {"nrp-resg": 45, "nrp": 50, "drop": 12}}
+
+
+def sets() -> list[tuple[str, str]]:
+    """(name, classifier that it was made on or "") of each set of images."""
+    return [("clean", ""), ("SSP 16/255", "")] + [(name, on) for on in CLASSIFIERS for name in WHITE_BOX]
+
+
+def chunk_file(work: Path, name: str, on: str, number: int) -> Path:
+    plain = "".join(c if c.isalnum() else "-" for c in f"{name}-{on or 'any'}")
+    return work / f"{plain}-{number:03d}.safetensors"
+
+
+def attack(work: Path, count: int, device: torch.device) -> None:
+    """Makes every attacked image that `work` lacks, in chunks of ten images with seeds of their own."""
+    images, labels = imagenet(count)
+    networks: dict[str, nn.Module] = {name: model(name).to(device) for name in CLASSIFIERS}
+    work.mkdir(parents=True, exist_ok=True)
+    features = feature_extractor().to(device)
+    todo = [(name, on, k) for k in range(-(-count // CHUNK)) for name, on in sets() if name != "clean"]
+    for name, on, number in tqdm(todo, unit="chunk", desc="attacks"):
+        path = chunk_file(work, name, on, number)
+        if path.exists():
+            continue
+        chunk = slice(number * CHUNK, (number + 1) * CHUNK)
+        x, y = images[chunk].to(device), labels[chunk].to(device)
+        generator = torch.Generator(device).manual_seed(number)
+        if name.startswith("SSP"):
+            ssp = SSP(features, eps=EPS, alpha=2 / 255, steps=30, distance="squared", generator=generator)
+            moved = ssp(features, x, None)
+        else:
+            moved = WHITE_BOX[name](generator)(networks[on], x, y)
+        temporary = path.with_suffix(".part")
+        save_file({"images": moved.cpu().contiguous()}, temporary)
+        temporary.replace(path)
+
+
+def chunks(work: Path, name: str, on: str, images: Tensor) -> Iterator[Tensor]:
+    for number, clean in enumerate(images.split(CHUNK)):
+        if name == "clean":
+            yield clean
+            continue
+        path = chunk_file(work, name, on, number)
+        if not path.exists():
+            raise SystemExit(f"expected {path.name} in {work}, got none; run the command `attack` first")
+        yield load_file(path)["images"][: len(clean)]
+
+
+def purifiers(names: list[str], device: torch.device) -> dict[str, Purifier | None]:
+    found: dict[str, Purifier | None] = {"none": None}
+    for name in names:
+        options = {"iterations": 5} if name in ("gs", "ncis") else {}
+        label = f"{name} i=5" if options else name
+        found[label] = Purifier.from_pretrained(name, device=device, **options)
+    return found
+
+
+def measure(work: Path, count: int, names: list[str], device: torch.device) -> dict[str, Any]:
+    """Returns, for each purifier, set and classifier, the number of images that are classified right."""
+    images, labels = imagenet(count)
+    networks = {name: model(name).to(device) for name in CLASSIFIERS}
+    table: dict[str, Any] = {}
+    for label, purifier in purifiers(names, device).items():
+        weights = bundled_config(label.split(" ")[0]).get("files", {}) if purifier is not None else {}
+        for name, on in tqdm(sets(), unit="set", desc=label):
+            key = f"{name} on {on}" if on else name
+            cache = work / "measured" / f"{label}-{key}-{count}.json".replace("/", "_")
+            known = json.loads(cache.read_text()) if cache.exists() else {}
+            if known.get("weights") != weights:
+                right = dict.fromkeys(CLASSIFIERS, 0)
+                for x, y in zip(chunks(work, name, on, images), labels.split(CHUNK), strict=True):
+                    with torch.inference_mode():
+                        x = x.to(device) if purifier is None else purifier(x.to(device))
+                        for classifier, network in networks.items():
+                            right[classifier] += int((network(x).argmax(1).cpu() == y).sum())
+                known = {"weights": weights, "right": right}
+                cache.parent.mkdir(exist_ok=True)
+                cache.write_text(json.dumps(known))
+            table.setdefault(label, {})[key] = known["right"]
+    return table
+
+
+def columns(classifier: str) -> dict[str, str]:
+    """Heading and set of each column of a classifier's table."""
+    other = next(name for name in CLASSIFIERS if name != classifier)
+    own = {name: f"{name} on {classifier}" for name in WHITE_BOX}
+    transferred = {f"{name} from {other}": f"{name} on {other}" for name in TRANSFERRED}
+    return {"standard": "clean", "SSP 16/255": "SSP 16/255", **own, **transferred}
+
+
+def markdown(table: dict[str, Any], classifier: str, count: int) -> str:
+    heads = columns(classifier)
+    lines = [f"| purifier | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+    for label, row in table.items():
+        cells = []
+        for key in heads.values():
+            low, high = interval(row[key][classifier], count)
+            cells.append(f"{100 * row[key][classifier] / count:.1f} ({100 * low:.0f}-{100 * high:.0f})")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def targets(table: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Each target of each NRP network: what was wanted, what was measured, whether it holds."""
+    found = []
+    for name in ("nrp-resg", "nrp"):
+        if name not in table:
+            continue
+        for classifier in CLASSIFIERS:
+            cells = {
+                label: {head: 100 * row[key][classifier] / count for head, key in columns(classifier).items()}
+                for label, row in table.items()
+            }
+            ours, none = cells[name], cells["none"]
+            baselines = [cells[label] for label in BASELINES if label in cells]
+            wanted = TARGETS[classifier]
+            drop = none["standard"] - ours["standard"]
+            gain = ours["PGD L2 5"] - none["PGD L2 5"]
+            l2 = max(b["PGD L2 5"] for b in baselines)
+            checks = {
+                "standard accuracy lost, at most": (wanted["drop"], drop, drop <= wanted["drop"]),
+                "SSP, at least": (wanted[name], ours["SSP 16/255"], ours["SSP 16/255"] >= wanted[name]),
+                "PGD L2 5, gained over no defence, at least": (25, gain, gain >= 25),
+                "PGD L2 5, above the best baseline": (l2, ours["PGD L2 5"], ours["PGD L2 5"] > l2),
+            }
+            for head in cells["none"]:
+                if " from " in head:
+                    best = max(b[head] for b in baselines)
+                    checks[f"{head}, above the best baseline"] = (best, ours[head], ours[head] > best)
+            found += [
+                {"purifier": name, "classifier": classifier, "target": key, "wanted": w, "measured": m, "holds": holds}
+                for key, (w, m, holds) in checks.items()
+            ]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("attack", "measure"))
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--work", type=Path, default=Path("runs/nrp_acceptance"))
+    ours = [name for name in ("nrp-resg", "nrp") if name in list_purifiers()]
+    parser.add_argument("--purifiers", nargs="+", default=[*BASELINES, "gs", "ncis", *ours])
+    args = parser.parse_args()
+    if args.command == "attack":
+        attack(args.work, args.images, args.device)
+        return
+    table = measure(args.work, args.images, args.purifiers, args.device)
+    for classifier in CLASSIFIERS:
+        print(f"\n{classifier}, n={args.images}\n{markdown(table, classifier, args.images)}")
+    held = targets(table, args.images)
+    for row in held:
+        print(
+            f"{'holds' if row['holds'] else 'FAILS'}  {row['purifier']} {row['classifier']}: {row['target']}: "
+            f"wanted {row['wanted']:.1f}, measured {row['measured']:.1f}"
+        )
+    write_result(
+        "nrp_acceptance",
+        {"images": args.images, "right": table, "targets": held, "environment": environment()},
+    )
+
+
+if __name__ == "__main__":
+    main()

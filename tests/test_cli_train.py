@@ -1,0 +1,98 @@
+"""purifier train: options from settings, YAML files, and a training that ends in a folder that loads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from purifier import Purifier
+from purifier.cli import command
+
+TINY = {
+    "network": "nrp-resg",
+    "attack": "gaussian",
+    "features": "tests.test_cli_train:tiny_features",
+    "filters": 4,
+    "blocks": 2,
+    "crop_size": 16,
+    "batch_size": 2,
+    "steps": 2,
+    "adversarial_weight": 0.0,
+    "precision": "no",
+    "validation_every": 2,
+    "validation_images": 1,
+    "device": "cpu",
+}
+
+
+def tiny_features():
+    import torch
+
+    return torch.nn.Conv2d(3, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def train(*arguments: object):
+    return CliRunner().invoke(command, ["train", *map(str, arguments)])
+
+
+def as_options(settings: dict) -> list[str]:
+    return [text for key, value in settings.items() for text in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def test_the_help_lists_the_methods_and_says_what_each_setting_does():
+    assert {"ncis", "nrp"} <= set(train("--help").output.split())
+    text = " ".join(train("nrp", "--help").output.split())
+    assert "--adversarial-weight" in text and "critic" in text and "--relativistic / --no-relativistic" in text
+
+
+def test_training_by_options_ends_in_a_folder_that_loads(photos, tmp_path):
+    result = train("nrp", "--data", photos, "--out", tmp_path, *as_options(TINY))
+    assert result.exit_code == 0, result.output
+    purifier = Purifier.from_pretrained(tmp_path / "nrp-resg")
+    assert purifier.name == "nrp-resg" and purifier.method.blocks == 2
+
+
+def test_the_settings_of_a_training_are_kept_and_can_be_used_again(photos, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "data": [str(photos)]}))
+    result = train("nrp", "--config", config, "--out", tmp_path / "first", "--blocks", 1)
+    assert result.exit_code == 0, result.output
+    kept = tmp_path / "first" / "nrp-resg" / "training.yaml"
+    assert yaml.safe_load(kept.read_text())["blocks"] == 1
+    result = train("nrp", "--config", kept, "--out", tmp_path / "second")
+    assert result.exit_code == 0, result.output
+    first, second = (Purifier.from_pretrained(tmp_path / name / "nrp-resg") for name in ("first", "second"))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert a.equal(b)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blok: 3", "expected settings of NRPTraining in"),
+        ("- 1", "expected 'name: value' lines"),
+        ("a: [", "expected YAML in"),
+        ("blocks: many", "'many' is not a valid integer"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_refused(text, message, photos, tmp_path):
+    (tmp_path / "bad.yaml").write_text(text)
+    result = train("nrp", "--config", tmp_path / "bad.yaml", "--data", photos, "--out", tmp_path)
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_training_without_images_is_refused(tmp_path):
+    result = train("nrp", "--out", tmp_path)
+    assert result.exit_code == 2 and "--data" in result.output
