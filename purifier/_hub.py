@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -24,13 +25,15 @@ from typing import Any, Protocol
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from torch import Tensor
 
-from purifier._errors import NoWeightsError, OptionError, UnknownNameError, WeightsError, nearest
+from purifier._errors import NoWeightsError, OptionError, PurifierWarning, UnknownNameError, WeightsError, nearest
 
 FORMAT = 1
 SHARD_BYTES = 15_000_000
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 HubMixin = PyTorchModelHubMixin
+
+_warned_of: set[str] = set()
 
 
 class _Folder(Protocol):
@@ -62,7 +65,8 @@ def list_purifiers(*, trained: bool = True) -> list[str]:
     """Returns the names of the purifiers that come with the package, sorted.
 
     Args:
-        trained: Whether to leave out names whose trained weights are not shipped yet.
+        trained: Whether to leave out names that `Purifier.from_pretrained` cannot load, because trained weights are
+            not shipped yet.
     """
     names = []
     for folder in resources.files("purifier.weights").iterdir():
@@ -70,7 +74,8 @@ def list_purifiers(*, trained: bool = True) -> list[str]:
         if not path.is_file():
             continue
         config = json.loads(path.read_text(encoding="utf-8"))
-        if config.get("kind") == "purifier" and (config.get("trained", True) or not trained):
+        loads = config.get("trained", True) or "stand_in" in config
+        if config.get("kind") == "purifier" and (loads or not trained):
             names.append(folder.name)
     return sorted(names)
 
@@ -196,6 +201,8 @@ def _read_config(folder: _Folder, source: str) -> dict[str, Any]:
 def _read(folder: _Folder, source: str) -> Package:
     config = _read_config(folder, source)
     if not config.get("trained", True):
+        if "stand_in" in config:
+            return _read_stand_in(config["stand_in"], source)
         raise NoWeightsError(
             f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
             f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}' where "
@@ -209,6 +216,18 @@ def _read(folder: _Folder, source: str) -> Package:
         state.update(_read_weights(folder, file, digest, source))
     card = folder.joinpath("README.md")
     return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
+
+
+def _read_stand_in(name: str, source: str) -> Package:
+    if source not in _warned_of:
+        _warned_of.add(source)
+        warnings.warn(
+            f"{source!r} loads {name!r}: its own trained weights are not shipped yet; `repr` and the model card say "
+            "which network it is. Shown once",
+            PurifierWarning,
+            stacklevel=2,
+        )
+    return _read(resources.files("purifier.weights") / name, name)
 
 
 def _read_weights(folder: _Folder, file: str, digest: str, source: str) -> dict[str, Tensor]:

@@ -86,48 +86,7 @@ def test_list_as_json_is_what_the_configurations_say() -> None:
     rows = json.loads(invoke("list", "--json"))
     assert [row["name"] for row in rows] == _hub.list_purifiers(trained=False)
     for row in rows:
-        assert set(row) == {"name", "method", "parameters", "trained", "options", "description"}
+        assert set(row) == {"name", "method", "parameters", "trained", "stand_in", "options", "description"}
         assert row["options"] == _hub.bundled_config(row["name"])["options"]
-        assert row["trained"] == (row["name"] in purifier.list_purifiers())
+        assert (row["trained"] or row["stand_in"] is not None) == (row["name"] in purifier.list_purifiers())
         assert row["description"]
-
-
-def test_train_makes_an_option_of_every_setting_with_its_default_and_what_it_means() -> None:
-    import dataclasses
-
-    from purifier.training.ncis import NCISTraining
-
-    text = " ".join(invoke("train", "ncis", "--help").split())
-    for field in dataclasses.fields(NCISTraining):
-        assert f"--{field.name.replace('_', '-')} " in text
-    assert "--precision [no|bf16]" in text
-    assert "--clamp / --no-clamp" in text
-    assert "Width of FBI-Net. [default: 64]" in text
-    assert "Optimiser steps. [default: 8000]" in text
-
-
-def test_train_without_accelerate_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("purifier.commands._extras.find_spec", lambda _: None)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "ncis", "--data", "photographs", "--out", "run"])
-    assert stop.value.code == 1
-    assert 'pip install "purifier[train]"' in capsys.readouterr().err
-
-
-def test_train_hands_the_settings_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path
-
-    from purifier.training import ncis
-
-    got: list[object] = []
-
-    def train(config: object, out: Path) -> Path:
-        got.extend((config, out))
-        return out / "ncis"
-
-    monkeypatch.setattr(ncis, "train", train)
-    call = ["--data", "a", "--data", "b", "--out", "run", "--steps", "7", "--no-clamp", "--precision", "no"]
-    assert "trained" in invoke("train", "ncis", *call)
-    assert got == [ncis.NCISTraining(data=("a", "b"), steps=7, clamp=False, precision="no"), Path("run")]

@@ -1,5 +1,6 @@
 """purifier train: options from settings, YAML files, and a training that ends in a folder that loads."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from purifier import Purifier
-from purifier.cli import command
+from purifier.cli import command, main
+from purifier.training import ncis
 
 TINY = {
     "network": "nrp-resg",
@@ -96,3 +98,34 @@ def test_a_file_that_is_no_settings_is_refused(text, message, photos, tmp_path):
 def test_training_without_images_is_refused(tmp_path):
     result = train("nrp", "--out", tmp_path)
     assert result.exit_code == 2 and "--data" in result.output
+
+
+def test_every_setting_is_an_option_with_its_default_and_what_it_means():
+    text = " ".join(train("ncis", "--help").output.split())
+    for field in dataclasses.fields(ncis.NCISTraining):
+        assert f"--{field.name.replace('_', '-')} " in text
+    assert "--precision [no|bf16]" in text
+    assert "--clamp / --no-clamp" in text
+    assert "Width of FBI-Net. [default: 64]" in text
+    assert "Optimiser steps. [default: 8000]" in text
+
+
+def test_without_accelerate_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("purifier.commands._extras.find_spec", lambda _: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "ncis", "--data", "photographs", "--out", "run"])
+    assert stop.value.code == 1
+    assert 'pip install "purifier[train]"' in capsys.readouterr().err
+
+
+def test_the_settings_are_handed_on(monkeypatch):
+    got = []
+
+    def record(config, out, *, minutes):
+        got.extend((config, out, minutes))
+        return out / "ncis"
+
+    monkeypatch.setattr(ncis, "train", record)
+    call = ["--data", "a", "--data", "b", "--out", "run", "--steps", 7, "--no-clamp", "--precision", "no"]
+    assert "trained" in train("ncis", *call, "--minutes", 5).output
+    assert got == [ncis.NCISTraining(data=("a", "b"), steps=7, clamp=False, precision="no"), Path("run"), 5.0]

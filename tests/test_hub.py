@@ -14,7 +14,7 @@ from huggingface_hub.hf_api import RepoUrl
 from safetensors.torch import load_file, save_file
 
 import purifier
-from purifier import NoWeightsError, OptionError, Purifier, UnknownNameError, WeightsError, _hub
+from purifier import NoWeightsError, OptionError, Purifier, PurifierWarning, UnknownNameError, WeightsError, _hub
 from purifier.methods.gs import GaussianSmoothing
 from tests.builders import edit_config, fake_hub, pictures, rehash, small_purifier
 
@@ -46,9 +46,10 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", purifier.list_purifiers())
+@pytest.mark.filterwarnings("ignore:.* loads .* its own trained weights:purifier.PurifierWarning")
 def test_every_listed_name_loads_offline(name: str) -> None:
     loaded = Purifier.from_pretrained(name)
-    assert loaded.name == name
+    assert loaded.name == _hub.bundled_config(name).get("stand_in", name)
     assert loaded(IMAGES).shape == IMAGES.shape
 
 
@@ -132,6 +133,22 @@ def test_a_name_without_weights_yet_is_refused_and_says_where_to_get_them(
         NoWeightsError, match=r"'nrp-later' has no bundled weights yet; convert .* 'purifier train nrp'"
     ):
         Purifier.from_pretrained("nrp-later")
+
+
+def test_a_name_without_weights_can_load_another_network_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    small_purifier("nrp").save_pretrained(tmp_path / "nrp")
+    edit_config(tmp_path / "nrp", trained=False, stand_in="nrp-resg")
+    Purifier(small_purifier("nrp-resg").method, name="nrp-resg", card="small").save_pretrained(tmp_path / "nrp-resg")
+    monkeypatch.setattr(_hub.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(_hub, "_warned_of", set())
+    assert purifier.list_purifiers() == ["nrp", "nrp-resg"]
+    with pytest.warns(PurifierWarning, match="'nrp' loads 'nrp-resg': its own trained weights are not shipped yet"):
+        loaded = Purifier.from_pretrained("nrp")
+    assert "nrp-resg" in repr(loaded) and loaded.card == "small"
+    Purifier.from_pretrained("nrp")
+    assert not recwarn.list
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -22,7 +22,8 @@ def command(as_json: bool) -> None:
         return
     table = [("NAME", "METHOD", "PARAMETERS", "WHAT IT DOES")]
     for row in rows:
-        what = row["description"] if row["trained"] else f"[{_NO_WEIGHTS}] {row['description']}"
+        note = f"[loads {row['stand_in']}] " if row["stand_in"] else "" if row["trained"] else f"[{_NO_WEIGHTS}] "
+        what = note + row["description"]
         table.append((row["name"], row["method"], f"{row['parameters']:,}", what))
     widths = [max(len(line[column]) for line in table) for column in range(3)]
     for name, method, parameters, what in table:
@@ -41,6 +42,7 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "method": config["method"],
         "parameters": parameters,
         "trained": config.get("trained", True),
+        "stand_in": config.get("stand_in"),
         "options": config["options"],
         "description": (METHODS[config["method"]].__doc__ or "").strip().splitlines()[0],
     }
