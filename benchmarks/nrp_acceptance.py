@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from _kit import environment, feature_extractor, imagenet, interval, model, write_result
 from safetensors.torch import load_file, save_file
+from tables import nrp_accuracy, nrp_targets
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -128,49 +129,39 @@ def columns(classifier: str) -> dict[str, str]:
     return {"standard": "clean", "SSP 16/255": "SSP 16/255", **own, **transferred}
 
 
-def markdown(table: dict[str, Any], classifier: str, count: int) -> str:
-    heads = columns(classifier)
-    lines = [f"| purifier | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
-    for label, row in table.items():
-        cells = []
-        for key in heads.values():
-            low, high = interval(row[key][classifier], count)
-            cells.append(f"{100 * row[key][classifier] / count:.1f} ({100 * low:.0f}-{100 * high:.0f})")
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def rows_of(table: dict[str, Any], classifier: str, count: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Accuracy and its interval, by purifier and heading."""
+    return {
+        label: {
+            head: {"accuracy": row[key][classifier] / count, "interval": interval(row[key][classifier], count)}
+            for head, key in columns(classifier).items()
+        }
+        for label, row in table.items()
+    }
 
 
-def targets(table: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Each target of each NRP network: what was wanted, what was measured, whether it holds."""
+def targets(rows: dict[str, dict[str, dict[str, Any]]], classifier: str) -> list[dict[str, Any]]:
+    """Each target of each NRP network on a classifier: what was wanted, what was measured, whether it holds."""
+    points = {label: {head: 100 * cell["accuracy"] for head, cell in row.items()} for label, row in rows.items()}
+    none, baselines = points["none"], [points[label] for label in BASELINES if label in points]
     found = []
     for name in ("nrp-resg", "nrp"):
-        if name not in table:
+        if name not in points:
             continue
-        for classifier in CLASSIFIERS:
-            cells = {
-                label: {head: 100 * row[key][classifier] / count for head, key in columns(classifier).items()}
-                for label, row in table.items()
-            }
-            ours, none = cells[name], cells["none"]
-            baselines = [cells[label] for label in BASELINES if label in cells]
-            wanted = TARGETS[classifier]
-            drop = none["standard"] - ours["standard"]
-            gain = ours["PGD L2 5"] - none["PGD L2 5"]
-            l2 = max(b["PGD L2 5"] for b in baselines)
-            checks = {
-                "standard accuracy lost, at most": (wanted["drop"], drop, drop <= wanted["drop"]),
-                "SSP, at least": (wanted[name], ours["SSP 16/255"], ours["SSP 16/255"] >= wanted[name]),
-                "PGD L2 5, gained over no defence, at least": (25, gain, gain >= 25),
-                "PGD L2 5, above the best baseline": (l2, ours["PGD L2 5"], ours["PGD L2 5"] > l2),
-            }
-            for head in cells["none"]:
-                if " from " in head:
-                    best = max(b[head] for b in baselines)
-                    checks[f"{head}, above the best baseline"] = (best, ours[head], ours[head] > best)
-            found += [
-                {"purifier": name, "classifier": classifier, "target": key, "wanted": w, "measured": m, "holds": holds}
-                for key, (w, m, holds) in checks.items()
-            ]
+        ours, wanted = points[name], TARGETS[classifier]
+        drop, gain = none["standard"] - ours["standard"], ours["PGD L2 5"] - none["PGD L2 5"]
+        checks = {
+            "standard accuracy lost, at most": (wanted["drop"], drop, drop <= wanted["drop"]),
+            "SSP, at least": (wanted[name], ours["SSP 16/255"], ours["SSP 16/255"] >= wanted[name]),
+            "PGD L2 5, gained over no defence, at least": (25, gain, gain >= 25),
+        }
+        for head in ("PGD L2 5", *(head for head in none if " from " in head)):
+            best = max(row[head] for row in baselines)
+            checks[f"{head}, above the best classical baseline"] = (best, ours[head], ours[head] > best)
+        found += [
+            {"purifier": name, "classifier": classifier, "target": key, "wanted": w, "measured": m, "holds": holds}
+            for key, (w, m, holds) in checks.items()
+        ]
     return found
 
 
@@ -187,18 +178,14 @@ def main() -> None:
         attack(args.work, args.images, args.device)
         return
     table = measure(args.work, args.images, args.purifiers, args.device)
+    rows = {classifier: rows_of(table, classifier, args.images) for classifier in CLASSIFIERS}
+    held = [row for classifier in CLASSIFIERS for row in targets(rows[classifier], classifier)]
+    settings = {"eps": EPS, "alpha": ALPHA, "device": str(args.device), "images": args.images}
+    result = {"settings": settings, "rows": rows, "targets": held, "environment": environment()}
+    write_result("nrp_acceptance", result)
     for classifier in CLASSIFIERS:
-        print(f"\n{classifier}, n={args.images}\n{markdown(table, classifier, args.images)}")
-    held = targets(table, args.images)
-    for row in held:
-        print(
-            f"{'holds' if row['holds'] else 'FAILS'}  {row['purifier']} {row['classifier']}: {row['target']}: "
-            f"wanted {row['wanted']:.1f}, measured {row['measured']:.1f}"
-        )
-    write_result(
-        "nrp_acceptance",
-        {"images": args.images, "right": table, "targets": held, "environment": environment()},
-    )
+        print(f"\n{nrp_accuracy(classifier)}")
+    print(f"\n{nrp_targets()}")
 
 
 if __name__ == "__main__":

@@ -148,6 +148,30 @@ def crosscheck() -> str:
     return "\n".join(lines)
 
 
+def nrp_accuracy(classifier: str) -> str:
+    """A classifier's table of benchmarks/nrp_acceptance.py."""
+    r = result("nrp_acceptance")
+    rows = r["rows"][classifier]
+    heads = list(rows["none"])
+    lines = [f"{classifier}, n = {r['settings']['images']}.", "", "| purifier | " + " | ".join(heads) + " |"]
+    lines.append("|" + "---|" * (len(heads) + 1))
+    for purifier, row in rows.items():
+        cells = [_percent(row[head]["accuracy"], row[head]["interval"]) for head in heads]
+        lines.append(f"| {purifier} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def nrp_targets() -> str:
+    """What benchmarks/nrp_acceptance.py holds NRP to."""
+    lines = ["| purifier | classifier | target, in points | wanted | measured | holds |", "|---|---|---|---|---|---|"]
+    for r in result("nrp_acceptance")["targets"]:
+        lines.append(
+            f"| {r['purifier']} | {r['classifier']} | {r['target']} | {r['wanted']:.1f} | {r['measured']:.1f} | "
+            f"{'yes' if r['holds'] else 'no'} |"
+        )
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
@@ -159,6 +183,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
         for model in ("lraspp_camvid", "deeplabv3_voc", "yolox_nano")
         for part in ("blind", "aware")
     },
+    "nrp resnet50": lambda: nrp_accuracy("resnet50"),
+    "nrp mobilenet_v2": lambda: nrp_accuracy("mobilenet_v2"),
+    "nrp targets": nrp_targets,
     "best": best_rows,
     "demo classifier": demo_classifier,
     "tiled memory": tiled_memory,
