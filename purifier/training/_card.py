@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +55,6 @@ def write_settings(folder: Path, config: LoopConfig) -> None:
     import yaml
 
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    temporary = folder / ".training.yaml"
+    temporary = folder / f".training.yaml.{os.getpid()}"
     temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     temporary.replace(folder / "training.yaml")
