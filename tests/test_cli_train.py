@@ -104,7 +104,7 @@ def test_every_setting_is_an_option_with_its_default_and_what_it_means():
     text = " ".join(train("ncis", "--help").output.split())
     for field in dataclasses.fields(ncis.NCISTraining):
         assert f"--{field.name.replace('_', '-')} " in text
-    assert "--precision [no|bf16]" in text
+    assert "--precision [auto|no|bf16]" in text
     assert "--clamp / --no-clamp" in text
     assert "Width of FBI-Net. [default: 64]" in text
     assert "Optimiser steps. [default: 8000]" in text

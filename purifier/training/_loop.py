@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from purifier._errors import OptionError
+from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.training._checkpoint import load_checkpoint, save_checkpoint
 from purifier.training._log import Log
 
@@ -32,7 +33,8 @@ class LoopConfig:
         learning_rate: Adam's peak learning rate.
         warmup_steps: Steps of linear warm-up, after which a cosine falls to 0.
         seed: Decides initial weights, every crop and every random number of a step.
-        precision: "bf16" runs the networks in bfloat16 (weights and loss stay float32); "no" is float32.
+        precision: "bf16" runs the networks in bfloat16 (weights and loss stay float32); "no" is float32; "auto" is
+            bf16 where the device computes it fast.
         ema_decay: Decay of the running average of the weights that is validated and kept; 0 keeps the last.
         checkpoint_every: Steps between checkpoints.
         validate_every: Steps between validations.
@@ -49,7 +51,7 @@ class LoopConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     seed: int = 0
-    precision: Literal["no", "bf16"] = "bf16"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     ema_decay: float = 0.999
     checkpoint_every: int = 250
     validate_every: int = 1000
@@ -164,7 +166,7 @@ class _Training:
         # A training before this one in the same process may have chosen another precision.
         AcceleratorState._reset_state()
         self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"
-        self.accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+        self.accelerator = Accelerator(mixed_precision=_precision(config), cpu=config.device == "cpu")
         state = self._read()
         set_seed(config.seed)
         self.average = copy.deepcopy(recipe.model).requires_grad_(False)
@@ -320,6 +322,12 @@ class _Training:
         state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         rest = {"step": self.step, "history": self.history, "seconds": self.seconds, "settings": asdict(self.config)}
         save_checkpoint(self.path, {**state, **rest})
+
+
+def _precision(config: LoopConfig) -> str:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if resolve_dtype("auto", resolve_device(config.device)) == torch.bfloat16 else "no"
 
 
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
