@@ -39,9 +39,9 @@ def kit_module() -> Any:
     return module
 
 
-def model(name: str) -> nn.Module:
+def model(name: str, device: str | torch.device = "cpu") -> nn.Module:
     """Loads one of the kit's models: RGB in [0, 1] in, eval mode, no parameter gradients."""
-    return getattr(kit_module(), name)().requires_grad_(False).to(memory_format=torch.channels_last)
+    return getattr(kit_module(), name)().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 def imagenet(count: int, size: int = 224) -> tuple[Tensor, Tensor]:

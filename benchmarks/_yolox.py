@@ -22,10 +22,12 @@ class Detector(nn.Module):
         categories: Category id of each class.
     """
 
+    categories: Tensor
+
     def __init__(self, net: nn.Module, decode: Any, categories: list[int]) -> None:
         super().__init__()
         self.net, self.decode = net, decode
-        self.categories = torch.tensor(categories)
+        self.register_buffer("categories", torch.tensor(categories))
 
     def forward(self, images: Iterable[Tensor]) -> list[dict[str, Tensor]]:
         """Detects; every result also carries "raw", every box before suppression, through which gradients flow."""
@@ -55,7 +57,7 @@ def loss_of(categories: list[int]) -> Any:
         for found, target in zip(outputs, targets, strict=True):
             raw = found["raw"]
             overlap = box_iou(raw[:, :4], target["boxes"])
-            wanted = torch.tensor([place[int(label)] for label in target["labels"]])
+            wanted = torch.tensor([place[int(label)] for label in target["labels"]], device=raw.device)
             score = (raw[:, 4:5] * raw[:, 5:][:, wanted]).clamp_min(1e-8)
             # Which boxes count is decided where they are now, not differentiated.
             near = (overlap > 0.5).detach() | (overlap == overlap.amax(0, keepdim=True)).detach()

@@ -28,11 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from _kit import environment, kit, kit_module, model, write_result
 from _yolox import Detector, loss_of
 from tqdm import tqdm
 
 from purifier import Purifier
+from purifier._hub import bundled_config
 from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
 from purifier.attacks.threats import ThreatModel
 from purifier.evaluation import (
@@ -56,13 +58,15 @@ class Part:
 
     images: int
     attacks: Callable[[], Mapping[str, Attack]]
-    threats: Callable[[str], Mapping[str, ThreatModel]]
+    threats: Callable[[str, str], Mapping[str, ThreatModel]]
     purifiers: Callable[[], Mapping[str, Purifier]]
 
 
 def learned() -> dict[str, Purifier]:
-    """The purifiers of the papers that have weights or need none, at i = 5."""
-    return {f"{name} i=5": Purifier.from_pretrained(name, iterations=5) for name in ("gs", "ncis")}
+    """The purifiers of the papers that have weights or need none; gs and ncis at i = 5."""
+    found = {f"{name} i=5": Purifier.from_pretrained(name, iterations=5) for name in ("gs", "ncis")}
+    ours = [name for name in ("nrp-resg", "nrp") if bundled_config(name).get("trained", True)]
+    return found | {name: Purifier.from_pretrained(name) for name in ours}
 
 
 def everything() -> dict[str, Purifier]:
@@ -133,30 +137,32 @@ def few() -> dict[str, Purifier]:
 
 
 CLASSIFIER_PARTS = {
-    "blind": Part(100, blind_attacks, lambda name: {"blind": Blind()}, everything),
-    "ssp": Part(100, lambda: {"SSP 16/255": ssp(16 / 255, 2 / 255, 30)}, lambda name: {"blind": Blind()}, everything),
+    "blind": Part(100, blind_attacks, lambda name, device: {"blind": Blind()}, everything),
+    "ssp": Part(
+        100, lambda: {"SSP 16/255": ssp(16 / 255, 2 / 255, 30)}, lambda name, device: {"blind": Blind()}, everything
+    ),
     "transfer": Part(
         100,
         lambda: {key: blind_attacks()[key] for key in ("PGD Linf 16/255", "MI-FGSM 16/255", "DI-FGSM 16/255")},
-        lambda name: {"transfer": Transfer(model(OTHER[name]), names=[OTHER[name]])},
+        lambda name, device: {"transfer": Transfer(model(OTHER[name], device), names=[OTHER[name]])},
         everything,
     ),
     "square": Part(
         40,
         lambda: {f"Square 8/255, {n} queries": Square(eps=8 / 255, queries=n, p=0.1) for n in (300, 1000)},
-        lambda name: {"blind": Blind()},
+        lambda name, device: {"blind": Blind()},
         everything,
     ),
-    "aware": Part(20, pgd_pair, lambda name: {"aware": Aware(), "bpda": BPDA()}, everything),
-    "dynamic": Part(10, pgd_pair, lambda name: {"blind": Blind(), "aware": Aware(samples=4)}, dynamic),
+    "aware": Part(20, pgd_pair, lambda name, device: {"aware": Aware(), "bpda": BPDA()}, everything),
+    "dynamic": Part(10, pgd_pair, lambda name, device: {"blind": Blind(), "aware": Aware(samples=4)}, dynamic),
 }
 DENSE_PARTS = {
-    "blind": Part(20, dense_attacks, lambda name: {"blind": Blind()}, few),
-    "aware": Part(5, bim, lambda name: {"aware": Aware()}, learned),
+    "blind": Part(20, dense_attacks, lambda name, device: {"blind": Blind()}, few),
+    "aware": Part(5, bim, lambda name, device: {"aware": Aware()}, learned),
 }
 BOXES_PARTS = {
-    "blind": Part(50, boxes_attacks, lambda name: {"blind": Blind()}, few),
-    "aware": Part(5, bim, lambda name: {"aware": Aware()}, learned),
+    "blind": Part(50, boxes_attacks, lambda name, device: {"blind": Blind()}, few),
+    "aware": Part(5, bim, lambda name, device: {"aware": Aware()}, learned),
 }
 PARTS = {
     "resnet50": CLASSIFIER_PARTS,
@@ -175,18 +181,25 @@ def classified(count: int) -> LabelledImages:
     return LabelledImages(root=folder / "images", files=files, labels=tuple(int(r["label"]) for r in rows), size=224)
 
 
-def detector() -> tuple[Detector, list[int]]:
+def detector(device: str) -> tuple[Detector, list[int]]:
     truth = json.loads((kit() / "coco_val100" / "instances.json").read_text())
     categories = sorted(category["id"] for category in truth["categories"])
     module = kit_module()
-    return Detector(model("yolox_nano"), module.yolox_detections, categories).eval(), categories
+    return Detector(model("yolox_nano"), module.yolox_detections, categories).eval().to(device), categories
 
 
-def evaluate(name: str, part: Part, count: int, common: dict[str, Any]) -> Evaluation:
+def place(attack: Attack, device: str) -> Attack:
+    """Moves the network that an attack brings, if it brings one."""
+    if isinstance(attack, SSP) and isinstance(attack.features, torch.nn.Module):
+        attack.features.to(device)
+    return attack
+
+
+def evaluate(name: str, count: int, device: str, common: dict[str, Any]) -> Evaluation:
     if name in OTHER:
-        return evaluate_classifier(model(name), classified(count), **common)
+        return evaluate_classifier(model(name, device), classified(count), **common)
     if name == "yolox_nano":
-        network, categories = detector()
+        network, categories = detector(device)
         folder = kit() / "coco_val100"
         data = boxed_images(folder / "images", None, count, annotations=folder / "instances.json")
         return evaluate_detector(network, data, loss=loss_of(categories), **common)
@@ -195,7 +208,7 @@ def evaluate(name: str, part: Part, count: int, common: dict[str, Any]) -> Evalu
         "deeplabv3_voc": ("voc_val120/images", "voc_val120/masks", 513, 255),
     }[name]
     data = masked_images(kit() / folder, size, count, masks=kit() / masks)
-    return evaluate_segmenter(model(name), data, ignore_index=ignore, **common)
+    return evaluate_segmenter(model(name, device), data, ignore_index=ignore, **common)
 
 
 def main() -> None:
@@ -204,13 +217,16 @@ def main() -> None:
     parser.add_argument("part")
     parser.add_argument("--images", type=int, help="how many; what fits a CPU where it is not given")
     parser.add_argument("--batch-size", type=int, default=10)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--work", type=Path, default=Path("runs/honest"), help="folder for records and pictures")
     args = parser.parse_args()
     if args.part not in PARTS[args.model]:
         parser.error(f"{args.model} has the parts {', '.join(PARTS[args.model])}, not {args.part}")
     part = PARTS[args.model][args.part]
     count = args.images or part.images
-    purifiers, attacks, threats = part.purifiers(), part.attacks(), part.threats(args.model)
+    purifiers = {key: purifier.to(args.device) for key, purifier in part.purifiers().items()}
+    attacks = {key: place(attack, args.device) for key, attack in part.attacks().items()}
+    threats = part.threats(args.model, args.device)
     with tqdm(desc=f"{args.model} {args.part}", unit="image") as bar:
         common = {
             "purifiers": purifiers,
@@ -220,7 +236,7 @@ def main() -> None:
             "settings": EvaluationSettings(batch_size=args.batch_size, probe_images=0, pictures=2),
             "progress": bar.update,
         }
-        found = evaluate(args.model, part, count, common)
+        found = evaluate(args.model, count, args.device, common)
     rows = [row.to_dict() for row in found.rows]
     for row in rows:
         print(
