@@ -47,8 +47,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def settings(preset: str, changes: list[str], init: str = "") -> NRPTraining:
     """Returns a preset's settings with KEY=VALUE changes, each read as the type of the field's default."""
-    values: dict[str, Any] = {"data": (str(kit() / "photos"), str(kit() / "objects" / "train"))}
-    values |= {"labelled": str(kit() / "objects" / "test"), **_COMMON, **PRESETS[preset], "init": init}
+    # The small kit of benchmarks/pack_kit.py has no objects.
+    data = [kit() / name for name in ("photos", "objects/train") if (kit() / name).is_dir()]
+    values: dict[str, Any] = {"data": tuple(map(str, data)), **_COMMON, **PRESETS[preset], "init": init}
+    if (kit() / "objects" / "test").is_dir():
+        values["labelled"] = str(kit() / "objects" / "test")
     for change in changes:
         key, _, value = change.partition("=")
         if not hasattr(NRPTraining, key):
