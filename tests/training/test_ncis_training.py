@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
 from purifier.training._checkpoint import load_checkpoint
@@ -43,16 +41,6 @@ def losses(self, model, batch, step):
 NCISRecipe.losses = losses
 train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for number in range(8):
-        small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
 
 
 def start(photos: Path, out: Path, pause: float) -> subprocess.Popen:

@@ -37,7 +37,8 @@ def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None
     method: NCIS = fitted.model.method.cpu()  # type: ignore[assignment]
     for key, value in method.state_dict().items():
         value.lerp_(start[key], config.init_share)
-    Purifier(method, name="ncis", card=_card(config, fitted)).save_pretrained(out / "ncis")
+    if fitted.main:
+        Purifier(method, name="ncis", card=_card(config, fitted)).save_pretrained(out / "ncis")
     return out / "ncis"
 
 
