@@ -33,8 +33,8 @@ def load_features(name: str) -> nn.Module:
         made = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError, TypeError) as error:
         raise OptionError(
-            f"expected features='module:function' that can be imported and called, got {name!r}: {error}; start where the module "
-            "is, or put its folder on PYTHONPATH"
+            f"expected features='module:function' that can be imported and called, got {name!r}: {error}; start "
+            "where the module is, or put its folder on PYTHONPATH"
         ) from error
     if not isinstance(made, nn.Module):
         raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
