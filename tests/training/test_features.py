@@ -10,7 +10,7 @@ from purifier.training._features import load_features
 
 
 def test_a_function_of_a_module_on_the_path_gives_the_features(tmp_path, monkeypatch):
-    source = "import torch\n\n\ndef pooled():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout())\n"
+    source = "from torch import nn\ndef pooled():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())\n"
     (tmp_path / "their_features.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     features = load_features("their_features:pooled")

@@ -42,6 +42,8 @@ TINY: dict[str, Any] = {
     "validation_images": 2,
 }
 CRITIC = {**TINY, "crop_size": 32, "adversarial_weight": 5e-3}
+# Moves all scores alike, which the relativistic losses do not see.
+SHIFT = {"head.3.bias"}
 SCRIPT = """
 import os, sys, time, torch
 torch.set_num_threads(1)
@@ -79,6 +81,12 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
+def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPRecipe:
+    recipe = NRPRecipe(config)
+    fit(recipe, config, out, minutes=minutes)
+    return recipe
+
+
 def environment() -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -92,6 +100,16 @@ def start(photos: Path, out: Path, pause: float, config: dict[str, Any]) -> subp
 
 def finish(process: subprocess.Popen, out: Path) -> None:
     assert process.wait(240) == 0, out.with_suffix(".log").read_text()
+
+
+def launch(source: str, photos: Path, out: Path) -> None:
+    """Runs a script in two processes."""
+    script = out.with_suffix(".py")
+    script.write_text(source)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29618", str(script)]
+    variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*command, str(photos), str(out), "0"], env=variables, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
 
 
 @pytest.mark.slow
@@ -118,15 +136,8 @@ def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(p
 
 @pytest.mark.slow
 def test_two_processes_train_purifier_and_critic_together(photos, tmp_path):
-    script, out = tmp_path / "script.py", tmp_path / "two"
-    script.write_text(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29618"]
-    done = subprocess.run(
-        [*command, str(script), str(photos), str(out), "0"],
-        env={**environment(), "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    out = tmp_path / "two"
+    launch(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}), photos, out)
     first, second = (torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(first["model"], second["model"]) and same(first["critic"], second["critic"])
     purifier = Purifier.from_pretrained(out / "nrp-resg")
@@ -137,24 +148,10 @@ def test_two_processes_train_purifier_and_critic_together(photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
     config = {**TINY, "clean_share": 1.0, "batch_size": 4}
-    script = tmp_path / "script.py"
-    script.write_text((SCRIPT % (NARROW, config)).split("networks =")[0])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29619"]
-    done = subprocess.run(
-        [*command, str(script), str(photos), str(tmp_path / "two"), "0"],
-        env={**environment(), "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    launch((SCRIPT % (NARROW, config)).split("networks =")[0], photos, tmp_path / "two")
     fit_to(settings(config), tmp_path / "one")
     one, two = (weights(tmp_path / name) for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
-
-
-def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPRecipe:
-    recipe = NRPRecipe(config)
-    fit(recipe, config, out, minutes=minutes)
-    return recipe
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
@@ -220,7 +217,18 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, settings):
         (TINY, {"start": "identity"}, {"pixel", "feature"}),
         (TINY, {"shrink": 0.5}, {"pixel", "feature"}),
     ],
-    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) and "data" not in value else None,
+    ids=[
+        "whole",
+        "no-pixel",
+        "no-feature",
+        "critic-alone",
+        "vanilla",
+        "gaussian",
+        "fgsm",
+        "dense",
+        "identity",
+        "shrink",
+    ],
 )
 def test_every_variant_trains_all_weights(tmp_path, settings, base, changes, parts):
     config = settings(base, **changes)
@@ -231,7 +239,8 @@ def test_every_variant_trains_all_weights(tmp_path, settings, base, changes, par
     fitted = fit(recipe, config, tmp_path)
     assert all(bool(weight.isfinite().all()) for weight in fitted.model.parameters())
     for network, old in zip(networks, before, strict=True):
-        assert not [name for name, weight in network.named_parameters() if torch.equal(weight, old[name])]
+        still = {name for name, weight in network.named_parameters() if torch.equal(weight, old[name])}
+        assert still <= (SHIFT if config.relativistic else set())
 
 
 @pytest.mark.parametrize(
@@ -265,10 +274,10 @@ def test_the_critic_stays_as_it_is_until_its_step(tmp_path, settings):
     assert same(recipe.critic.state_dict(), before)
     assert not any(weight.grad is not None for weight in recipe.critic.parameters())
     recipe = fit_to(config, tmp_path / "after")
-    moved = {name for name, weight in recipe.critic.named_parameters() if not torch.equal(weight, before[name])}
-    assert moved == dict(recipe.critic.named_parameters()).keys()
-    assert bool(recipe.losses(recipe.model, torch.rand(2, 3, 32, 32), 2).critic is None)
-    assert bool(recipe.losses(recipe.model, torch.rand(2, 3, 32, 32), 3).critic)
+    still = {name for name, weight in recipe.critic.named_parameters() if torch.equal(weight, before[name])}
+    assert still <= SHIFT
+    assert recipe.losses(recipe.model, torch.rand(2, 3, 32, 32), 2).critic is None
+    assert recipe.losses(recipe.model, torch.rand(2, 3, 32, 32), 3).critic is not None
 
 
 def test_the_critic_is_judged_on_images_that_pass_it_no_gradient(settings):
@@ -389,7 +398,7 @@ def test_accuracies_are_those_of_the_demo_classifier_for_the_identity(settings, 
 def test_labelled_pictures_of_other_classes_are_refused(settings, labelled, photos):
     (labelled / "unheard of").mkdir()
     (labelled / "unheard of" / "picture.png").write_bytes((photos / "0.png").read_bytes())
-    with pytest.raises(InputError, match="in folders called .*, got unheard of; leave other folders out"):
+    with pytest.raises(InputError, match=r"in folders called .*, got unheard of; leave other folders out"):
         NRPRecipe(settings(TINY, labelled=str(labelled), validation_images=3))
 
 
