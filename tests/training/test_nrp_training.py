@@ -56,9 +56,10 @@ def slow(self, model, batch, step):
     return losses(self, model, batch, step)
 NRPRecipe.losses = slow
 train(NRPTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-networks = {"model": used[0].model, "critic": used[0].critic}
-weights = {name: dict(network.named_parameters()) for name, network in networks.items()}
-torch.save(weights, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
+networks = {"model": used[0].model, "critic": used[0].critic or torch.nn.Identity()}
+found = {name: dict(network.named_parameters()) for name, network in networks.items()}
+found["gradients"] = {name: weight.grad for name, weight in found["model"].items()}
+torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
 """
 
 
@@ -85,6 +86,15 @@ def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPR
     recipe = NRPRecipe(config)
     fit(recipe, config, out, minutes=minutes)
     return recipe
+
+
+def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5) for key in one)
+
+
+def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients of the last step, which Adam would hide the scale of."""
+    return {name: weight.grad for name, weight in network.named_parameters()}
 
 
 def environment() -> dict[str, str]:
@@ -148,10 +158,11 @@ def test_two_processes_train_purifier_and_critic_together(photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
     config = {**TINY, "clean_share": 1.0, "batch_size": 4}
-    launch((SCRIPT % (NARROW, config)).split("networks =")[0], photos, tmp_path / "two")
-    fit_to(settings(config), tmp_path / "one")
-    one, two = (weights(tmp_path / name) for name in ("one", "two"))
-    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+    launch(SCRIPT % (NARROW, config), photos, tmp_path / "two")
+    two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
+    model = fit_to(settings(config), tmp_path / "one").model
+    assert close(dict(model.named_parameters()), two["model"])
+    assert close(gradients(model), two["gradients"])
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
@@ -190,12 +201,11 @@ def test_training_lowers_the_loss_from_the_identity_on(tmp_path, settings):
 
 def test_parts_of_a_batch_add_up_to_the_whole(tmp_path, settings):
     whole, parts = (
-        fit_to(
-            settings(TINY, batch_size=4, clean_share=1.0, accumulate=count), tmp_path / str(count)
-        ).model.state_dict()
+        fit_to(settings(TINY, batch_size=4, clean_share=1.0, accumulate=count), tmp_path / str(count)).model
         for count in (1, 2)
     )
-    assert all(torch.allclose(whole[key], parts[key], atol=1e-5) for key in whole)
+    assert close(whole.state_dict(), parts.state_dict())
+    assert close(gradients(whole), gradients(parts))
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path, settings):
