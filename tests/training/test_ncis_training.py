@@ -146,6 +146,13 @@ def test_validation_files_are_not_trained_on(photos):
     assert len(validation) == 2 and len(training) == 6 and not set(training) & set(validation)
 
 
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(photos):
+    with pytest.raises(InputError, match="expected at least 2 images, one of them to validate, got 1"):
+        split_validation(list_images([photos])[:1], 4)
+    with pytest.raises(OptionError, match="expected validation_every >= 2, got 1"):
+        split_validation(list_images([photos]), 1)
+
+
 def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):
     first = train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "first")
     config = {**TINY, "init": str(first), "learning_rate": 1e-2}
