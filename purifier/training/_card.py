@@ -25,7 +25,7 @@ def training_card(name: str, method: str, text: str, config: LoopConfig, history
     """
     settings = "\n".join(f"- {key}: {value}" for key, value in asdict(config).items() if key != "data")
     columns = list(history[-1]) if history else ["step"]
-    rows = "\n".join("| " + " | ".join(f"{row[c]:.4g}" for c in columns) + " |" for row in history)
+    rows = "\n".join("| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in history)
     return f"""---
 license: apache-2.0
 tags: [adversarial-purification, {method}]
@@ -48,6 +48,10 @@ classified as the clean image was. All attacks are blind: they do not know the p
 |{"---|" * len(columns)}
 {rows}
 """
+
+
+def _cell(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def write_settings(folder: Path, config: LoopConfig) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from purifier._errors import InputError
+from purifier._errors import InputError, OptionError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -37,7 +37,16 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
 
 
 def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
-    """Returns (training, validation): each `every`-th file validates."""
+    """Returns (training, validation): each `every`-th file validates.
+
+    Raises:
+        InputError: Where that leaves no file to train on.
+        OptionError: Where every file would validate.
+    """
+    if every < 2:
+        raise OptionError(f"expected validation_every >= 2, got {every}, which leaves no images to train on")
+    if len(paths) < 2:
+        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add more")
     return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 
 import torch
@@ -23,16 +24,17 @@ def load_features(name: str) -> nn.Module:
         WeightsError: Where the weights of VGG16 cannot be had.
     """
     if name == "vgg16":
-        return vgg16_features(torch.device("cpu"))
+        # A copy: the cached one stays on the CPU where this one is moved.
+        return copy.deepcopy(vgg16_features(torch.device("cpu")))
     module, _, function = name.partition(":")
     if not (module and function):
         raise OptionError(f"expected features='vgg16' or 'module:function', got {name!r}")
     try:
         made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise OptionError(
-            f"expected features='module:function' that can be imported, got {name!r}: {error}; start where the module "
-            "is, or put its folder on PYTHONPATH"
+            f"expected features='module:function' that can be imported and called, got {name!r}: {error}; start "
+            "where the module is, or put its folder on PYTHONPATH"
         ) from error
     if not isinstance(made, nn.Module):
         raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")

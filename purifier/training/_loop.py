@@ -121,12 +121,14 @@ class Fitted:
         history: The validations so far.
         step: Steps done.
         seconds: Time that they took, over all runs.
+        main: Whether this process is the one that writes files, and knows all of the history.
     """
 
     model: nn.Module
     history: list[dict[str, Any]]
     step: int
     seconds: float
+    main: bool
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -215,7 +217,7 @@ class _Training:
             if late:
                 break
         self.log.close()
-        return Fitted(self.average, self.history, self.step, self.seconds)
+        return Fitted(self.average, self.history, self.step, self.seconds, main)
 
     def _advance(self, parts: list[Tensor]) -> dict[str, Tensor]:
         """One step of the model's optimiser, and of the critic's."""

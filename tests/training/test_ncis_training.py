@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
 from purifier.training._checkpoint import load_checkpoint
@@ -43,16 +41,6 @@ def losses(self, model, batch, step):
 NCISRecipe.losses = losses
 train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for number in range(8):
-        small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
 
 
 def start(photos: Path, out: Path, pause: float) -> subprocess.Popen:
@@ -156,6 +144,13 @@ def test_small_images_are_enlarged_to_the_crop(photos):
 def test_validation_files_are_not_trained_on(photos):
     training, validation = split_validation(list_images([photos]), 4)
     assert len(validation) == 2 and len(training) == 6 and not set(training) & set(validation)
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(photos):
+    with pytest.raises(InputError, match="expected at least 2 images, one of them to validate, got 1"):
+        split_validation(list_images([photos])[:1], 4)
+    with pytest.raises(OptionError, match="expected validation_every >= 2, got 1"):
+        split_validation(list_images([photos]), 1)
 
 
 def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):

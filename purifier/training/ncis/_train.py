@@ -37,8 +37,9 @@ def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None
     method: NCIS = fitted.model.method.cpu()  # type: ignore[assignment]
     for key, value in method.state_dict().items():
         value.lerp_(start[key], config.init_share)
-    Purifier(method, name="ncis", card=_card(config, fitted)).save_pretrained(out / "ncis")
-    write_settings(out / "ncis", config)
+    if fitted.main:
+        Purifier(method, name="ncis", card=_card(config, fitted)).save_pretrained(out / "ncis")
+        write_settings(out / "ncis", config)
     return out / "ncis"
 
 

@@ -49,7 +49,8 @@ def load_grown(network: NRP | NRPResG, trained: dict[str, Tensor]) -> None:
         trained = {_BLOCK.sub(lambda m: _spread(m, count, network.blocks), key): v for key, v in trained.items()}
     state = network.state_dict()
     wrong = [key for key, value in trained.items() if key not in state or state[key].shape != value.shape]
-    missing = [key for key in state if key not in trained] if isinstance(network, NRP) else []
+    grows = _BLOCK.match if isinstance(network, NRPResG) else lambda key: None
+    missing = [key for key in state if key not in trained and not grows(key)]
     if wrong or missing:
         raise OptionError(
             f"expected init of the network's kind and width, with no more than its {network.blocks} blocks, got "

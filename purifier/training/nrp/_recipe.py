@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +132,12 @@ def _network(config: NRPTraining) -> NRP | NRPResG:
 
 
 def _check(config: NRPTraining) -> None:
+    for name in ("network", "start", "attack"):
+        known, got = get_args(get_type_hints(NRPTraining)[name]), getattr(config, name)
+        if got not in known:
+            raise OptionError(f"expected {name} as one of {', '.join(known)}, got {got!r}")
+    if config.start == "identity" and config.filters < 3:
+        raise OptionError(f"expected filters >= 3 to start as the identity, got {config.filters}")
     if not 0 <= config.eps_low <= config.eps <= 1:
         raise OptionError(
             f"expected 0 <= eps_low <= eps <= 1, in units of the [0, 1] range, got eps_low={config.eps_low}, "
@@ -141,3 +148,8 @@ def _check(config: NRPTraining) -> None:
     weights = (config.pixel_weight, config.feature_weight, config.adversarial_weight)
     if min(weights) < 0 or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")
+    if max(weights[:2]) == 0 and config.critic_from > 0:
+        raise OptionError(
+            f"expected a loss before the critic works, got pixel_weight=0, feature_weight=0 and critic_from="
+            f"{config.critic_from}; give one of the two a weight, or set critic_from to 0"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from purifier._purifier import Purifier
+from purifier.methods._base import Method
 from purifier.training._card import training_card, write_settings
 from purifier.training._loop import Fitted, fit
 from purifier.training.nrp._config import NRPTraining
@@ -32,9 +33,10 @@ def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None)
     """
     fitted = fit(NRPRecipe(config), config, Path(out), minutes=minutes)
     folder = Path(out) / config.network
-    method = fitted.model.cpu()
-    Purifier(method, name=config.network, card=_card(config, fitted)).save_pretrained(folder)  # type: ignore[arg-type]
-    write_settings(folder, config)
+    if fitted.main:
+        method: Method = fitted.model.cpu()  # type: ignore[assignment]
+        Purifier(method, name=config.network, card=_card(config, fitted)).save_pretrained(folder)
+        write_settings(folder, config)
     return folder
 
 

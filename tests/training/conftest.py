@@ -1,0 +1,18 @@
+"""What the tests of all trainings share: a folder of small pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of eight smooth random pictures of 40 x 48 pixels."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(8):
+        small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
