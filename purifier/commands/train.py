@@ -17,9 +17,11 @@ class _Recipes(click.Group):
     """The trainable methods; a recipe's options are made when it is asked for, out of its settings."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["ncis"]
+        return ["gad", "ncis"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "gad":
+            return _gad()
         return _ncis() if cmd_name == "ncis" else None
 
 
@@ -46,6 +48,33 @@ def _ncis() -> click.Command:
     )
     text = "Train NCIS, self-supervised, on clean images."
     return click.Command("ncis", params=[out, *options_of(NCISTraining)], callback=run, help=text, short_help=text)
+
+
+def _gad() -> click.Command:
+    from purifier.training.gad._config import GADTraining
+
+    def run(out: Path, model: str, **values: Any) -> None:
+        require_extra("accelerate", extra="train", what="purifier train")
+        from purifier.training.gad import train
+        from purifier.training.gad._target import load_target
+
+        folder = train(GADTraining(**values), out, model=load_target(model))
+        click.echo(f"trained {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+
+    model = click.Option(
+        ["--model"],
+        required=True,
+        help="Model to defend, as module:function, a function without arguments that returns it; of images in [0, 1].",
+    )
+    out = click.Option(
+        ["--out"],
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        help="Folder to write; a run that was stopped goes on from what is in it.",
+    )
+    text = "Train GAD in front of a model of yours, on labelled images."
+    options = [model, out, *options_of(GADTraining)]
+    return click.Command("gad", params=[*options], callback=run, help=text, short_help=text)
 
 
 def options_of(settings: type[Any]) -> list[click.Option]:

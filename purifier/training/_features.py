@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import nn
 
 from purifier._errors import OptionError
 from purifier.attacks.ssp import vgg16_features
+from purifier.training._named import import_named
 
 
 def load_features(name: str) -> nn.Module:
@@ -24,16 +23,7 @@ def load_features(name: str) -> nn.Module:
     """
     if name == "vgg16":
         return vgg16_features(torch.device("cpu"))
-    module, _, function = name.partition(":")
-    if not (module and function):
-        raise OptionError(f"expected features='vgg16' or 'module:function', got {name!r}")
-    try:
-        made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise OptionError(
-            f"expected features='module:function' that can be imported, got {name!r}: {error}; start where the module "
-            "is, or put its folder on PYTHONPATH"
-        ) from error
+    made = import_named(name, "features", "'vgg16'")()
     if not isinstance(made, nn.Module):
         raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
     return made.eval().requires_grad_(False)

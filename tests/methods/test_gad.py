@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +49,7 @@ def test_its_size_is_that_of_pix2pixhd() -> None:
     # Its published generator "netG global, 64 filters, 4 down-samplings, 9 blocks", layer by layer.
     widths = [64, 128, 256, 512, 1024]
     ends = 2 * 3 * 49 * 64 + 64 + 3
-    between = sum(2 * 9 * a * b + a + b for a, b in zip(widths, widths[1:], strict=False))
+    between = sum(2 * 9 * a * b + a + b for a, b in pairwise(widths))
     assert sum(p.numel() for p in method.parameters()) == ends + between + 9 * 2 * (9 * 1024**2 + 1024)
 
 
