@@ -74,7 +74,7 @@ def _gad() -> click.Command:
     )
     text = "Train GAD in front of a model of yours, on labelled images."
     options = [model, out, *options_of(GADTraining)]
-    return click.Command("gad", params=[*options], callback=run, help=text, short_help=text)
+    return click.Command("gad", params=options, callback=run, help=text, short_help=text)
 
 
 def options_of(settings: type[Any]) -> list[click.Option]:

@@ -12,7 +12,8 @@ from purifier.training._loop import LoopConfig
 
 # Settings that say where the user keeps things.
 _PLACES = {"data", "masks", "annotations"}
-_DEMO = """Held-out images and the demo classifier; PSNR in dB; psr: purification success rate, the share of images that are
+_DEMO = """\
+Held-out images and the demo classifier; PSNR in dB; psr: purification success rate, the share of images that are
 classified as the clean image was. All attacks are blind: they do not know the purifier."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from purifier.methods._options import check_integer
@@ -31,7 +33,7 @@ class PatchDiscriminator(nn.Module):
         blocks = [_block(3, widths[0], 2, norm=False)]
         blocks += [
             _block(before, after, 2 if number < layers else 1)
-            for number, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1)
+            for number, (before, after) in enumerate(pairwise(widths), start=1)
         ]
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(widths[-1], 1, 4, padding=2)

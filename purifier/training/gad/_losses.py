@@ -46,7 +46,7 @@ def task_loss(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def feature_loss(clean: Tensor, adversarial: Tensor, image: Tensor) -> Tensor:
-    """L_Frec (eq. 6): distances of the feature vectors (V, L) of both outputs to those of the clean image; 0 for none."""
+    """L_Frec (eq. 6): distances of both outputs' feature vectors (V, L) to those of the clean image; 0 for none."""
     return _mean((clean - image).norm(dim=1)) + _mean((adversarial - image).norm(dim=1))
 
 
