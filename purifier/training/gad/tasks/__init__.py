@@ -28,7 +28,7 @@ def make_task(model: nn.Module, config: GADTraining) -> Task:
         OptionError: Where there is no such task, or what "module:function" names makes none.
     """
     kind = TASKS.get(config.task) or import_named(config.task, "task", ", ".join(map(repr, TASKS)))
-    task = kind(model, config)
+    task = kind(model, config) if callable(kind) else kind
     if not isinstance(task, Task):
         raise OptionError(
             f"expected {config.task} to be a subclass of purifier.training.gad.Task, or a function that makes one, got "
