@@ -12,6 +12,7 @@ from purifier.training._loop import Fitted, fit
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad._recipe import GADRecipe
 from purifier.training.gad._target import hold_target
+from purifier.training.gad.tasks import Task
 
 
 def train(config: GADTraining, out: str | Path, *, model: nn.Module, minutes: float | None = None) -> Path:
@@ -39,19 +40,21 @@ def train(config: GADTraining, out: str | Path, *, model: nn.Module, minutes: fl
     hold_target(Path(out), model)
     fitted = fit(recipe, config, Path(out), minutes=minutes)
     folder = Path(out) / "gad"
-    card = _card(config, fitted, type(model).__name__, recipe.task.scores)
+    card = _card(config, fitted, type(model).__name__, recipe.task)
     Purifier(fitted.model.cpu(), name="gad", card=card).save_pretrained(folder)  # type: ignore[arg-type]
     return folder
 
 
-def _card(config: GADTraining, fitted: Fitted, target: str, scores: str) -> str:
+def _card(config: GADTraining, fitted: Fitted, target: str, task: Task) -> str:
     text = (
         'GAD ("General adversarial defense via pixel level and feature level distribution alignment", 2020), trained\n'
         f"with `purifier train gad` in front of one model ({target}): {fitted.step} of {config.steps} steps. It is "
-        "meant for\nthat model; in front of another it may do less."
+        "meant for\nthat model; in front of another it may do less. Samples were "
+        f"{task.size} x {task.size} pixels; the attack while training had eps {task.eps:.4g}, alpha {task.alpha:.4g} "
+        f"and\n{task.attack_steps} steps."
     )
     measured = (
-        f"Held-out samples and the model that it was trained for: {scores}, clean and under the training's attack,\n"
+        f"Held-out samples and the model that it was trained for: {task.scores}, clean and under the training's attack,\n"
         "behind the purifier and bare. The attack is blind: it does not know the purifier. PSNR in dB, of clean images."
     )
     return training_card("gad", "gad", text, config, fitted.history, measured=measured)
