@@ -54,7 +54,8 @@ def _card(config: GADTraining, fitted: Fitted, target: str, task: Task) -> str:
         f"and\n{task.attack_steps} steps."
     )
     measured = (
-        f"Held-out samples and the model that it was trained for: {task.scores}, clean and under the training's\n"
-        "attack, behind the purifier and bare. The attack is blind: it does not know the purifier. PSNR in dB, of clean images."
+        f"Held-out samples and the model that it was trained for: {task.scores},\n"
+        "clean and under the training's attack, behind the purifier and bare. The attack is blind: it does not know the\n"
+        "purifier. PSNR in dB, of clean images."
     )
     return training_card("gad", "gad", text, config, fitted.history, measured=measured)

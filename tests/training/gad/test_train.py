@@ -127,7 +127,7 @@ def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(folders: Pat
     assert {"clean", "attacked", "clean_bare", "attacked_bare"} <= history[-1].keys()
     assert history[-1]["clean_bare"] == 1.0
     card = (folder / "README.md").read_text()
-    assert "accuracy, clean and under the training's attack" in card and "eps 0.031, alpha 0.0175" in card
+    assert "it was trained for: accuracy," in card and "eps 0.031, alpha 0.0175" in card
     assert str(folders) not in card
     assert (tmp_path / "samples" / "step-000060.png").exists()
     wrapped = purifier.wrap(model, Purifier.from_pretrained(folder))
