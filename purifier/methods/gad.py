@@ -21,7 +21,7 @@ from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
 from purifier.methods._options import check_integer
 
-Norm = Literal["layer", "instance"]
+Norm = Literal["layer", "instance", "none"]
 
 # Half the output's range; [0, 1] has 0.5.
 _REACH = 0.55
@@ -48,14 +48,14 @@ class GAD(Method):
     """The generator: 7x7 stem, down-sampling, residual blocks, up-sampling, 7x7 head.
 
     Images of any size are padded by reflection to a multiple of 2**downsamples and cropped back. Every output pixel
-    depends on the whole image, through the normalisation.
+    depends on the whole image, through the normalisation, where there is one.
 
     Args:
         filters: Width at full size; every down-sampling doubles it.
         blocks: Number of residual blocks at the smallest size.
         downsamples: Number of halvings.
-        norm: "layer" (over all channels and places of an image) or "instance" (each channel by itself, as in
-            pix2pixHD).
+        norm: "layer" (over all channels and places of an image), "instance" (each channel by itself, as in pix2pixHD)
+            or "none", whose weights start larger, so that features keep their size.
 
     Raises:
         OptionError: Where an option is out of its range.
@@ -67,7 +67,7 @@ class GAD(Method):
         self.blocks = check_integer("blocks", blocks, low=1)
         self.downsamples = check_integer("downsamples", downsamples, low=1, high=8)
         if norm not in get_args(Norm):
-            raise OptionError(f"expected norm='layer' or norm='instance', got {norm!r}")
+            raise OptionError(f"expected norm='layer', 'instance' or 'none', got {norm!r}")
         self.norm: Norm = norm
         widths = [filters * 2**number for number in range(downsamples + 1)]
         self.stem = nn.Sequential(_conv(3, filters, 7), _norm(norm, filters), nn.ReLU())
@@ -85,6 +85,10 @@ class GAD(Method):
             )
         )
         self.head = _conv(filters, 3, 7)
+        if norm == "none":
+            self.apply(_enlarge)
+            for last in (self.head, *(block.conv2 for block in self.body if isinstance(block, ResidualBlock))):
+                last.weight.data *= 0.1
 
     @property
     def options(self) -> dict[str, Any]:
@@ -111,4 +115,14 @@ def _conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2d:
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
-    return nn.GroupNorm(1, channels) if kind == "layer" else nn.InstanceNorm2d(channels)
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)
+    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
+
+
+def _enlarge(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        # Each output of a transposed convolution of stride 2 sees a quarter of the kernel.
+        gain = 1.0 if isinstance(module, nn.Conv2d) else 2.0
+        fan = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+        nn.init.normal_(module.weight, std=gain * (2 / fan) ** 0.5)

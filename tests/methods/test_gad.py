@@ -82,7 +82,7 @@ def test_black_and_white_are_within_reach() -> None:
         assert (out < 0).all() if end < 0 else (out > 1).all()
 
 
-@pytest.mark.parametrize(("kind", "same"), [("instance", True), ("layer", False)])
+@pytest.mark.parametrize(("kind", "same"), [("instance", True), ("layer", False), ("none", False)])
 def test_only_instance_norm_forgets_how_bright_a_picture_is(kind: str, same: bool) -> None:
     method, images = small_method("gad", norm=kind), pictures(1, 3, 16, 16, low=0.2, high=0.4)
     assert torch.allclose(method(images), method(images + 0.4), atol=1e-5) == same
@@ -93,7 +93,7 @@ def test_only_instance_norm_forgets_how_bright_a_picture_is(kind: str, same: boo
     [
         ({"blocks": 0}, "expected blocks to be an integer of at least 1, got 0"),
         ({"downsamples": 9}, "expected downsamples to be an integer from 1 to 8, got 9"),
-        ({"norm": "batch"}, "expected norm='layer' or norm='instance', got 'batch'"),
+        ({"norm": "batch"}, "expected norm='layer', 'instance' or 'none', got 'batch'"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict, text: str) -> None:

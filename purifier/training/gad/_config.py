@@ -29,7 +29,9 @@ class GADTraining(LoopConfig):
         filters: Width of the generator at full size.
         blocks: Its residual blocks.
         downsamples: Its halvings; 0 for the task's own: 2 for classification, 4 for segmentation and detection.
-        norm: Its normalisation, "layer" or "instance" (pix2pixHD's, which forgets brightness).
+        norm: Its normalisation, "layer", "instance" (pix2pixHD's, which forgets brightness) or "none".
+        start: "random" weights, or "identity", random ones with which the generator nearly gives its input back, and
+            learns sooner; with norm "none" and at least 3 * 2**downsamples filters.
         size: Side of the training samples, in pixels; 0 for the task's own: 32, 512 for segmentation, 256 for
             detection.
         layer: Module of the target model whose input (classification, segmentation) or output (detection) gives the
@@ -72,7 +74,8 @@ class GADTraining(LoopConfig):
     filters: int = 32
     blocks: int = 6
     downsamples: int = 0
-    norm: Literal["layer", "instance"] = "layer"
+    norm: Literal["layer", "instance", "none"] = "layer"
+    start: Literal["random", "identity"] = "random"
     size: int = 0
     layer: str = ""
     vectors: int = 4096

@@ -14,6 +14,7 @@ from purifier.training._loop import Losses
 from purifier.training.gad import _losses
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad._discriminator import PatchDiscriminator
+from purifier.training.gad._initial import start_as_identity
 from purifier.training.gad._perceptual import load_perceptual
 from purifier.training.gad._samples import Samples, split_items
 from purifier.training.gad._validation import HeldOut
@@ -47,6 +48,8 @@ class GADRecipe:
         self.model = GAD(
             filters=config.filters, blocks=config.blocks, downsamples=self.task.downsamples, norm=config.norm
         )
+        if config.start == "identity":
+            start_as_identity(self.model)
         self.critic = (
             PatchDiscriminator(filters=config.critic_filters, layers=config.critic_layers)
             if self._weights.critic

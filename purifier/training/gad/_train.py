@@ -55,7 +55,7 @@ def _card(config: GADTraining, fitted: Fitted, target: str, task: Task) -> str:
     )
     measured = (
         f"Held-out samples and the model that it was trained for: {task.scores},\n"
-        "clean and under the training's attack, behind the purifier and bare. The attack is blind: it does not know the\n"
-        "purifier. PSNR in dB, of clean images."
+        "clean and under the training's attack, behind the purifier and bare. The attack is blind: it does not know\n"
+        "the purifier. PSNR in dB, of clean images."
     )
     return training_card("gad", "gad", text, config, fitted.history, measured=measured)
