@@ -73,8 +73,8 @@ def _gad() -> click.Command:
         help="Folder to write; a run that was stopped goes on from what is in it.",
     )
     text = "Train GAD in front of a model of yours, on labelled images."
-    options = [model, out, *options_of(GADTraining)]
-    return click.Command("gad", params=options, callback=run, help=text, short_help=text)
+    settings = options_of(GADTraining)
+    return click.Command("gad", params=[model, out, *settings], callback=run, help=text, short_help=text)
 
 
 def options_of(settings: type[Any]) -> list[click.Option]:
