@@ -146,7 +146,7 @@ class DetectionAttack(Around):
         if callable(self.loss):
             yield
             return
-        switched = [module for module in _detector_parts(model) if not module.training]
+        switched = [module for module in detector_parts(model) if not module.training]
         try:
             for module in switched:
                 module.training = True
@@ -175,7 +175,7 @@ def _with_loss(attack: Attack, loss: Loss) -> Attack:
     return changed
 
 
-def _detector_parts(model: Any) -> list[nn.Module]:
+def detector_parts(model: Any) -> list[nn.Module]:
     """Returns the modules of a torchvision detector whose train flag means "return losses".
 
     Raises:

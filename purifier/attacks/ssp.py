@@ -210,20 +210,34 @@ def vgg16_features(device: torch.device) -> nn.Module:
     Raises:
         WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
     """
+    return _Normalised(
+        vgg16_layers(_VGG_LAYERS, 'pass features=..., such as features_at(your_network, "layer3")').to(device)
+    ).eval()
+
+
+def vgg16_layers(count: int, instead: str) -> nn.Sequential:
+    """Returns the first layers of torchvision's VGG16 with its ImageNet weights, fixed, in eval mode, on the CPU.
+
+    Args:
+        count: How many, up to 31.
+        instead: What else the user can do where there are no weights, for the message.
+
+    Raises:
+        WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
+    """
     from torchvision.models import VGG16_Weights, vgg16
 
     with torch.device("meta"):
-        network = vgg16().features[:_VGG_LAYERS]
+        network: nn.Sequential = vgg16().features[:count]
     url = VGG16_Weights.IMAGENET1K_V1.url
     try:
         state = torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"expected the VGG16 weights of torchvision for the default features of SSP, got {error}; download "
-            f"{url} to {torch.hub.get_dir()}/checkpoints, or pass features=..., such as "
-            'features_at(your_network, "layer3")'
+            f"expected the VGG16 weights of torchvision, got {error}; download {url} to "
+            f"{torch.hub.get_dir()}/checkpoints, or {instead}"
         ) from None
     kept = {name: state[f"features.{name}"] for name in network.state_dict()}
     network.load_state_dict(kept, assign=True)
     check_eval(network.eval())
-    return _Normalised(network.requires_grad_(False).to(device)).eval()
+    return network.requires_grad_(False)

@@ -15,9 +15,16 @@ from purifier._errors import nearest
 from purifier.commands._extras import require_extra
 
 _TEXTS = {
+    "gad": "Train GAD in front of a model of yours, on labelled images.",
     "ncis": "Train NCIS, self-supervised, on clean images.",
     "nrp": "Train NRP, self-supervised, against perturbations of a network's features.",
 }
+
+_TARGET = click.Option(
+    ["--model"],
+    required=True,
+    help="Model to defend, as module:function, a function without arguments that returns it; of images in [0, 1].",
+)
 
 
 class _Recipes(click.Group):
@@ -35,6 +42,10 @@ class _Recipes(click.Group):
             from purifier.training.nrp._config import NRPTraining
 
             return _training(cmd_name, NRPTraining)
+        if cmd_name == "gad":
+            from purifier.training.gad._config import GADTraining
+
+            return _training(cmd_name, GADTraining, _TARGET)
         return None
 
 
@@ -43,15 +54,20 @@ def command() -> None:
     """Train a purifier on folders of images."""
 
 
-def _training(name: str, settings: type[Any]) -> click.Command:
+def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.Command:
     """Makes the command that trains a method: its package has `train`, its settings give the options."""
 
-    def run(out: Path, minutes: float | None, **values: Any) -> None:
+    def run(out: Path, minutes: float | None, model: str | None = None, **values: Any) -> None:
         require_extra("accelerate", extra="train", what="purifier train")
         if values["tensorboard"]:
             require_extra("tensorboard", extra="train", what="purifier train --tensorboard")
         train = importlib.import_module(f"purifier.training.{name}").train
-        folder = train(settings(**values), out, minutes=minutes)
+        target = {}
+        if model is not None:
+            from purifier.training.gad._target import load_target
+
+            target["model"] = load_target(model)
+        folder = train(settings(**values), out, minutes=minutes, **target)
         click.echo(f"trained {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 
     out = click.Option(
@@ -74,7 +90,7 @@ def _training(name: str, settings: type[Any]) -> click.Command:
         help="Stop after about that time; the same command then goes on. No limit if left out.",
     )
     text = _TEXTS[name]
-    params: list[click.Parameter] = [out, config, minutes, *options_of(settings)]
+    params: list[click.Parameter] = [*more, out, config, minutes, *options_of(settings)]
     return click.Command(name, params=params, callback=run, help=text, short_help=text)
 
 

@@ -12,6 +12,7 @@ from purifier._errors import OptionError, WeightsError, nearest
 from purifier.methods._base import Method, Stage
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
+from purifier.methods.gad import GAD
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.jpeg import JPEG
 from purifier.methods.median import Median
@@ -24,6 +25,7 @@ from purifier.methods.tvm import TVM
 METHODS: dict[str, type[Method]] = {
     "bit-depth": BitDepth,
     "chain": Chain,
+    "gad": GAD,
     "gs": GaussianSmoothing,
     "jpeg": JPEG,
     "median": Median,

@@ -12,8 +12,22 @@ import torch
 
 from purifier.training._loop import LoopConfig
 
+# Settings that say where the user keeps things.
+_PLACES = {"data", "masks", "annotations"}
+_DEMO = """\
+Held-out images and the demo classifier; PSNR in dB; psr: purification success rate, the share of images that are
+classified as the clean image was. All attacks are blind: they do not know the purifier."""
 
-def training_card(name: str, method: str, text: str, config: LoopConfig, history: Sequence[dict[str, Any]]) -> str:
+
+def training_card(
+    name: str,
+    method: str,
+    text: str,
+    config: LoopConfig,
+    history: Sequence[dict[str, Any]],
+    *,
+    measured: str = _DEMO,
+) -> str:
     """Returns a model card that says how weights were made and what validation measured.
 
     Args:
@@ -22,8 +36,9 @@ def training_card(name: str, method: str, text: str, config: LoopConfig, history
         text: What it is, from whom, and how it was trained.
         config: The training's settings.
         history: Its validations: "step", "loss" and figures.
+        measured: What validation measured, and on what.
     """
-    settings = "\n".join(f"- {key}: {value}" for key, value in asdict(config).items() if key != "data")
+    settings = "\n".join(f"- {key}: {value}" for key, value in asdict(config).items() if key not in _PLACES)
     columns = list(history[-1]) if history else ["step"]
     rows = "\n".join("| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in history)
     return f"""---
@@ -41,8 +56,7 @@ validation below. Purifiers of this kind can be bypassed by an attacker who know
 
 ## Validation
 
-Held-out images and the demo classifier; PSNR in dB; psr: purification success rate, the share of images that are
-classified as the clean image was. All attacks are blind: they do not know the purifier.
+{measured}
 
 | {" | ".join(columns)} |
 |{"---|" * len(columns)}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import importlib
 
 import torch
 from torch import nn
 
 from purifier._errors import OptionError
 from purifier.attacks.ssp import vgg16_features
+from purifier.training._named import make_named
 
 
 def load_features(name: str) -> nn.Module:
@@ -26,16 +26,7 @@ def load_features(name: str) -> nn.Module:
     if name == "vgg16":
         # A copy: the cached one stays on the CPU where this one is moved.
         return copy.deepcopy(vgg16_features(torch.device("cpu")))
-    module, _, function = name.partition(":")
-    if not (module and function):
-        raise OptionError(f"expected features='vgg16' or 'module:function', got {name!r}")
-    try:
-        made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise OptionError(
-            f"expected features='module:function' that can be imported and called, got {name!r}: {error}; start "
-            "where the module is, or put its folder on PYTHONPATH"
-        ) from error
+    made = make_named(name, "features", "'vgg16'")
     if not isinstance(made, nn.Module):
         raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
     return made.eval().requires_grad_(False)

@@ -91,16 +91,20 @@ class Recipe(Protocol):
         ...
 
     @property
-    def crops(self) -> Dataset[Tensor]:
-        """Crop number k is used at step k // batch_size."""
+    def crops(self) -> Dataset[Any]:
+        """Crop number k, or whatever a sample is, is used at step k // batch_size.
+
+        A dataset whose samples torch cannot put together has a method `collate` that makes a batch of a list of them:
+        tensors, in lists, tuples and dicts if need be.
+        """
         ...
 
     def to(self, device: torch.device) -> None:
         """Moves fixed networks to where the model trains."""
         ...
 
-    def losses(self, model: Callable[[Tensor], Any], batch: Tensor, step: int) -> Losses:
-        """Losses of a batch of clean crops (N, 3, H, W); random numbers come from torch's global generator."""
+    def losses(self, model: Callable[[Tensor], Any], batch: Any, step: int) -> Losses:
+        """Losses of a batch, such as clean crops (N, 3, H, W); random numbers come from torch's global generator."""
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -219,7 +223,7 @@ class _Training:
         self.log.close()
         return Fitted(self.average, self.history, self.step, self.seconds, main)
 
-    def _advance(self, parts: list[Tensor]) -> dict[str, Tensor]:
+    def _advance(self, parts: list[Any]) -> dict[str, Tensor]:
         """One step of the model's optimiser, and of the critic's."""
         config, critic = self.config, self.recipe.critic
         # So that every random number is a function of the seed, the step and the process.
@@ -233,7 +237,7 @@ class _Training:
             # Gradients cross the processes once, with the last part.
             waits = number + 1 < len(parts)
             with self.accelerator.no_sync(self.model) if waits else nullcontext():
-                found.append(self._backward(part.to(self.accelerator.device), len(parts)))
+                found.append(self._backward(to_device(part, self.accelerator.device), len(parts)))
         self.optimisers["model"].step()
         if critic is not None and "critic" in found[0]:
             self._share_gradients(critic)
@@ -243,7 +247,7 @@ class _Training:
         self.step += 1
         return {name: torch.stack([values[name] for values in found]).mean() for name in found[0]}
 
-    def _backward(self, batch: Tensor, parts: int) -> dict[str, Tensor]:
+    def _backward(self, batch: Any, parts: int) -> dict[str, Tensor]:
         critic = self.recipe.critic
         if critic is not None:
             critic.requires_grad_(False)
@@ -265,7 +269,7 @@ class _Training:
             for weight in critic.parameters():
                 weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
 
-    def _batches(self) -> Iterator[list[Tensor]]:
+    def _batches(self) -> Iterator[list[Any]]:
         """Yields this process's share of each batch from the current step on, in `accumulate` parts."""
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         size, parts = config.batch_size, config.accumulate
@@ -278,7 +282,12 @@ class _Training:
             step * size + part * world * share for step in range(self.step, config.steps) for part in range(parts)
         )
         indices = [list(range(start + rank * share, start + (rank + 1) * share)) for start in starts]
-        loader: Iterable[Tensor] = DataLoader(self.recipe.crops, batch_sampler=indices, num_workers=config.workers)
+        loader: Iterable[Any] = DataLoader(
+            self.recipe.crops,
+            batch_sampler=indices,
+            num_workers=config.workers,
+            collate_fn=getattr(self.recipe.crops, "collate", None),
+        )
         crops = iter(loader)
         for _ in range(self.step, config.steps):
             yield [next(crops) for _ in range(parts)]
@@ -330,6 +339,15 @@ def _precision(config: LoopConfig) -> str:
     if config.precision != "auto":
         return config.precision
     return "bf16" if resolve_dtype("auto", resolve_device(config.device)) == torch.bfloat16 else "no"
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Moves every tensor of a batch, however nested."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return type(batch)(to_device(value, device) for value in batch) if isinstance(batch, list | tuple) else batch
 
 
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:

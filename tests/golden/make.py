@@ -16,6 +16,7 @@ from purifier.methods import METHODS
 
 FOLDER = Path(__file__).resolve().parent
 OPTIONS = {
+    "gad": {"filters": 4, "blocks": 1, "downsamples": 1},
     "gs": {"kernel_size": 5, "iterations": 7},
     "ncis": {"iterations": 2, "filters": 4, "layers": 3},
     "nrp": {"filters": 4, "blocks": 1, "growth": 2},

@@ -1,0 +1,128 @@
+"""GAD: an encoder-decoder that is trained in front of one given model.
+
+"General adversarial defense via pixel level and feature level distribution alignment" (under review at ICLR 2021),
+section 3 and appendix A.1: the "global generator" of pix2pixHD (Wang et al., CVPR 2018), with two down-sampling layers
+for classification and four for segmentation and detection. No skip runs from input to output: it would carry the
+perturbation through.
+
+Deviations: the default normalisation is over all channels together ("layer"), because pix2pixHD's instance norm sets
+the mean of every channel to 0, so that a network with it cannot tell a bright picture from a dark one. The hyperbolic
+tangent at the end is stretched by a tenth, so that black and white are reached at finite features; `Purifier` clamps.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from purifier._errors import OptionError
+from purifier.methods._base import Method, Stage
+from purifier.methods._borders import reflect_pad
+from purifier.methods._options import check_integer
+
+Norm = Literal["layer", "instance", "none"]
+
+# Half the output's range; [0, 1] has 0.5.
+_REACH = 0.55
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, norm, ReLU, convolution, norm, plus the input."""
+
+    def __init__(self, filters: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = _conv(filters, filters, 3)
+        self.norm1 = _norm(norm, filters)
+        self.conv2 = _conv(filters, filters, 3)
+        self.norm2 = _norm(norm, filters)
+        self.activation = nn.ReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.activation(self.norm1(self.conv1(features)))
+        out: Tensor = features + self.norm2(self.conv2(inner))
+        return out
+
+
+class GAD(Method):
+    """The generator: 7x7 stem, down-sampling, residual blocks, up-sampling, 7x7 head.
+
+    Images of any size are padded by reflection to a multiple of 2**downsamples and cropped back. Every output pixel
+    depends on the whole image, through the normalisation, where there is one.
+
+    Args:
+        filters: Width at full size; every down-sampling doubles it.
+        blocks: Number of residual blocks at the smallest size.
+        downsamples: Number of halvings.
+        norm: "layer" (over all channels and places of an image), "instance" (each channel by itself, as in pix2pixHD)
+            or "none", whose weights start larger, so that features keep their size.
+
+    Raises:
+        OptionError: Where an option is out of its range.
+    """
+
+    def __init__(self, *, filters: int = 32, blocks: int = 6, downsamples: int = 2, norm: Norm = "layer") -> None:
+        super().__init__()
+        self.filters = check_integer("filters", filters, low=1)
+        self.blocks = check_integer("blocks", blocks, low=1)
+        self.downsamples = check_integer("downsamples", downsamples, low=1, high=8)
+        if norm not in get_args(Norm):
+            raise OptionError(f"expected norm='layer', 'instance' or 'none', got {norm!r}")
+        self.norm: Norm = norm
+        widths = [filters * 2**number for number in range(downsamples + 1)]
+        self.stem = nn.Sequential(_conv(3, filters, 7), _norm(norm, filters), nn.ReLU())
+        self.down = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(wide, wide * 2, 3, 2, 1), _norm(norm, wide * 2), nn.ReLU())
+                for wide in widths[:-1]
+            )
+        )
+        self.body = nn.Sequential(*(ResidualBlock(widths[-1], norm) for _ in range(blocks)))
+        self.up = nn.Sequential(
+            *(
+                nn.Sequential(nn.ConvTranspose2d(wide, wide // 2, 3, 2, 1, 1), _norm(norm, wide // 2), nn.ReLU())
+                for wide in reversed(widths[1:])
+            )
+        )
+        self.head = _conv(filters, 3, 7)
+        if norm == "none":
+            self.apply(_enlarge)
+            for last in (self.head, *(block.conv2 for block in self.body if isinstance(block, ResidualBlock))):
+                last.weight.data *= 0.1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"filters": self.filters, "blocks": self.blocks, "downsamples": self.downsamples, "norm": self.norm}
+
+    def stages(self) -> list[Stage]:
+        return [Stage(self.purify, halo=None)]
+
+    def purify(self, images: Tensor) -> Tensor:
+        """Runs the network on images (N, 3, H, W): the same shape, from -0.05 to 1.05."""
+        height, width = images.shape[-2:]
+        multiple = 2**self.downsamples
+        # Two at least at the smallest size: one place has neither a reflection nor a variance.
+        wanted = [max(-(-side // multiple), 2) * multiple for side in (height, width)]
+        # The stem reflects three pixels, which takes four.
+        padded = reflect_pad(images, 0, max(wanted[1], 4) - width, 0, max(wanted[0], 4) - height)
+        features = self.head(self.up(self.body(self.down(self.stem(padded)))))
+        out: Tensor = 0.5 + _REACH * features[..., :height, :width].tanh()
+        return out
+
+
+def _conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, padding_mode="reflect")
+
+
+def _norm(kind: Norm, channels: int) -> nn.Module:
+    if kind == "layer":
+        return nn.GroupNorm(1, channels)
+    return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
+
+
+def _enlarge(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        # Each output of a transposed convolution of stride 2 sees a quarter of the kernel.
+        gain = 1.0 if isinstance(module, nn.Conv2d) else 2.0
+        fan = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+        nn.init.normal_(module.weight, std=gain * (2 / fan) ** 0.5)

@@ -1,0 +1,82 @@
+"""The fixed network of the perceptual loss (eq. 2): images to feature maps of several layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError
+from purifier.attacks.ssp import vgg16_layers
+from purifier.training._named import import_named
+
+# relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+_LAYERS = (3, 8, 15, 22, 29)
+# Normalisation of torchvision's ImageNet networks.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VGGMaps(nn.Module):
+    """VGG16's feature maps at the five layers of eq. 2.
+
+    Args:
+        layers: The network up to relu5_3, in order.
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) in [0, 1], H and W at least 16, to five maps."""
+        if min(images.shape[-2:]) < 16:
+            raise InputError(
+                f"expected images of at least 16 x 16 pixels for the perceptual loss, got {tuple(images.shape[-2:])}; "
+                "train on larger ones, or set perceptual_weight=0"
+            )
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        features, maps = (images - mean) / std, []
+        for number, layer in enumerate(self.layers):
+            features = layer(features)
+            if number in _LAYERS:
+                # A copy, because the next layer may work in place.
+                maps.append(features.clone())
+        return maps
+
+
+class _Named(nn.Module):
+    """A user's network, whose output is checked."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps: Any = self.network(images)
+        if not isinstance(maps, list | tuple) or not maps or not all(isinstance(one, Tensor) for one in maps):
+            raise OptionError(
+                f"expected the module that {self.name} returns to give a list of feature maps, got "
+                f"{type(maps).__name__}; wrap its output: return [features]"
+            )
+        return list(maps)
+
+
+def load_perceptual(name: str) -> nn.Module:
+    """Returns a fixed map of images (N, 3, H, W) in [0, 1] to a list of feature maps, on the CPU.
+
+    Args:
+        name: "vgg16" for torchvision's VGG16, whose weights are read from torch's hub cache or downloaded once; or
+            "module:function", a function of no arguments that returns a module.
+
+    Raises:
+        OptionError: Where the name has another form, or there is no such function.
+        WeightsError: Where the weights of VGG16 cannot be had.
+    """
+    if name == "vgg16":
+        instead = "set perceptual_weight=0, or perceptual='module:function' for a network of your own"
+        return VGGMaps(vgg16_layers(_LAYERS[-1] + 1, instead)).eval()
+    made = import_named(name, "perceptual", "'vgg16'")()
+    if not isinstance(made, nn.Module):
+        raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
+    return _Named(made, name).eval().requires_grad_(False)

@@ -1,0 +1,102 @@
+"""Classification: one feature vector an image, the input of the last linear layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier._errors import InputError
+from purifier.attacks import PGD
+from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.training.gad._config import GADTraining
+from purifier.training.gad.tasks._base import Observed, Task
+from purifier.training.gad.tasks._files import central_square, folder_of, padded_crop, resized_crop
+from purifier.training.gad.tasks._layers import call_and_catch, last_layer
+
+# Up to this size, images are moved by a few pixels; larger ones are cropped and resized.
+_SMALL = 64
+
+
+class Classification(Task):
+    """Images in a folder for each class; a model that gives logits (N, K).
+
+    Folders named after the model's `classes`, where it has any, have their numbers; folders named by numbers have
+    these; others are numbered in sorted order.
+
+    Raises:
+        OptionError: Where the model has no linear layer and none is named.
+    """
+
+    eps, alpha, attack_steps = 0.031, 0.0175, 4
+    scores = "accuracy"
+
+    def __init__(self, model: nn.Module, config: GADTraining) -> None:
+        super().__init__(model, config)
+        self._layer = last_layer(model, nn.Linear, config.layer)
+        self._classes = getattr(model, "classes", None)
+        self._attack = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=divergence)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
+
+    def items(self) -> list[tuple[Path, int]]:
+        root = folder_of(self.config.data, "data")
+        names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if not names:
+            raise InputError(f"expected a folder for each class in {root}, got none; sort the images into such folders")
+        numbers = _numbers(names, self._classes)
+        return [(path, numbers[name]) for name in names for path in list_images([root / name])]
+
+    def load(self, item: tuple[Path, int], random: np.random.Generator | None) -> tuple[Tensor, int]:
+        path, label = item
+        pixels = read_rgb(path)
+        if random is None:
+            return to_tensor(central_square(pixels, self.size)), label
+        crop = padded_crop if self.size <= _SMALL else resized_crop
+        return to_tensor(crop(pixels, self.size, random)), label
+
+    def attack(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        """PGD with the KL criterion: away from what the model says of the clean images, whatever the labels."""
+        with torch.no_grad():
+            beliefs = self.model(images).float().softmax(1)
+        return self._attack(self.model, images, beliefs)
+
+    def observe(self, images: Tensor, targets: Tensor) -> Observed:
+        logits, vectors = call_and_catch(self.model, self._layer, images)
+        loss = F.cross_entropy(_checked(logits, targets).float(), targets)
+        return Observed(loss, vectors.float().flatten(1), targets)
+
+    def score(self, images: Tensor, targets: Tensor) -> float:
+        return (self.model(images).argmax(1) == targets).float().mean().item()
+
+
+def divergence(logits: Tensor, beliefs: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of each image, (N,), of beliefs (N, K) from those that logits (N, K) stand for."""
+    return F.kl_div(logits.float().log_softmax(1), beliefs, reduction="none").sum(1)
+
+
+def _checked(logits: Any, labels: Tensor) -> Tensor:
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"expected logits (N, classes) from the model, got {got}; wrap it so that it returns them")
+    # A wrong label would stop a GPU without a word about where.
+    if labels.device.type == "cpu" and int(labels.max()) >= logits.shape[1]:
+        raise InputError(
+            f"expected class numbers below {logits.shape[1]}, the number of the model's classes, got "
+            f"{int(labels.max())}; check that the folders and the model belong together"
+        )
+    return logits
+
+
+def _numbers(names: list[str], classes: Any) -> dict[str, int]:
+    known = [str(name) for name in classes] if isinstance(classes, list | tuple) else []
+    if set(names) <= set(known):
+        return {name: known.index(name) for name in names}
+    if all(name.isdecimal() for name in names):
+        return {name: int(name) for name in names}
+    return {name: number for number, name in enumerate(names)}

@@ -1,0 +1,100 @@
+"""Segmentation: a feature vector a place, the input of the last convolution, with the mask resized to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier._errors import InputError
+from purifier.attacks import BIM, SegmentationLoss, logits_of
+from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.training.gad._config import GADTraining
+from purifier.training.gad.tasks._base import Observed, Task
+from purifier.training.gad.tasks._files import folder_of, resized
+from purifier.training.gad.tasks._layers import call_and_catch, last_layer
+
+# What the losses of this package leave out, beside `ignore_index`.
+_IGNORED = -100
+
+
+class Segmentation(Task):
+    """Images and masks of class numbers; a model that gives logits (N, K, H, W), also under "out" or as `.logits`.
+
+    The last convolution is looked for in the model's `classifier`, where it has one, so that an auxiliary head does
+    not count.
+
+    Raises:
+        OptionError: Where the model has no convolution and no layer is named.
+    """
+
+    downsamples, size = 4, 512
+    eps, alpha, attack_steps = 0.03, 0.01, 3
+    scores = "pixel accuracy"
+
+    def __init__(self, model: nn.Module, config: GADTraining) -> None:
+        super().__init__(model, config)
+        head = getattr(model, "classifier", None)
+        within = model if config.layer or not isinstance(head, nn.Module) else head
+        self._layer = last_layer(within, nn.Conv2d, config.layer)
+        self._loss = SegmentationLoss(ignore_index=config.ignore_index)
+        self._attack = BIM(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=self._loss)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
+
+    def items(self) -> list[tuple[Path, Path]]:
+        root, masks = folder_of(self.config.data, "data"), folder_of(self.config.masks, "masks")
+        pairs = [(path, masks / path.relative_to(root).with_suffix(".png")) for path in list_images([root])]
+        missing = [mask for _, mask in pairs if not mask.is_file()]
+        if missing:
+            raise InputError(f"expected a mask for each image, got no file {missing[0]}")
+        return pairs
+
+    def load(self, item: tuple[Path, Path], random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+        """Reads a crop at the image's own scale, flipped at random, or the central one; small images are enlarged."""
+        pixels, mask = read_rgb(item[0]), _read_mask(item[1])
+        if pixels.shape[:2] != mask.shape:
+            raise InputError(f"expected a mask of the image's size {pixels.shape[:2]}, got {mask.shape} in {item[1]}")
+        factor = max(1.0, self.size / min(mask.shape))
+        height, width = (max(self.size, round(side * factor)) for side in mask.shape)
+        pixels, mask = resized(pixels, height, width), resized(mask, height, width, nearest=True)
+        spare = height - self.size, width - self.size
+        top, left = (room // 2 if random is None else int(random.integers(room + 1)) for room in spare)
+        window = slice(top, top + self.size), slice(left, left + self.size)
+        pixels, mask = pixels[window], mask[window]
+        if random is not None and random.random() < 0.5:
+            pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+        return to_tensor(pixels), torch.from_numpy(mask.astype(np.int64))
+
+    def attack(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        """BIM on the cross entropy of every pixel."""
+        return self._attack(self.model, images, targets)
+
+    def observe(self, images: Tensor, targets: Tensor) -> Observed:
+        outputs, features = call_and_catch(self.model, self._layer, images)
+        loss = self._loss(outputs, targets).mean()
+        labels = F.interpolate(targets[:, None].float(), features.shape[-2:], mode="nearest-exact")[:, 0].long()
+        counts = (labels != self.config.ignore_index) & (labels != _IGNORED)
+        return Observed(loss, features.float().permute(0, 2, 3, 1)[counts], labels[counts])
+
+    def score(self, images: Tensor, targets: Tensor) -> float:
+        right = logits_of(self.model, size=(targets.shape[1], targets.shape[2]))(images).argmax(1) == targets
+        counts = (targets != self.config.ignore_index) & (targets != _IGNORED)
+        return ((right & counts).sum() / counts.sum().clamp_min(1)).item()
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """Reads class numbers (H, W), uint8: palette indices or grey values."""
+    with Image.open(path) as image:
+        values = np.asarray(image)
+    if values.ndim != 2 or values.dtype != np.uint8:
+        raise InputError(
+            f"expected a mask with one 8-bit channel of class numbers, got {values.dtype} {values.shape} in {path}"
+        )
+    return values

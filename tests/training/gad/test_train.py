@@ -1,0 +1,192 @@
+"""The GAD training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+import purifier
+from purifier import OptionError, Purifier
+from purifier.cli import command
+from purifier.training._checkpoint import load_checkpoint
+from purifier.training.gad import GADTraining, train
+from tests.builders import unchanged
+from tests.training.gad.builders import TINY, class_folders, classifier
+
+SCRIPT = """
+import sys, time, torch
+torch.set_num_threads(1)
+from purifier.training.gad import GADTraining, GADRecipe, train
+from tests.training.gad.builders import classifier
+slow = GADRecipe.losses
+def losses(self, model, batch, step):
+    time.sleep(float(sys.argv[3]))
+    return slow(self, model, batch, step)
+GADRecipe.losses = losses
+train(GADTraining(data=sys.argv[1], **%r), sys.argv[2], model=classifier())
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+OWN_TASK = """
+import torch
+from purifier.training.gad import Observed, Task
+
+class Brightness(Task):
+    size = 8
+    scores = "nearness"
+
+    def items(self):
+        return list(range(20))
+
+    def load(self, item, random):
+        shift = 0.0 if random is None else 0.1 * random.random()
+        return torch.full((3, self.size, self.size), item / 40 + shift), float(item)
+
+    def attack(self, images, targets, step):
+        return (images + self.eps).clamp(0, 1)
+
+    def observe(self, images, targets):
+        found = self.model(images)
+        return Observed((found.mean(1) - targets.float() / 40).square().mean(), found, (targets > 10).long())
+
+    def score(self, images, targets):
+        return 1 - (self.model(images).mean(1) - targets / 40).abs().mean().item()
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return class_folders(tmp_path_factory.mktemp("classes"))
+
+
+def start(folders: Path, out: Path, pause: float) -> subprocess.Popen:
+    command = [sys.executable, "-c", SCRIPT % TINY, str(folders), str(out), str(pause)]
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
+
+
+def finish(process: subprocess.Popen, out: Path) -> None:
+    assert process.wait(240) == 0, out.with_suffix(".log").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(folders: Path, tmp_path: Path) -> None:
+    finish(start(folders, tmp_path / "unbroken", 0), tmp_path / "unbroken")
+    killed = start(folders, tmp_path / "killed", 0.4)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
+    assert halfway is not None and 0 < halfway["step"] < TINY["steps"]
+    finish(start(folders, tmp_path / "killed", 0), tmp_path / "killed")
+    files = [(tmp_path / name / "gad" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+    assert files[0] == files[1]
+    critics = [load_checkpoint(tmp_path / name / "checkpoint.pt")["critic"] for name in ("unbroken", "killed")]
+    assert all(torch.equal(value, critics[1][name]) for name, value in critics[0].items())
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(folders: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    # Without the terms of classes, whose centres are each process's own, and the attack's random start.
+    script.write_text(SCRIPT % {**TINY, "variant": "li", "eps": 1e-9})
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29619"]
+    done = subprocess.run(
+        [*command, str(script), str(folders), str(tmp_path / "two"), "0"],
+        env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    config = GADTraining(data=str(folders), **{**TINY, "variant": "li", "eps": 1e-9})
+    train(config, tmp_path / "one", model=classifier())
+    one, two = (Purifier.from_pretrained(tmp_path / name / "gad") for name in ("one", "two"))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(folders: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "steps": 60, "learning_rate": 3e-3, "validate_every": 10, "sample_every": 30}
+    model = classifier()
+    with unchanged(model):
+        folder = train(GADTraining(data=str(folders), **settings), tmp_path, model=model)
+    history = load_checkpoint(tmp_path / "checkpoint.pt")["history"]
+    assert history[-1]["step"] == 60
+    assert history[-1]["loss"] < 0.85 * history[0]["loss"]
+    assert history[-1]["psnr"] > history[0]["psnr"]
+    assert {"clean", "attacked", "clean_bare", "attacked_bare"} <= history[-1].keys()
+    assert history[-1]["clean_bare"] == 1.0
+    card = (folder / "README.md").read_text()
+    assert "it was trained for: accuracy," in card and "eps 0.031, alpha 0.0175" in card
+    assert str(folders) not in card
+    assert (tmp_path / "samples" / "step-000060.png").exists()
+    wrapped = purifier.wrap(model, Purifier.from_pretrained(folder))
+    assert wrapped(torch.rand(2, 3, 17, 23)).shape == (2, 3)
+
+
+def test_mixed_precision_and_parts_of_a_batch_train_too(folders: Path, tmp_path: Path) -> None:
+    settings = {**TINY, "steps": 2, "precision": "bf16", "accumulate": 2, "workers": 1}
+    folder = train(GADTraining(data=str(folders), **settings), tmp_path, model=classifier())
+    assert all(p.isfinite().all() for p in Purifier.from_pretrained(folder).parameters())
+
+
+def test_a_task_of_the_users_own_takes_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brightness_task.py").write_text(OWN_TASK)
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    settings = {**TINY, "size": 0, "task": "brightness_task:Brightness"}
+    train(GADTraining(**settings), tmp_path / "out", model=model)
+    history = load_checkpoint(tmp_path / "out" / "checkpoint.pt")["history"]
+    assert history[-1]["clean_bare"] == pytest.approx(1.0)
+    assert history[-1]["attacked_bare"] == pytest.approx(1 - 8 / 255, abs=1e-4)
+
+
+def test_another_model_or_other_settings_in_the_same_folder_are_refused(folders: Path, tmp_path: Path) -> None:
+    config = GADTraining(data=str(folders), **{**TINY, "steps": 3})
+    train(config, tmp_path, model=classifier())
+    other = classifier()
+    other[4].bias.data += 1
+    with pytest.raises(OptionError, match=r"expected the model that .* was trained for, got another"):
+        train(config, tmp_path, model=other)
+    with pytest.raises(OptionError, match="got other margin"):
+        train(GADTraining(data=str(folders), **{**TINY, "steps": 3, "margin": 2.0}), tmp_path, model=classifier())
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command, ["train", "gad", *map(str, arguments)])
+
+
+def test_the_command_trains_for_a_model_by_name(folders: Path, tmp_path: Path) -> None:
+    options = [
+        part
+        for name, value in {**TINY, "steps": 2, "variant": "li+lf-noc"}.items()
+        for part in (f"--{name.replace('_', '-')}", value)
+    ]
+    model = ("--model", "tests.training.gad.builders:classifier")
+    done = run("--data", folders, "--out", tmp_path, *model, *options)
+    assert done.exit_code == 0, done.output
+    assert f"trained {tmp_path / 'gad'}" in done.output
+    assert Purifier.from_pretrained(tmp_path / "gad").name == "gad"
+
+
+def test_the_command_names_its_settings_and_refuses_what_makes_no_model(folders: Path, tmp_path: Path) -> None:
+    text = re.sub(r"\s+", " ", run("--help").output)
+    assert "--model" in text and "Weight lambda 4 of L_r (eq. 1)." in text and "[li|lf-noc|" in text
+    out = ("--data", folders, "--out", tmp_path)
+    for name, said in (
+        ("nothing", "expected model='module:function', got 'nothing'"),
+        ("os:getcwd", "to return an nn.Module"),
+    ):
+        done = run(*out, "--model", name)
+        assert done.exit_code != 0
+        assert said in f"{done.output} {done.exception}"
