@@ -1,17 +1,10 @@
-"""What benchmarks/speed.py measures: every form as a call on a batch, and its peak memory in a process of its own.
-
-    python benchmarks/_speed_forms.py JSON   # prints the peak extra bytes of one form on one image
-"""
+"""What benchmarks/speed.py measures: every form as a call on a batch, and its peak memory."""
 
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier import Purifier, _hub
-from purifier.inference.memory import peak_extra_bytes
+from purifier.inference.memory import in_fresh_process, peak_extra_bytes
 from purifier.methods import METHODS, Method
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -204,12 +197,7 @@ def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, cont
 
 def peak_bytes(form: Form, place: Place) -> int | None:
     """Measures the peak extra memory of a form on one image, in a fresh process."""
-    asked = json.dumps({"form": asdict(form), "place": {**asdict(place), "batch": 1}})
-    command = [sys.executable, str(Path(__file__).resolve()), asked]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"expected the memory of {form.method} {form.key}, got an error:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_fresh_process(_peak_here, form, replace(place, batch=1))
 
 
 def _peak_here(form: Form, place: Place) -> int | None:
@@ -222,8 +210,3 @@ def _peak_here(form: Form, place: Place) -> int | None:
             return peak_extra_bytes(call, warm_up=lambda: call(small), device=place.device)
         # Compiled code is of one size, and its compiler is no part of what purifying needs.
         return peak_extra_bytes(call, warm_up=lambda: [call() for _ in range(3)], device=place.device)
-
-
-if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    print(json.dumps(_peak_here(Form(**given["form"]), Place(**given["place"]))))

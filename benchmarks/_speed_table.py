@@ -139,7 +139,6 @@ def _cost_targets(result: dict[str, Any], small: list[dict[str, Any]]) -> list[d
         medians = [row["median"] for row in gs_all]
         flat = [max(medians) / min(medians)] if len(medians) > 1 else []
         targets.append(_target("gs: i = 14 and 7 beside i = 1, float32", _FLAT, flat, at_least=False))
-        large = [row["ratio"] for row in result["rows"] if row["method"] == "gs" and row not in small]
         kept = [row for row in result["rows"] if row["method"] == "gs" and row not in small and row["kind"] == "ours"]
         large = [row["ratio"] for row in kept if row["dtype"] == "float32"]
         targets.append(_target("gs: float32, large picture", 1.5, [max(large)] if large else []))
