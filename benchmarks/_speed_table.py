@@ -42,7 +42,10 @@ def markdown(result: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in result["rows"]]
     notes = sorted({f"`{row['method']}`" for row in result["rows"] if row["weights"].startswith("random")})
     if notes:
-        lines += ["", f"{', '.join(notes)}: seeded random weights; none are shipped yet. Speed does not depend on them."]
+        lines += [
+            "",
+            f"{', '.join(notes)}: seeded random weights; none are shipped yet. Speed does not depend on them.",
+        ]
     lines += ["", "| target | wanted | measured | |", "|---|---|---|---|"]
     for target in result["targets"]:
         measured = "not measured" if target["measured"] is None else _number(target["measured"], target["unit"])

@@ -21,11 +21,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from _kit import RESULTS, environment
 from _speed_forms import (
     COPY,
@@ -261,7 +261,7 @@ def _environment(device: str) -> dict[str, Any]:
     return {
         **environment(),
         "uncommitted_changes": bool(git.stdout.strip()) if git.returncode == 0 else None,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
         "device_name": name,
