@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ def measure(setting: Setting, *, runs: int = 10, warmup: int = 2) -> dict[str, A
     with torch.inference_mode():
         calls = {name: build(setting) for name, build in builders.items()}
         seconds = interleave(
-            {name: lambda call=call: call(None) for name, call in calls.items()},
+            {name: partial(call, None) for name, call in calls.items()},
             device=setting.device,
             runs=runs,
             warmup=warmup,

@@ -87,11 +87,11 @@ def interleave(
         raise OptionError(f"expected runs of at least 1 and warmup of at least 0, got runs={runs}, warmup={warmup}")
     wait = _synchronizer(torch.device(device))
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    begin = clock()
+    names, begin = list(calls), clock()
     for number in range(-warmup, runs):
         if seconds is not None and number >= _FEWEST_RUNS and clock() - begin > seconds:
             break
-        for name in reversed(calls) if number % 2 else calls:
+        for name in names[::-1] if number % 2 else names:
             wait()
             start = clock()
             calls[name]()
