@@ -68,6 +68,10 @@ def _number(value: float, unit: str) -> str:
     return f"{value:.1f} dB" if unit == "dB" else f"{value:.2f}x"
 
 
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     a_batch = 1e3 / row["batch"]
     iterations = f" i={row['iterations']}" if row["iterations"] and row["kind"] != "context" else ""
@@ -89,8 +93,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if row["kind"] != "ours" or row["compile"] == "none" else row["compile"],
         f"{row['batch']} x {row['height']} x {row['width']}",
         device,
-        f"{a_batch * row['median']:.3g}",
-        f"{a_batch * row['quartiles'][0]:.3g} to {a_batch * row['quartiles'][1]:.3g}",
+        _milliseconds(a_batch * row["median"]),
+        " to ".join(_milliseconds(a_batch * value) for value in row["quartiles"]),
         "" if context else f"{row['ratio']:.2f} ({ratio[0]:.2f} to {ratio[1]:.2f})",
         "" if context or row["resnet50s"] is None else f"{row['resnet50s']:.2f}",
         output,

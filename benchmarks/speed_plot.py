@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 _INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _COLOURS = {"float32": "#1d4ed8", "bfloat16": "#c2410c", "float16": "#15803d"}
 _OTHER = "#9ca3af"
-_BAR, _GAP, _DPI = 0.27, 0.32, 128
+_BAR, _HEAD, _GAP, _DPI = 0.27, 0.26, 0.14, 128
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -24,7 +24,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     groups = _groups(result["rows"])
     count = sum(len(rows) for rows in groups.values())
     head, foot = 1.0, 0.75
-    height = head + foot + count * _BAR + len(groups) * _GAP
+    height = head + foot + count * _BAR + len(groups) * (_HEAD + _GAP)
     figure = Figure(figsize=(9, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left = 3.3 / 9
@@ -33,11 +33,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     high = max(row["ratio_quartiles"][1] for rows in groups.values() for row in rows)
     for title, rows in groups.items():
         panel.text(-0.015, at, title, transform=panel.get_yaxis_transform(), **_TEXT, weight="bold")
-        at += _GAP
+        at += _HEAD
         for row in rows:
             _bar(panel, at, row, high)
             at += _BAR
-    panel.set_ylim(at - _BAR / 2 + 0.05, -_GAP / 2 - 0.05)
+        at += _GAP
+    panel.set_ylim(at - _GAP, -_HEAD / 2)
     panel.set_xlim(0, 1.12 * high)
     panel.axvline(1, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     panel.set_yticks([])
@@ -73,7 +74,10 @@ def _bar(panel: Any, at: float, row: dict[str, Any], high: float) -> None:
     colour = _COLOURS.get(row["dtype"], _OTHER) if ours else _OTHER
     panel.barh(at, row["ratio"], height=_BAR * 0.78, color=colour, alpha=1 if row["compile"] == "none" else 0.62)
     panel.plot([low, top], [at, at], color=_INK, linewidth=1.2)
-    panel.text(max(top, row["ratio"]) + 0.012 * high, at, f"{row['ratio']:.2f}x", fontsize=8.5, va="center", color=_INK)
+    # White behind, where the dashed line would cross the figure.
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    end = max(top, row["ratio"]) + 0.012 * high
+    panel.text(end, at, f"{row['ratio']:.2f}x", fontsize=8.5, va="center", color=_INK, bbox=behind)
     iterations = f" i={row['iterations']}" if row["iterations"] else ""
     compiled = "" if row["compile"] == "none" else f", compile {row['compile']}"
     label = f"{row['name']}{iterations}, {row['dtype']}{compiled}"

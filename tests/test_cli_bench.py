@@ -42,7 +42,7 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path) -> None:
     assert {"purifier", "torch", "torchvision", "python"} <= result["environment"].keys()
     (line,) = [line for line in done.output.splitlines() if line.startswith("| ncis |")]
     assert "24 x 32" in line and f"{result['resnet50s']:.2f}" in line
-    assert f"{1e3 * result['rows']['ncis']['median_per_image']:.3g}" in line
+    assert bench._milliseconds(result["rows"]["ncis"]["median_per_image"]) in line
 
 
 @pytest.mark.slow

@@ -256,9 +256,14 @@ def _table(result: dict[str, Any]) -> str:
     for name, row in result["rows"].items():
         context = name == _CLASSIFIER
         shape = f"{_CLASSIFIER_SIZE} x {_CLASSIFIER_SIZE}" if context else f"{height} x {width}"
-        first, last = (f"{1e3 * value:.3g}" for value in row["quartiles_per_image"])
+        first, last = map(_milliseconds, row["quartiles_per_image"])
         cost = "1" if context else f"{result['resnet50s']:.2f} ({low:.2f} to {high:.2f})"
         peak = "not known" if row["peak_extra_bytes"] is None else f"{row['peak_extra_bytes'] / 1e9:.3f} GB"
-        time = f"{1e3 * row['median_per_image']:.3g}"
+        time = _milliseconds(row["median_per_image"])
         lines.append(f"| {name} | {shape} | {time} | {first} to {last} | {cost} | {peak} |")
     return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
