@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _speed_table import markdown
+
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -172,6 +174,12 @@ def nrp_targets() -> str:
     return "\n".join(lines)
 
 
+def speed(preset: str) -> str:
+    """The table of benchmarks/speed.py."""
+    path = ROOT / "benchmarks" / "results" / f"speed_{preset}.json"
+    return markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
@@ -186,6 +194,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp resnet50": lambda: nrp_accuracy("resnet50"),
     "nrp mobilenet_v2": lambda: nrp_accuracy("mobilenet_v2"),
     "nrp targets": nrp_targets,
+    "speed cpu": lambda: speed("cpu"),
+    "speed gpu": lambda: speed("gpu"),
     "best": best_rows,
     "demo classifier": demo_classifier,
     "tiled memory": tiled_memory,

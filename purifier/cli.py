@@ -17,6 +17,7 @@ from purifier._version import __version__
 
 _COMMANDS = {
     "attack": "purifier.commands.attack:command",
+    "bench": "purifier.commands.bench:command",
     "convert": "purifier.commands.convert:command",
     "demo": "purifier.commands.demo:command",
     "evaluate": "purifier.commands.evaluate:command",

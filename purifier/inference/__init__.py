@@ -1,1 +1,1 @@
-"""How a method is run: in tiles, in half precision."""
+"""How a method is run: in tiles, in half precision; and what that costs."""

@@ -1,0 +1,107 @@
+"""Draws how many times faster than the plain form each of ours is, from a result file of benchmarks/speed.py.
+
+python benchmarks/speed_plot.py benchmarks/results/speed_cpu.json docs/speed_cpu.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+_INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
+_COLOURS = {"float32": "#1d4ed8", "bfloat16": "#c2410c", "float16": "#15803d"}
+_OTHER = "#9ca3af"
+_BAR, _HEAD, _GAP, _DPI = 0.27, 0.26, 0.14, 128
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Writes a PNG: a panel of bars with the middle half of the rounds' ratios, grouped by purifier and size."""
+    groups = _groups(result["rows"])
+    count = sum(len(rows) for rows in groups.values())
+    head, foot = 1.0, 0.75
+    height = head + foot + count * _BAR + len(groups) * (_HEAD + _GAP)
+    figure = Figure(figsize=(9, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    left = 3.3 / 9
+    panel = figure.add_axes((left, foot / height, 1 - left - 0.06, 1 - (head + foot) / height))
+    at = 0.0
+    high = max(row["ratio_quartiles"][1] for rows in groups.values() for row in rows)
+    for title, rows in groups.items():
+        panel.text(-0.015, at, title, transform=panel.get_yaxis_transform(), **_TEXT, weight="bold")
+        at += _HEAD
+        for row in rows:
+            _bar(panel, at, row, high)
+            at += _BAR
+        at += _GAP
+    panel.set_ylim(at - _GAP, -_HEAD / 2)
+    panel.set_xlim(0, 1.12 * high)
+    panel.axvline(1, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
+    panel.set_yticks([])
+    panel.grid(axis="x", color=_GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(axis="x", colors=_FAINT, labelsize=8.5, length=0)
+    panel.set_xlabel("times as fast as the plain form (dashed), higher is better", color=_FAINT, fontsize=8.5)
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
+    panel.spines["bottom"].set_color(_GRID)
+    _words(figure, result, height)
+    temporary = path.with_name(f".{path.name}.part")
+    figure.savefig(temporary, dpi=_DPI, format="png")
+    temporary.replace(path)
+
+
+_TEXT: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": _INK}
+
+
+def _groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] != "context":
+            title = f"{row['method']}, {row['batch']} x {row['height']} x {row['width']}"
+            groups.setdefault(title, []).append(row)
+    # The first is what the ratios are of: the dashed line.
+    return {title: group[1:] for title, group in groups.items()}
+
+
+def _bar(panel: Any, at: float, row: dict[str, Any], high: float) -> None:
+    ours = row["kind"] == "ours"
+    low, top = row["ratio_quartiles"]
+    colour = _COLOURS.get(row["dtype"], _OTHER) if ours else _OTHER
+    panel.barh(at, row["ratio"], height=_BAR * 0.78, color=colour, alpha=1 if row["compile"] == "none" else 0.62)
+    panel.plot([low, top], [at, at], color=_INK, linewidth=1.2)
+    # White behind, where the dashed line would cross the figure.
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    end = max(top, row["ratio"]) + 0.012 * high
+    panel.text(end, at, f"{row['ratio']:.2f}x", fontsize=8.5, va="center", color=_INK, bbox=behind)
+    iterations = f" i={row['iterations']}" if row["iterations"] else ""
+    compiled = "" if row["compile"] == "none" else f", compile {row['compile']}"
+    label = f"{row['name']}{iterations}, {row['dtype']}{compiled}"
+    panel.text(-0.015, at, label, transform=panel.get_yaxis_transform(), **{**_TEXT, "fontsize": 8.5, "color": _FAINT})
+
+
+def _words(figure: Figure, result: dict[str, Any], height: float) -> None:
+    where, settings = result["environment"], result["settings"]
+    threads = f", {settings['threads']} threads" if settings["device"] == "cpu" else ""
+    first = f"{where['device_name']}{threads}"
+    second = f"torch {where['torch']}, commit {where['commit'][:10]}; bars: medians, lines: middle half of the rounds"
+    figure.text(0.02, 1 - 0.27 / height, "Purifiers beside their papers' plain forms", fontsize=12, color=_INK,
+                weight="bold", va="center")  # fmt: skip
+    figure.text(0.02, 1 - 0.53 / height, first, fontsize=8.5, color=_FAINT, va="center")
+    figure.text(0.02, 1 - 0.73 / height, second, fontsize=8.5, color=_FAINT, va="center")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    draw(json.loads(args.result.read_text()), args.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""purifier bench: what a purifier costs, printed and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from purifier import OptionError, UnknownNameError
+from purifier.cli import command
+from purifier.commands import bench
+
+TINY = ["--size", "24x32", "--batch", "1", "--device", "cpu", "--dtype", "float32", "--runs", "2", "--warmup", "0"]
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(command, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is measured here rather than in processes of their own, which take their time."""
+    monkeypatch.setattr("purifier.inference.memory.in_fresh_process", lambda function, *rest: function(*rest))
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_the_table_and_the_file_say_the_same(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    done = invoke("ncis", *TINY, "--iterations", "2", "--threads", "1", "--json", tmp_path / "bench.json")
+    assert done.exit_code == 0, done.output
+    assert torch.get_num_threads() == threads
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+    assert set(result["rows"]) == {"ncis", "ResNet-50"}
+    for row in result["rows"].values():
+        assert len(row["seconds"]) == 2
+        assert row["quartiles_per_image"][0] <= row["median_per_image"] <= row["quartiles_per_image"][1]
+    assert result["size"] == [24, 32] and result["options"] == {"iterations": 2} and result["threads"] == 1
+    assert {"purifier", "torch", "torchvision", "python"} <= result["environment"].keys()
+    (line,) = [line for line in done.output.splitlines() if line.startswith("| ncis |")]
+    assert "24 x 32" in line and f"{result['resnet50s']:.2f}" in line
+    assert bench._milliseconds(result["rows"]["ncis"]["median_per_image"]) in line
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_fresh_process() -> None:
+    done = invoke("gs", *TINY)
+    assert done.exit_code == 0, done.output
+    assert "| gs | 24 x 32 |" in done.output
+
+
+@pytest.mark.parametrize("size", ["0", "224x", "a", "10x20x30", "-5"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    done = invoke("gs", f"--size={size}")
+    assert isinstance(done.exception, OptionError)
+    assert f"got {size!r}; try 224 or 1080x1920" in str(done.exception)
+
+
+def test_an_unknown_purifier_is_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_classifier_call", None)
+    assert isinstance(invoke("nothing-of-that-name", *TINY).exception, UnknownNameError)
