@@ -160,7 +160,9 @@ class Purifier(_hub.HubMixin, nn.Module):
             batch = batch[None]
         if batch.shape[0] == 0:
             return images
-        out = self.method(batch) if self._tile is None else apply_tiled(self.method, batch, self._tile)
+        # Tiles are a matter of memory here; an exported graph, which holds for every size, has none.
+        tile = None if torch.compiler.is_exporting() else self._tile
+        out = self.method(batch) if tile is None else apply_tiled(self.method, batch, tile)
         # Contiguous, because a model may take views of its images.
         out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype).contiguous()
         return out[0] if images.ndim == 3 else out
