@@ -132,8 +132,11 @@ class Purifier(_hub.HubMixin, nn.Module):
             model_card_kwargs: Values for the card's template, where the purifier brings no card.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
-        head = {"kind": "purifier", "format": _hub.FORMAT, "name": self.name}
-        _hub.write(Path(save_directory), {**head, **describe(self.method)}, self.method.state_dict(), card)
+        _hub.write(Path(save_directory), self._config(), self.method.state_dict(), card)
+
+    def _config(self) -> dict[str, Any]:
+        """What config.json says, but for the weights files."""
+        return {"kind": "purifier", "format": _hub.FORMAT, "name": self.name, **describe(self.method)}
 
     # -- purifying ------------------------------------------------------------------------------------------------
 
