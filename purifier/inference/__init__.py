@@ -1,1 +1,1 @@
-"""How a method is run: in tiles, in half precision."""
+"""How a method is run: in tiles, in half precision, as an exported graph."""

@@ -95,10 +95,10 @@ def export(
     """
     path = Path(path)
     opset = _check_options(path, format, size, opset)
-    purifier = _purifier_of(target)
-    _check_target(target, purifier)
+    _check_target(target, _purifier_of(target))
     target = _on_cpu(target)
-    alone = target is purifier or not hasattr(target, "model")
+    purifier = _purifier_of(target)
+    alone = target is purifier
     traced = size or (_PURIFIER_SIZE if alone else _MODEL_SIZE)
     program = _graphs.capture(target, traced, any_size=size is None)
     smallest = _graphs.smallest_size(program)
@@ -254,7 +254,6 @@ def _temporary_folder(path: Path) -> Path:
 
 def _move(folder: Path, path: Path) -> None:
     """Gives the files in `folder` their places, the one that is called `path` last."""
-    # mkstemp's modes are for one user only; files get those of any other file.
     try:
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             file.replace(path.with_name(file.name))
