@@ -53,9 +53,9 @@ def command(
 ) -> None:
     """Write a purifier, or a model behind one, as a file that runs without this library.
 
-    OUT takes float32 images (N, 3, H, W) in [0, 1], any number of any size unless --size is given, and is replaced if it
-    is there. It carries the purifier's name, configuration and hash. Its outputs on random images are compared with
-    the library's before it gets its name.
+    OUT takes float32 images (N, 3, H, W) in [0, 1], any number of any size unless --size is given. It carries the
+    purifier's name, configuration and hash. Its outputs on random images are compared with the library's before it
+    gets its name; what was there under that name is replaced.
     """
     if form == "onnx":
         for package in ("onnx", "onnxscript"):
