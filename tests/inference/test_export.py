@@ -132,10 +132,7 @@ def test_an_onnx_file_states_its_axes_names_and_facts_and_no_place_of_this_machi
     assert made.metadata["sha256"] == weights_sha256({})
     assert b".py" not in (tmp_path / "p.onnx").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["p.onnx"]
-
-
-def test_output_is_clamped_and_values_are_not_checked(tmp_path: Path) -> None:
-    export(small_purifier("bit-depth"), tmp_path / "p.onnx")
+    # The clamp is in the graph, the check of the values is not.
     (got,) = run(tmp_path / "p.onnx", pictures(1, 3, 8, 8, low=-3, high=4))
     assert (float(got.min()), float(got.max())) == (0, 1)
 
