@@ -204,6 +204,13 @@ def test_wrong_options_are_refused(options: dict[str, Any], message: str, tmp_pa
         export(small_purifier("gs"), tmp_path / "p.onnx", **options)
 
 
+def test_an_opset_that_nothing_converts_to_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError, match="an opset that the exporter converts to, got 99; it wrote 18"):
+        export(small_purifier("bit-depth"), tmp_path / "p.onnx", opset=99)
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_targets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"a Purifier or a model that purifier\.wrap returned, got Linear"):
         export(nn.Linear(2, 2), tmp_path / "p.onnx")
