@@ -16,7 +16,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -260,24 +260,35 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
 
     Weights go into shards of at most SHARD_BYTES. Weights files of an earlier save are removed.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save
-
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     files: dict[str, str] = {}
-    if tensors:
-        split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
-        for file, keys in split.filename_to_tensors.items():
-            data = save({key: tensors[key] for key in keys}, metadata={"format": "pt"})
-            files[file] = hashlib.sha256(data).hexdigest()
-            _replace(folder / file, data)
+    for file, data in _pack(state):
+        files[file] = hashlib.sha256(data).hexdigest()
+        _replace(folder / file, data)
     _replace(folder / "config.json", (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
     if card is not None:
         _replace(folder / "README.md", card.encode())
     for stale in folder.glob("model*.safetensors"):
         if stale.name not in files:
             stale.unlink()
+
+
+def digests(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns the SHA-256 of every weights file that `write` would write, by its name."""
+    return {file: hashlib.sha256(data).hexdigest() for file, data in _pack(state)}
+
+
+def _pack(state: Mapping[str, Tensor]) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the content of every weights file."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save
+
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    if not tensors:
+        return
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
+    for file, keys in split.filename_to_tensors.items():
+        yield file, save({key: tensors[key] for key in keys}, metadata={"format": "pt"})
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -132,8 +132,11 @@ class Purifier(_hub.HubMixin, nn.Module):
             model_card_kwargs: Values for the card's template, where the purifier brings no card.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
-        head = {"kind": "purifier", "format": _hub.FORMAT, "name": self.name}
-        _hub.write(Path(save_directory), {**head, **describe(self.method)}, self.method.state_dict(), card)
+        _hub.write(Path(save_directory), self._config(), self.method.state_dict(), card)
+
+    def _config(self) -> dict[str, Any]:
+        """What config.json says, but for the weights files."""
+        return {"kind": "purifier", "format": _hub.FORMAT, "name": self.name, **describe(self.method)}
 
     # -- purifying ------------------------------------------------------------------------------------------------
 
@@ -160,7 +163,9 @@ class Purifier(_hub.HubMixin, nn.Module):
             batch = batch[None]
         if batch.shape[0] == 0:
             return images
-        out = self.method(batch) if self._tile is None else apply_tiled(self.method, batch, self._tile)
+        # Tiles are a matter of memory here; an exported graph, which holds for every size, has none.
+        tile = None if torch.compiler.is_exporting() else self._tile
+        out = self.method(batch) if tile is None else apply_tiled(self.method, batch, tile)
         # Contiguous, because a model may take views of its images.
         out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype).contiguous()
         return out[0] if images.ndim == 3 else out

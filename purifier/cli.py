@@ -21,6 +21,7 @@ _COMMANDS = {
     "convert": "purifier.commands.convert:command",
     "demo": "purifier.commands.demo:command",
     "evaluate": "purifier.commands.evaluate:command",
+    "export": "purifier.commands.export:command",
     "list": "purifier.commands.list:command",
     "purify": "purifier.commands.purify:command",
     "train": "purifier.commands.train:command",

@@ -1,1 +1,1 @@
-"""How a method is run: in tiles, in half precision; and what that costs."""
+"""How a method is run: in tiles, in half precision, as an exported graph; and what that costs."""

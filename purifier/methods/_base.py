@@ -35,11 +35,13 @@ class Method(nn.Module):
         differentiable: False where the exact gradient is zero almost everywhere (rounding, a codec).
         random: True where two calls on the same images differ.
         tunable: Options that may be changed without training again.
+        export_obstacle: Why it cannot be exported as a graph of standard operators; None where it can.
     """
 
     differentiable: ClassVar[bool] = True
     random: ClassVar[bool] = False
     tunable: ClassVar[tuple[str, ...]] = ()
+    export_obstacle: ClassVar[str | None] = None
 
     @property
     @abstractmethod

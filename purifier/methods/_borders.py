@@ -16,18 +16,33 @@ def reflect_index(positions: Tensor, size: int) -> Tensor:
         positions: Integer positions, any shape.
         size: Number of samples on the line.
     """
-    period = max(2 * (size - 1), 1)
+    # A tensor, and no branch for a line of one sample, so that exported graphs hold for every size.
+    period = (2 * torch.arange(size, device=positions.device)[-1:]).clamp_min(1)
     folded = positions.remainder(period)
-    return torch.minimum(folded, period - folded) if size > 1 else torch.zeros_like(positions)
+    return torch.minimum(folded, period - folded)
 
 
 def reflect_pad(images: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
     """Pads images (..., H, W) by reflection; gradients flow to every copied pixel."""
     height, width = images.shape[-2:]
-    if top or bottom:
+    if _may_differ(top) or _may_differ(bottom):
         rows = torch.arange(-top, height + bottom, device=images.device)
         images = images.index_select(-2, reflect_index(rows, height))
-    if left or right:
+    if _may_differ(left) or _may_differ(right):
         columns = torch.arange(-left, width + right, device=images.device)
         images = images.index_select(-1, reflect_index(columns, width))
     return images
+
+
+def crop(images: Tensor, height: int, width: int) -> Tensor:
+    """Returns the first rows and columns of images (..., H, W)."""
+    if isinstance(height, int) and isinstance(width, int):
+        return images[..., :height, :width]
+    # While a graph is exported for every size, a slice would ask whether it is as long as it says.
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
+    return images.index_select(-2, rows).index_select(-1, columns)
+
+
+def _may_differ(border: int) -> bool:
+    """Whether a border is there; yes where its width depends on a size that is left open."""
+    return not isinstance(border, int) or border != 0

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
@@ -73,6 +74,14 @@ def _smooth_last_axis(images: Tensor, taps: list[float]) -> Tensor:
     return (windows @ _band_matrix(taps, images)).flatten(-2)[..., :size]
 
 
+def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
+    """The same map as a graph that holds for every size: one convolution an axis, after padding."""
+    radius, channels = len(taps) // 2, images.shape[1]
+    kernel = torch.tensor(taps, dtype=images.dtype, device=images.device).expand(channels, 1, 1, -1)
+    rows = F.conv2d(reflect_pad(images, radius, radius, 0, 0), kernel, groups=channels)
+    return F.conv2d(reflect_pad(rows, 0, 0, radius, radius), kernel.mT, groups=channels)
+
+
 class GaussianSmoothing(Method):
     """Smooths with a Gaussian kernel, several times.
 
@@ -99,5 +108,7 @@ class GaussianSmoothing(Method):
         if self.iterations == 0 or self.kernel_size == 1:
             return images
         taps = gaussian_kernel(self.kernel_size, self.iterations)
+        if torch.compiler.is_exporting():
+            return _smooth_any_size(images, taps)
         rows = _smooth_last_axis(images, taps)
         return _smooth_last_axis(rows.mT, taps).mT.contiguous()

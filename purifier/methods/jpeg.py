@@ -47,6 +47,7 @@ class JPEG(Method):
 
     differentiable = False
     tunable = ("quality",)
+    export_obstacle = "its codec is Pillow's"
 
     def __init__(self, *, quality: int = 90) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from purifier.methods._base import Method, Stage
@@ -37,5 +38,15 @@ class Median(Method):
     def _median(self, images: Tensor) -> Tensor:
         radius = self.kernel_size // 2
         padded = reflect_pad(images, radius, radius, radius, radius)
+        if torch.compiler.is_exporting():
+            return self._median_any_size(images, padded)
         windows = padded.unfold(-2, self.kernel_size, 1).unfold(-2, self.kernel_size, 1)
         return windows.flatten(-2).median(-1).values
+
+    def _median_any_size(self, images: Tensor, padded: Tensor) -> Tensor:
+        """The same values by operators that other runtimes have too."""
+        rows, columns = (torch.arange(size, device=images.device) for size in images.shape[-2:])
+        places = range(self.kernel_size)
+        shifted = [padded.index_select(-2, rows + y) for y in places]
+        windows = torch.stack([part.index_select(-1, columns + x) for part in shifted for x in places], -1)
+        return windows.topk(self.kernel_size**2 // 2 + 1, -1).values[..., -1]

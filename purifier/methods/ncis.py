@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from purifier._errors import WeightsError
 from purifier.methods._base import Method, Stage
-from purifier.methods._borders import reflect_pad
+from purifier.methods._borders import crop, reflect_pad
 from purifier.methods._options import check_integer
 from purifier.methods.gs import GaussianSmoothing
 
@@ -139,9 +139,11 @@ class FBIE(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        padded = reflect_pad(images, 0, -width % self.patch, 0, -height % self.patch)
+        # Of positive numbers only: integer division rounds negative ones otherwise in other runtimes.
+        bottom, right = ((size + self.patch - 1) // self.patch * self.patch - size for size in (height, width))
+        padded = reflect_pad(images, 0, right, 0, bottom)
         patches = F.pixel_unshuffle(padded, self.patch).contiguous(memory_format=torch.channels_last)
-        return F.pixel_shuffle(self.net(patches), self.patch)[..., :height, :width]
+        return crop(F.pixel_shuffle(self.net(patches), self.patch), height, width)
 
 
 class NCIS(Method):

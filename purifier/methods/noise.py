@@ -25,6 +25,7 @@ class ProjectedNoise(Method):
 
     random = True
     tunable = ("sigma", "eps")
+    export_obstacle = "its noise is drawn by torch"
 
     def __init__(self, *, sigma: float = 0.05, eps: float = 16 / 255) -> None:
         super().__init__()

@@ -59,6 +59,7 @@ class TVM(Method):
     """
 
     tunable = ("keep", "weight", "steps", "seed")
+    export_obstacle = "the pixels it keeps are drawn by torch"
 
     def __init__(self, *, keep: float = 0.5, weight: float = 0.03, steps: int = 50, seed: int = 0) -> None:
         super().__init__()

@@ -1,0 +1,114 @@
+"""purifier export: a purifier, or a model behind one, as an ONNX or torch-export file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from purifier._errors import OptionError
+from purifier.commands._extras import require_extra
+from purifier.commands._model_options import MODEL_HELP
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from purifier import Purifier
+
+
+@click.command("export")
+@click.argument("name", metavar="NAME_OR_FOLDER")
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx", "torch-export"]),
+    help="onnx for ONNX Runtime and others; torch-export for torch.export.load.",
+)
+@click.option("--iterations", type=int, help="How often the method is applied (gs and ncis).")
+@click.option(
+    "--chain", "others", multiple=True, metavar="NAME_OR_FOLDER", help="Another purifier, applied after the one before."
+)
+@click.option("--opset", type=int, help="ONNX operator set, 18 or newer.  [default: 18]")
+@click.option("--size", metavar="HxW", help="Fix height and width, such as 224x224.  [default: any]")
+@click.option("--model", "model_spec", metavar="MODEL", help=f"Export this model behind the purifier: {MODEL_HELP}")
+@click.option("--mean", metavar="R,G,B", help="Mean that the model's images are normalised with, in [0, 1] units.")
+@click.option("--std", metavar="R,G,B", help="Standard deviation, likewise; the file then takes normalised images.")
+def command(
+    name: str,
+    out: Path,
+    form: str,
+    iterations: int | None,
+    others: Sequence[str],
+    opset: int | None,
+    size: str | None,
+    model_spec: str | None,
+    mean: str | None,
+    std: str | None,
+) -> None:
+    """Write a purifier, or a model behind one, as a file that runs without this library.
+
+    OUT takes float32 images (N, 3, H, W) in [0, 1], any number of any size unless --size is given. It carries the
+    purifier's name, configuration and hash. Its outputs on random images are compared with the library's before it
+    gets its name; what was there under that name is replaced.
+    """
+    if form == "onnx":
+        for package in ("onnx", "onnxscript"):
+            require_extra(package, extra="export", what="purifier export --format onnx")
+
+    from purifier.inference.export import export
+
+    target = _target(_purifier(name, iterations, others), model_spec, _numbers("mean", mean), _numbers("std", std))
+    made = export(target, out, format=form, size=_size(size), opset=opset)
+    facts = made.metadata
+    opset_text = f", opset {facts['opset']}" if "opset" in facts else ""
+    size_text = f"images of {facts['size']}" if size else f"images of any size from {facts['smallest_size']}"
+    click.echo(f"exported {facts['name']} ({facts['kind']}, {form}{opset_text}, {size_text}) to {made.path}")
+    click.echo(f"SHA-256 of the weights: {facts['sha256']}")
+    if made.difference is None:
+        click.echo('not verified: ONNX Runtime is not installed; pip install "purifier[export]"')
+    else:
+        runner = "ONNX Runtime" if form == "onnx" else "torch.export.load"
+        click.echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")
+
+
+def _purifier(name: str, iterations: int | None, others: Sequence[str]) -> Purifier:
+    from purifier import Purifier
+
+    options: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
+    purifier = Purifier.from_pretrained(name, **options)
+    return Purifier.chain(purifier, *others) if others else purifier
+
+
+def _target(purifier: Purifier, model_spec: str | None, mean: list[float] | None, std: list[float] | None) -> nn.Module:
+    if model_spec is None:
+        if mean is not None or std is not None:
+            raise OptionError("expected --mean and --std beside --model only, got them without; add --model")
+        return purifier
+    import purifier as library
+    from purifier.evaluation.models import load_model
+
+    return library.wrap(load_model(model_spec).call, purifier, mean=mean, std=std)
+
+
+def _numbers(name: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"expected --{name} as numbers such as 0.485,0.456,0.406, got {text!r}") from None
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None:
+        raise OptionError(f"expected --size as HEIGHTxWIDTH, such as 224x224, got {text!r}")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,308 @@
+"""Export: a purifier, or a model behind one, as a file that runs without this library.
+
+The graph takes float32 images (N, 3, H, W) and computes what the module computes. Checks of the images' values are
+left out of it, the final clamp to [0, 1] stays in.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from purifier import _hub
+from purifier._errors import OptionError, PurifierError
+from purifier._version import __version__
+from purifier.inference import _graphs
+from purifier.methods import Method, leaves
+
+FORMATS = ("onnx", "torch-export")
+# What the exporter translates to; newer ones are converted from it.
+DEFAULT_OPSET = 18
+# Largest difference, absolute or relative to the largest output, between a file's outputs and the module's.
+TOLERANCE = 1e-4
+# Sizes to capture graphs at that hold for every size; a classifier may refuse small ones.
+_PURIFIER_SIZE = (32, 48)
+_MODEL_SIZE = (224, 256)
+_ODD_SIZE = (33, 47)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that `export` wrote.
+
+    Attributes:
+        path: Where it is.
+        metadata: What it says of itself; see `read_metadata`.
+        difference: Largest absolute difference between its outputs and the module's on random images, or None where
+            it could not be run because ONNX Runtime is not installed.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    difference: float | None
+
+
+def export(
+    target: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "onnx",
+    size: tuple[int, int] | None = None,
+    opset: int | None = None,
+) -> Exported:
+    """Writes a purifier, or a model behind one, as a file that runs without this library.
+
+    The file takes `images`, float32 (N, 3, H, W): RGB in [0, 1], or the normalised images of a model that was wrapped
+    with mean and std. It puts out `purified`, of the same shape and in [0, 1], or what the model puts out. The batch
+    size is open; height and width are, too, unless `size` fixes them. Nothing checks the images' values any more.
+
+    A file that is there already is replaced, once the new one is whole and its outputs on random images have been
+    compared with the module's. The module itself is left as it is; one on a GPU is copied to the CPU first.
+
+    Args:
+        target: A `Purifier`, or what `wrap` returned.
+        path: The file to write.
+        format: "onnx", or "torch-export" for `torch.export.load`.
+        size: Height and width to fix, for models that need that; None leaves them open.
+        opset: ONNX operator set, 18 or newer; 18 where None.
+
+    Raises:
+        OptionError: Where the purifier or the model cannot be expressed as such a graph, is in training mode or not
+            in float32, or an option is out of its range.
+        PurifierError: Where a package is missing, the file cannot be written, or its outputs are not the module's.
+
+    Example:
+        >>> import tempfile
+        >>> from purifier import Purifier
+        >>> from purifier.inference.export import export
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export(Purifier.from_pretrained("bit-depth"), f"{folder}/b.pt2", format="torch-export").difference
+        0.0
+    """
+    path = Path(path)
+    opset = _check_options(path, format, size, opset)
+    _check_target(target, _purifier_of(target))
+    target = _on_cpu(target)
+    purifier = _purifier_of(target)
+    alone = target is purifier
+    traced = size or (_PURIFIER_SIZE if alone else _MODEL_SIZE)
+    program = _graphs.capture(target, traced, any_size=size is None)
+    smallest = _graphs.smallest_size(program)
+    metadata = _describe(target, purifier, alone, format, size, smallest, opset)
+    folder = _temporary_folder(path)
+    try:
+        draft = folder / path.name
+        if format == "onnx":
+            output = "purified" if alone else "output"
+            _graphs.write_onnx(program, draft, metadata, opset=opset, output=output)
+        else:
+            _graphs.write_torch_export(program, draft, metadata)
+        sizes = {traced} if size or not alone else {traced, _ODD_SIZE}
+        difference = _compare(
+            target, draft, format, sizes, exact=all(m.differentiable for m in leaves(purifier.method))
+        )
+        _move(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Exported(path, metadata, difference)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns what a file that `export` wrote says of itself.
+
+    Args:
+        path: An ONNX or torch-export file. It is not run, and its weights are not loaded.
+
+    Returns:
+        kind ("purifier" or "wrapped model"); name; config, the JSON of config.json with method, options and the
+        SHA-256 of every weights file; sha256, that of the weights (see `weights_sha256`); version of this library;
+        torch, its version; opset (ONNX only); input, what images it takes, with mean and std where there are such;
+        size, "any" or HEIGHTxWIDTH; smallest_size; model, the kind of the wrapped model.
+
+    Raises:
+        WeightsError: Where it is no such file.
+        PurifierError: Where the package onnx is missing.
+    """
+    if not Path(path).is_file():
+        raise OptionError(f"expected a file that purifier export wrote, got {os.fspath(path)!r}, which is not there")
+    return _graphs.read_metadata(Path(path))
+
+
+def weights_sha256(digests: Mapping[str, str]) -> str:
+    """Returns one SHA-256 for a purifier's weights.
+
+    Args:
+        digests: SHA-256 of every weights file that `save_pretrained` writes, by name, as config.json lists them.
+
+    Returns:
+        That of the file where it is one; else that of the lines "DIGEST  NAME", sorted by name, as sha256sum writes
+        them. A purifier without weights has none of these lines.
+    """
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _check_options(path: Path, format: str, size: tuple[int, int] | None, opset: int | None) -> int:
+    if format not in FORMATS:
+        raise OptionError(f"expected format to be one of {', '.join(FORMATS)}, got {format!r}")
+    if opset is not None and format != "onnx":
+        raise OptionError(f"expected no opset with format {format!r}, got {opset}; only ONNX has opsets")
+    opset = DEFAULT_OPSET if opset is None else opset
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset < DEFAULT_OPSET:
+        raise OptionError(f"expected opset to be an integer of at least {DEFAULT_OPSET}, got {opset!r}")
+    if size is not None and not (len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise OptionError(f"expected size as height and width in pixels, got {size!r}")
+    if path.is_dir():
+        raise OptionError(f"expected a file to write, got {path}, which is a folder; name a file in it")
+    return opset
+
+
+def _purifier_of(target: Any) -> Any:
+    purifier = getattr(target, "purifier", target)
+    if not isinstance(getattr(purifier, "method", None), Method):
+        raise OptionError(
+            f"expected a Purifier or a model that purifier.wrap returned, got {type(target).__name__}; wrap it first"
+        )
+    return purifier
+
+
+def _check_target(target: nn.Module, purifier: Any) -> None:
+    for leaf in leaves(purifier.method):
+        if leaf.export_obstacle is not None:
+            raise OptionError(
+                f"expected a purifier that can be exported as a graph, got {purifier.name!r}: {leaf.export_obstacle}, "
+                "which no graph holds; export the others of a chain, and run this one in Python"
+            )
+    model = getattr(target, "model", None)
+    if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
+        raise OptionError(
+            "expected a model in eval mode, got one (or a part of one) in training mode; call eval() on it"
+        )
+    values = [*target.parameters(), *target.buffers()]
+    others = {value.dtype for value in values if value.is_floating_point()} - {torch.float32}
+    if others:
+        raise OptionError(
+            f"expected a purifier and a model in float32 to export, got {', '.join(sorted(map(str, others)))}; convert "
+            "them with .float(), or load the purifier with dtype='float32'"
+        )
+
+
+def _on_cpu(target: nn.Module) -> nn.Module:
+    places = {value.device.type for value in (*target.parameters(), *target.buffers())}
+    return target if places <= {"cpu"} else copy.deepcopy(target).to("cpu")
+
+
+def _describe(
+    target: Any,
+    purifier: Any,
+    alone: bool,
+    format: str,
+    size: tuple[int, int] | None,
+    smallest: tuple[int, int],
+    opset: int,
+) -> dict[str, str]:
+    digests = _hub.digests(purifier.method.state_dict())
+    described = {
+        "kind": "purifier" if alone else "wrapped model",
+        "name": purifier.name,
+        "config": json.dumps({**purifier._config(), "files": digests}),
+        "sha256": weights_sha256(digests),
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "input": "float32 (N, 3, H, W), RGB, in [0, 1]",
+        "size": _show(size) if size else "any",
+        "smallest_size": _show(smallest),
+    }
+    if format == "onnx":
+        described["opset"] = str(opset)
+    if not alone:
+        described["model"] = type(target.model).__name__
+        if target.mean is not None:
+            described["input"] = "float32 (N, 3, H, W), RGB, (x - mean) / std of x in [0, 1]"
+            described |= {"mean": json.dumps(target.mean), "std": json.dumps(target.std)}
+    return described
+
+
+def _show(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _temporary_folder(path: Path) -> Path:
+    # Beside the file, so that moving it there is one step; a folder, because ONNX may need a second file.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise PurifierError(f"expected a place that can be written, got {path}: {error}") from error
+
+
+def _move(folder: Path, path: Path) -> None:
+    """Gives the files in `folder` their places, the one that is called `path` last."""
+    try:
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            file.replace(path.with_name(file.name))
+    except OSError as error:
+        raise PurifierError(f"expected a file that can be written, got {path}: {error}") from error
+
+
+def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]], *, exact: bool) -> float | None:
+    """Runs the file on random images; returns the largest difference, or None without ONNX Runtime."""
+    if format == "onnx" and find_spec("onnxruntime") is None:
+        return None
+    run = _graphs.run_onnx if format == "onnx" else _graphs.run_torch_export
+    largest = 0.0
+    for size in sorted(sizes):
+        images = _random_images(target, size)
+        with torch.inference_mode():
+            expected = pytree.tree_leaves(target(images))
+        try:
+            got = run(draft, images)
+        except Exception as error:  # the runtime's own errors
+            raise PurifierError(
+                f"expected a file that runs, got one that does not: {_graphs._line(error)}; it was not kept. Try "
+                "another opset, or state the image size"
+            ) from error
+        difference, scale = _difference(got, expected)
+        # Rounding turns a difference in the last bit into one of a whole level.
+        if exact and not difference <= TOLERANCE * max(1.0, scale):
+            raise PurifierError(
+                f"expected outputs equal to {TOLERANCE:g}, got a difference of {difference:.3g} on random images of "
+                f"{_show(size)}; the file was not kept. State the image size, or use another opset or format"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def _random_images(target: Any, size: tuple[int, int]) -> Tensor:
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    if getattr(target, "mean", None) is None:
+        return images
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (target.mean, target.std))
+    return (images - mean) / std
+
+
+def _difference(got: list[Tensor], expected: list[Any]) -> tuple[float, float]:
+    """Returns the largest absolute difference and the largest absolute expected value."""
+    wanted = [value for value in expected if isinstance(value, Tensor)]
+    if [value.shape for value in got] != [value.shape for value in wanted]:
+        return float("inf"), 0.0
+    pairs = [(a.double(), b.double()) for a, b in zip(got, wanted, strict=True) if a.numel()]
+    with suppress(ValueError):
+        return max(float((a - b).abs().max()) for a, b in pairs), max(float(b.abs().max()) for _, b in pairs)
+    return 0.0, 0.0
