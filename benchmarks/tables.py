@@ -25,6 +25,10 @@ def result(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
+def measured(name: str) -> bool:
+    return (ROOT / "benchmarks" / "results" / f"{name}.json").exists()
+
+
 def blind_pgd() -> dict[str, dict[str, Any]]:
     """Rows of each classifier that benchmarks/blind_pgd.py has measured."""
     names = ("resnet50", "mobilenet_v2")
@@ -112,10 +116,9 @@ def _honest_value(row: dict[str, Any]) -> str:
 
 def honest(name: str) -> str:
     """A table of benchmarks/honest_tables.py: purifiers down, attacks with what the attacker knows across."""
-    path = ROOT / "benchmarks" / "results" / f"honest_{name}.json"
-    if not path.exists():
+    if not measured(f"honest_{name}"):
         return "Not measured yet."
-    rows = json.loads(path.read_text())["rows"]
+    rows = result(f"honest_{name}")["rows"]
     columns: dict[str, dict[str, str]] = {}
     for row in rows:
         settings = row["settings"]
@@ -152,6 +155,8 @@ def crosscheck() -> str:
 
 def nrp_accuracy(classifier: str) -> str:
     """A classifier's table of benchmarks/nrp_acceptance.py."""
+    if not measured("nrp_acceptance"):
+        return "Not measured yet."
     r = result("nrp_acceptance")
     rows = r["rows"][classifier]
     heads = list(rows["none"])
@@ -165,6 +170,8 @@ def nrp_accuracy(classifier: str) -> str:
 
 def nrp_targets() -> str:
     """What benchmarks/nrp_acceptance.py holds NRP to."""
+    if not measured("nrp_acceptance"):
+        return "Not measured yet."
     lines = ["| purifier | classifier | target, in points | wanted | measured | holds |", "|---|---|---|---|---|---|"]
     for r in result("nrp_acceptance")["targets"]:
         lines.append(
