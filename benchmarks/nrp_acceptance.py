@@ -22,7 +22,7 @@ from tables import nrp_accuracy, nrp_targets
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from purifier import Purifier, list_purifiers
+from purifier import Purifier
 from purifier._hub import bundled_config
 from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack
 
@@ -155,7 +155,7 @@ def targets(rows: dict[str, dict[str, dict[str, Any]]], classifier: str) -> list
             "SSP, at least": (wanted[name], ours["SSP 16/255"], ours["SSP 16/255"] >= wanted[name]),
             "PGD L2 5, gained over no defence, at least": (25, gain, gain >= 25),
         }
-        for head in ("PGD L2 5", *(head for head in none if " from " in head)):
+        for head in ("PGD L2 5", *(head for head in none if " from " in head)) if baselines else ():
             best = max(row[head] for row in baselines)
             checks[f"{head}, above the best classical baseline"] = (best, ours[head], ours[head] > best)
         found += [
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--work", type=Path, default=Path("runs/nrp_acceptance"))
-    ours = [name for name in ("nrp-resg", "nrp") if name in list_purifiers()]
+    ours = [name for name in ("nrp-resg", "nrp") if bundled_config(name).get("trained", True)]
     parser.add_argument("--purifiers", nargs="+", default=[*BASELINES, "gs", "ncis", *ours])
     args = parser.parse_args()
     if args.command == "attack":
@@ -180,7 +180,8 @@ def main() -> None:
     table = measure(args.work, args.images, args.purifiers, args.device)
     rows = {classifier: rows_of(table, classifier, args.images) for classifier in CLASSIFIERS}
     held = [row for classifier in CLASSIFIERS for row in targets(rows[classifier], classifier)]
-    settings = {"eps": EPS, "alpha": ALPHA, "device": str(args.device), "images": args.images}
+    weights = {name: bundled_config(name).get("files", {}) for name in args.purifiers}
+    settings = {"weights": weights, "eps": EPS, "alpha": ALPHA, "device": str(args.device), "images": args.images}
     result = {"settings": settings, "rows": rows, "targets": held, "environment": environment()}
     write_result("nrp_acceptance", result)
     for classifier in CLASSIFIERS:

@@ -27,6 +27,12 @@ def test_the_shipped_ncis_is_the_one_that_was_measured():
         assert json.loads(path.read_text())["settings"]["ncis"] == _shipped_ncis()
 
 
+def test_the_shipped_nrp_resg_is_the_one_that_was_measured():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "nrp_acceptance.json").read_text())
+    shipped = json.loads((ROOT / "weights" / "nrp-resg" / "config.json").read_text())
+    assert measured["settings"]["weights"]["nrp-resg"] == shipped["files"] != {}
+
+
 def test_the_shipped_ncis_is_the_best_of_the_candidates():
     candidates = json.loads((ROOT / "benchmarks" / "results" / "select_ncis.json").read_text())["candidates"]
     assert len(candidates) > 1

@@ -39,7 +39,7 @@ def test_images_too_small_for_five_layers_are_refused() -> None:
 def test_other_names_and_other_outputs_are_refused() -> None:
     with pytest.raises(OptionError, match="expected perceptual='vgg16' or 'module:function', got 'lpips'"):
         load_perceptual("lpips")
-    with pytest.raises(OptionError, match="that can be imported, got 'no_such_module:f'"):
+    with pytest.raises(OptionError, match="can be imported and called, got 'no_such_module:f'"):
         load_perceptual("no_such_module:f")
     with pytest.raises(OptionError, match="to give a list of feature maps, got Tensor"):
         load_perceptual("tests.training.gad.builders:no_maps")(torch.rand(1, 3, 8, 8))
