@@ -80,8 +80,8 @@ def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Se
     from purifier.commands._demo_models import load_target
 
     # Names that only stand for another network would show that one twice.
-    shown = names or [name for name in list_purifiers() if bundled_config(name).get("trained", True)]
-    purifiers = {name: Purifier.from_pretrained(name) for name in shown}
+    wanted = names or [name for name in list_purifiers() if bundled_config(name).get("trained", True)]
+    purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
     target = load_target(model)
     photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
