@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# The tests are small: more threads would only wait for one another, very long where other work shares the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 import torch
+
+# The tests are small: more threads would only wait for one another, very long where other work shares the cores. The
+# variable is for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(autouse=True)
