@@ -34,7 +34,7 @@ from _yolox import Detector, loss_of
 from tqdm import tqdm
 
 from purifier import Purifier
-from purifier._hub import bundled_config
+from purifier._hub import is_trained
 from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
 from purifier.attacks.threats import ThreatModel
 from purifier.evaluation import (
@@ -65,7 +65,7 @@ class Part:
 def learned() -> dict[str, Purifier]:
     """The purifiers of the papers that have weights or need none; gs and ncis at i = 5."""
     found = {f"{name} i=5": Purifier.from_pretrained(name, iterations=5) for name in ("gs", "ncis")}
-    ours = [name for name in ("nrp-resg", "nrp") if bundled_config(name).get("trained", True)]
+    ours = [name for name in ("nrp-resg", "nrp") if is_trained(name)]
     return found | {name: Purifier.from_pretrained(name) for name in ours}
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from purifier import Purifier
-from purifier._hub import bundled_config
+from purifier._hub import bundled_config, is_trained
 from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--work", type=Path, default=Path("runs/nrp_acceptance"))
-    ours = [name for name in ("nrp-resg", "nrp") if bundled_config(name).get("trained", True)]
+    ours = [name for name in ("nrp-resg", "nrp") if is_trained(name)]
     parser.add_argument("--purifiers", nargs="+", default=[*BASELINES, "gs", "ncis", *ours])
     args = parser.parse_args()
     if args.command == "attack":

@@ -85,6 +85,11 @@ def bundled_config(name: str) -> dict[str, Any]:
     return _read_config(resources.files("purifier.weights") / name, name)
 
 
+def is_trained(name: str) -> bool:
+    """Whether a bundled name has weights of its own, or needs none; False where another network stands in for it."""
+    return bool(bundled_config(name).get("trained", True))
+
+
 def fetch(
     source: str | os.PathLike[str],
     *,

@@ -75,12 +75,12 @@ def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Se
     import torch
 
     from purifier import Purifier, list_purifiers
-    from purifier._hub import bundled_config
+    from purifier._hub import is_trained
     from purifier._images import take_apart
     from purifier.commands._demo_models import load_target
 
     # Names that only stand for another network would show that one twice.
-    wanted = names or [name for name in list_purifiers() if bundled_config(name).get("trained", True)]
+    wanted = names or [name for name in list_purifiers() if is_trained(name)]
     purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
     target = load_target(model)
     photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])

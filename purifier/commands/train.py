@@ -64,9 +64,9 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
         train = importlib.import_module(f"purifier.training.{name}").train
         target = {}
         if model is not None:
-            from purifier.training.gad._target import load_target
+            from purifier.training._named import make_module
 
-            target["model"] = load_target(model)
+            target["model"] = make_module(model, "model")
         folder = train(settings(**values), out, minutes=minutes, **target)
         click.echo(f"trained {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 

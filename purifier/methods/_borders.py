@@ -16,8 +16,11 @@ def reflect_index(positions: Tensor, size: int) -> Tensor:
         positions: Integer positions, any shape.
         size: Number of samples on the line.
     """
-    # A tensor, and no branch for a line of one sample, so that exported graphs hold for every size.
-    period = (2 * torch.arange(size, device=positions.device)[-1:]).clamp_min(1)
+    if isinstance(size, int):
+        period: int | Tensor = max(2 * (size - 1), 1)
+    else:
+        # A tensor, and no branch for a line of one sample, so that graphs exported for every size hold for it.
+        period = (2 * torch.arange(size, device=positions.device)[-1:]).clamp_min(1)
     folded = positions.remainder(period)
     return torch.minimum(folded, period - folded)
 

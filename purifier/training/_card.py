@@ -73,6 +73,11 @@ def write_settings(folder: Path, config: LoopConfig) -> None:
     import yaml
 
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
-    temporary = folder / f".training.yaml.{os.getpid()}"
-    temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    temporary.replace(folder / "training.yaml")
+    write_text(folder / "training.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name, and renames it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

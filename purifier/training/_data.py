@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
+
+_T = TypeVar("_T")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -48,6 +51,11 @@ def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], lis
     if len(paths) < 2:
         raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add more")
     return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
+
+
+def evenly(items: Sequence[_T], count: int) -> list[_T]:
+    """Returns at most `count` items, spread over the sequence."""
+    return list(items[:: max(1, len(items) // count)][:count])
 
 
 def read_rgb(path: Path) -> np.ndarray:

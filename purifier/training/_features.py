@@ -7,9 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from purifier._errors import OptionError
 from purifier.attacks.ssp import vgg16_features
-from purifier.training._named import make_named
+from purifier.training._named import make_module
 
 
 def load_features(name: str) -> nn.Module:
@@ -26,7 +25,4 @@ def load_features(name: str) -> nn.Module:
     if name == "vgg16":
         # A copy: the cached one stays on the CPU where this one is moved.
         return copy.deepcopy(vgg16_features(torch.device("cpu")))
-    made = make_named(name, "features", "'vgg16'")
-    if not isinstance(made, nn.Module):
-        raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
-    return made.eval().requires_grad_(False)
+    return make_module(name, "features", "'vgg16'").eval().requires_grad_(False)

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from torch import nn
+
 from purifier._errors import OptionError
 
 
@@ -35,17 +37,20 @@ def import_named(name: str, option: str, known: str = "") -> Any:
         sys.path.remove(here)
 
 
-def make_named(name: str, option: str, known: str = "") -> Any:
-    """Returns what the function that "module:function" names makes without arguments; arguments as above.
+def make_module(name: str, option: str, known: str = "") -> nn.Module:
+    """Returns the module that the function of "module:function" makes without arguments; arguments as above.
 
     Raises:
-        OptionError: Where the name has another form, or cannot be imported or called.
+        OptionError: Where the name has another form, cannot be imported or called, or makes no module.
     """
     function = import_named(name, option, known)
     try:
-        return function()
+        made = function()
     except TypeError as error:
         raise _cannot(name, option, error) from error
+    if not isinstance(made, nn.Module):
+        raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
+    return made
 
 
 def _cannot(name: str, option: str, error: Exception) -> OptionError:

@@ -13,7 +13,7 @@ from purifier._errors import InputError
 from purifier._reference import ReferenceClassifier, reference_model
 from purifier.attacks import PGD
 from purifier.attacks._base import Attack
-from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.training._data import evenly, list_images, read_rgb, to_tensor
 
 _SIDE = 128
 
@@ -48,12 +48,12 @@ class Validation:
         pgd = PGD(eps=16 / 255, alpha=1.6 / 255, steps=10, generator=torch.Generator().manual_seed(seed))
         self._attacks: dict[str, Attack] = {"pgd": pgd, **(attacks or {})}
         self._device = torch.device("cpu")
-        self.clean = torch.stack([_square(path) for path in _evenly(paths, count)])
+        self.clean = torch.stack([_square(path) for path in evenly(paths, count)])
         self._predicted = classifier(self.clean).argmax(1)
         self.attacked = self._attack(self.clean, self._predicted)
         self._labelled: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
         if labelled is not None:
-            files = _evenly(list_images([labelled]), count)
+            files = evenly(list_images([labelled]), count)
             images, labels = torch.stack([_square(path) for path in files]), _labels(files, classifier.classes)
             self._labelled = images, labels, self._attack(images, labels)
 
@@ -102,10 +102,6 @@ def psnr(images: Tensor, truth: Tensor) -> float:
     """Mean peak signal-to-noise ratio in dB of images in [0, 1]."""
     errors = (images - truth).square().flatten(1).mean(1).clamp_min(1e-10)
     return (-10 * errors.log10()).mean().item()
-
-
-def _evenly(paths: Sequence[Path], count: int) -> list[Path]:
-    return list(paths[:: max(1, len(paths) // count)])[:count]
 
 
 def _labels(files: Sequence[Path], classes: Sequence[str]) -> Tensor:

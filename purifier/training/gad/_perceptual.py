@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
 from purifier.attacks.ssp import vgg16_layers
-from purifier.training._named import make_named
+from purifier.training._named import make_module
 
 # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 _LAYERS = (3, 8, 15, 22, 29)
@@ -76,7 +76,5 @@ def load_perceptual(name: str) -> nn.Module:
     if name == "vgg16":
         instead = "set perceptual_weight=0, or perceptual='module:function' for a network of your own"
         return VGGMaps(vgg16_layers(_LAYERS[-1] + 1, instead)).eval()
-    made = make_named(name, "perceptual", "'vgg16'")
-    if not isinstance(made, nn.Module):
-        raise OptionError(f"expected {name} to return an nn.Module, got {type(made).__name__}")
+    made = make_module(name, "perceptual", "'vgg16'")
     return _Named(made, name).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The target model: how the command line names it, and which one a folder was trained for."""
+"""Which target model a folder was trained for."""
 
 from __future__ import annotations
 
@@ -10,19 +10,7 @@ import torch
 from torch import nn
 
 from purifier._errors import OptionError
-from purifier.training._named import make_named
-
-
-def load_target(name: str) -> nn.Module:
-    """Returns the target model that "module:function" makes: a function without arguments.
-
-    Raises:
-        OptionError: Where there is no such function, or it makes no module.
-    """
-    made = make_named(name, "model")
-    if not isinstance(made, nn.Module):
-        raise OptionError(f"expected {name} to return an nn.Module of images in [0, 1], got {type(made).__name__}")
-    return made
+from purifier.training._card import write_text
 
 
 def hold_target(out: Path, model: nn.Module) -> None:
@@ -39,7 +27,7 @@ def hold_target(out: Path, model: nn.Module) -> None:
             )
         return
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"class": type(model).__name__, "sha256": digest}))
+    write_text(path, json.dumps({"class": type(model).__name__, "sha256": digest}))
 
 
 def _digest(model: nn.Module) -> str:

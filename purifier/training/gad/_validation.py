@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier.training._data import evenly
 from purifier.training._loop import to_device
 from purifier.training._validation import psnr
 from purifier.training.gad._samples import Samples
@@ -39,7 +40,7 @@ class HeldOut:
 
     def __init__(self, task: Task, items: Sequence[Any], *, count: int, seed: int) -> None:
         self._task = task
-        self._items = items[:: max(1, len(items) // count)][:count]
+        self._items = evenly(items, count)
         self._seed = seed
         self._batches: list[_Held] = []
         self._bare: dict[str, float] = {}

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from purifier.training._loop import LoopConfig
+from purifier.training._photographs import PhotographTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class NCISTraining(LoopConfig):
-    """Settings of the NCIS training, beside those of the loop.
+class NCISTraining(PhotographTraining):
+    """Settings of the NCIS training, beside those of every training on photographs.
 
     Attributes:
-        data: Folders of images, read recursively.
         init: Name or folder of a trained ncis to start from; "" starts from random weights.
         init_share: Share of the starting weights in the finished ones, which are their weighted mean with the trained
             weights (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022); 0 keeps the trained ones.
-        crop_size: Side of the random crops, in pixels.
-        shrink: Smallest factor by which an image is shrunk at random before the crop.
         unroll: Applications of F that are trained together; the loss is the mean over them (the paper: 1).
         patch: m of FBI-E.
         kernel_size: K of the Gaussian pass.
@@ -25,15 +22,10 @@ class NCISTraining(LoopConfig):
         layers: Depth of FBI-Net.
         clamp: Whether each application of F ends with a clamp to [0, 1].
         iterations: i that the finished purifier uses unless told otherwise.
-        validation_every: Each n-th file is kept out of training and validates.
-        validation_images: Images that validate, at most.
     """
 
-    data: tuple[str, ...] = ()
     init: str = ""
     init_share: float = 0.0
-    crop_size: int = 96
-    shrink: float = 1.0
     unroll: int = 1
     patch: int = 2
     kernel_size: int = 11
@@ -41,5 +33,3 @@ class NCISTraining(LoopConfig):
     layers: int = 8
     clamp: bool = True
     iterations: int = 5
-    validation_every: int = 20
-    validation_images: int = 64

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from purifier._errors import OptionError
 from purifier._purifier import Purifier
 from purifier.methods.ncis import NCIS
-from purifier.training._data import RandomCrops, list_images, split_validation
 from purifier.training._loop import Losses
+from purifier.training._photographs import crops_and_validation
 from purifier.training._validation import Validation, psnr
 from purifier.training.ncis._config import NCISTraining
 
@@ -52,14 +52,7 @@ class NCISRecipe:
         if config.init:
             method.load_state_dict(Purifier.from_pretrained(config.init).method.state_dict())
         self.model = _Unrolled(method, config.unroll)
-        training, validation = split_validation(list_images(config.data), config.validation_every)
-        self.crops = RandomCrops(
-            training,
-            crop_size=config.crop_size,
-            length=config.steps * config.batch_size,
-            seed=config.seed,
-            shrink=config.shrink,
-        )
+        self.crops, validation = crops_and_validation(config)
         self._validation = Validation(validation, count=config.validation_images, seed=config.seed)
 
     def to(self, device: torch.device) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from purifier.training._loop import LoopConfig
+from purifier.training._photographs import PhotographTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class NRPTraining(LoopConfig):
-    """Settings of the NRP training, beside those of the loop; the defaults are the paper's where it gives any.
+class NRPTraining(PhotographTraining):
+    """Settings of the NRP training, beside those of every training on photographs.
+
+    The defaults are the paper's where it gives any.
 
     Attributes:
-        data: Folders of images, read recursively.
         network: "nrp" (dense blocks, 16.6 M parameters) or "nrp-resg" (residual blocks, 1.7 M).
         filters: Width of the network.
         blocks: Its depth.
@@ -22,7 +23,6 @@ class NRPTraining(LoopConfig):
         init: Name or folder of a trained purifier to start from; one with fewer blocks is grown. "" for none.
         features: Fixed feature extractor, "vgg16" (up to relu3_3) or "module:function".
         crop_size: Side of the random crops, in pixels; a multiple of 32 where there is a critic.
-        shrink: Smallest factor by which an image is shrunk at random before the crop.
         attack: "ssp" (the paper's), "gaussian" (its ablation GNP) or "fgsm" (its ablation FGSP, on the demo
             classifier).
         eps: Largest perturbation, in units of the [0, 1] range.
@@ -35,15 +35,12 @@ class NRPTraining(LoopConfig):
         adversarial_weight: Weight alpha of the critic's judgement (eq. 7); 0 trains without a critic.
         relativistic: Whether the critic compares real with purified (relativistic average), or is a vanilla GAN's.
         critic_from: Step from which the critic works.
-        validation_every: Each n-th file is kept out of training and validates.
-        validation_images: Images that validate, at most.
         labelled: Folder with folders of pictures of the demo classifier's classes, to validate accuracy on; "" for
             none.
     """
 
     batch_size: int = 16
     learning_rate: float = 1e-4
-    data: tuple[str, ...] = ()
     network: Literal["nrp", "nrp-resg"] = "nrp"
     filters: int = 64
     blocks: int = 23
@@ -52,7 +49,6 @@ class NRPTraining(LoopConfig):
     init: str = ""
     features: str = "vgg16"
     crop_size: int = 128
-    shrink: float = 1.0
     attack: Literal["ssp", "gaussian", "fgsm"] = "ssp"
     eps: float = 16 / 255
     eps_low: float = 16 / 255
@@ -64,6 +60,5 @@ class NRPTraining(LoopConfig):
     adversarial_weight: float = 5e-3
     relativistic: bool = True
     critic_from: int = 0
-    validation_every: int = 20
     validation_images: int = 32
     labelled: str = ""

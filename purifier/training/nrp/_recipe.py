@@ -15,9 +15,9 @@ from purifier._reference import reference_model
 from purifier.attacks import FGSM, SSP
 from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
-from purifier.training._data import RandomCrops, list_images, split_validation
 from purifier.training._features import load_features
 from purifier.training._loop import Losses
+from purifier.training._photographs import crops_and_validation
 from purifier.training._validation import Validation
 from purifier.training.nrp._config import NRPTraining
 from purifier.training.nrp._critic import Critic
@@ -44,14 +44,7 @@ class NRPRecipe:
         self.critic = Critic(config.crop_size) if config.adversarial_weight else None
         self.features = load_features(config.features)
         self._classifier = reference_model("demo").requires_grad_(False) if config.attack == "fgsm" else None
-        training, validation = split_validation(list_images(config.data), config.validation_every)
-        self.crops = RandomCrops(
-            training,
-            crop_size=config.crop_size,
-            length=config.steps * config.batch_size,
-            seed=config.seed,
-            shrink=config.shrink,
-        )
+        self.crops, validation = crops_and_validation(config)
         noise = torch.Generator().manual_seed(config.seed)
         self._validation = Validation(
             validation,

@@ -1,0 +1,46 @@
+"""What the trainings on photographs without labels share: their settings, and the crops made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from purifier.training._data import RandomCrops, list_images, split_validation
+from purifier.training._loop import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotographTraining(LoopConfig):
+    """Settings of a training on crops of photographs, beside those of the loop.
+
+    Attributes:
+        data: Folders of images, read recursively.
+        crop_size: Side of the random crops, in pixels.
+        shrink: Smallest factor by which an image is shrunk at random before the crop.
+        validation_every: Each n-th file is kept out of training and validates.
+        validation_images: Images that validate, at most.
+    """
+
+    data: tuple[str, ...] = ()
+    crop_size: int = 96
+    shrink: float = 1.0
+    validation_every: int = 20
+    validation_images: int = 64
+
+
+def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[Path]]:
+    """Returns the crops to train on, and the files that validate.
+
+    Raises:
+        InputError: Where there are no images, or none to train on.
+        OptionError: Where every file would validate.
+    """
+    training, validation = split_validation(list_images(config.data), config.validation_every)
+    crops = RandomCrops(
+        training,
+        crop_size=config.crop_size,
+        length=config.steps * config.batch_size,
+        seed=config.seed,
+        shrink=config.shrink,
+    )
+    return crops, validation
