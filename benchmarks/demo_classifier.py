@@ -332,7 +332,7 @@ def train(args: argparse.Namespace) -> None:
         package(trainer.ema, trainer.architecture, args.package)
 
 
-def package(model: ReferenceClassifier, architecture: dict[str, Any], folder: Path) -> None:
+def package(model: ReferenceClassifier, architecture: dict[str, Any], folder: Path, *, name: str = "demo") -> None:
     """Writes fp16 weights and their config, each under a temporary name and renamed."""
     from safetensors.torch import save
 
@@ -345,7 +345,7 @@ def package(model: ReferenceClassifier, architecture: dict[str, Any], folder: Pa
     stored = save(tensors, metadata={"format": "pt"})
     config = {
         "kind": "reference",
-        "name": "demo",
+        "name": name,
         "architecture": architecture,
         "classes": list(model.classes),
         "sha256": hashlib.sha256(stored).hexdigest(),

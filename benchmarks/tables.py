@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _gad_tables import cifar10_targets, gad_accuracy, gad_targets
 from _speed_table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,6 +202,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp resnet50": lambda: nrp_accuracy("resnet50"),
     "nrp mobilenet_v2": lambda: nrp_accuracy("mobilenet_v2"),
     "nrp targets": nrp_targets,
+    "gad resnet20": lambda: gad_accuracy("resnet20"),
+    "gad resnet20 targets": lambda: gad_targets("resnet20"),
+    "gad vgg8": lambda: gad_accuracy("vgg8"),
+    "cifar10 classifiers": cifar10_targets,
     "speed cpu": lambda: speed("cpu"),
     "speed gpu": lambda: speed("gpu"),
     "best": best_rows,

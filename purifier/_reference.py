@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -51,13 +52,15 @@ class ReferenceClassifier(nn.Module):
 
     Args:
         classes: Class names, in the order of the logits.
-        widths: Channels of the stem, then of each stage; every stage halves the resolution.
+        widths: Channels of the stem, then of each stage.
         blocks: Residual blocks in each stage, one number fewer than `widths`.
+        strides: Stride of the stem, then of each stage; None for 2 throughout.
         mean: Channel means of the training images, in [0, 1] units.
         std: Channel standard deviations of the training images, in [0, 1] units.
 
     Attributes:
         classes: Class names, a tuple in the order of the logits.
+        smallest: Side of the smallest images that it takes: 2 x 2 features are left of those.
 
     Raises:
         OptionError: If `widths` and `blocks` do not fit together.
@@ -72,23 +75,27 @@ class ReferenceClassifier(nn.Module):
         classes: Sequence[str],
         widths: Sequence[int] = (32, 64, 128, 256),
         blocks: Sequence[int] = (2, 2, 2),
+        strides: Sequence[int] | None = None,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         super().__init__()
-        if len(widths) != len(blocks) + 1:
+        strides = [2] * len(widths) if strides is None else strides
+        if not len(widths) == len(strides) == len(blocks) + 1:
             raise OptionError(
-                f"expected one width more than there are block counts, got widths={tuple(widths)} and "
-                f"blocks={tuple(blocks)}; put the width of the stem first"
+                f"expected one width and one stride more than there are block counts, got widths={tuple(widths)}, "
+                f"strides={tuple(strides)} and blocks={tuple(blocks)}; put those of the stem first"
             )
         self.classes = tuple(classes)
+        self.smallest = 2 * math.prod(strides)
         # Constants of the architecture, kept in its config: storing them in fp16 would only round them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        stem = nn.Conv2d(3, widths[0], 3, strides[0], 1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU())
         layers: list[nn.Module] = []
-        for before, after, count in zip(widths[:-1], widths[1:], blocks, strict=True):
-            layers.append(_Block(before, after, 2))
+        for before, after, count, stride in zip(widths[:-1], widths[1:], blocks, strides[1:], strict=True):
+            layers.append(_Block(before, after, stride))
             layers.extend(_Block(after, after, 1) for _ in range(count - 1))
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], len(self.classes))
@@ -97,17 +104,17 @@ class ReferenceClassifier(nn.Module):
         """Scores images; gradients flow to the input and to the weights.
 
         Args:
-            images: RGB images (N, 3, H, W) in [0, 1], floating, H and W at least 32 (made for 128 x 128).
+            images: RGB images (N, 3, H, W) in [0, 1], floating, H and W at least `smallest`.
 
         Returns:
             Logits (N, number of classes), in the dtype the weights compute in.
 
         Raises:
-            InputError: If the shape is not (N, 3, H, W) with H, W >= 32.
+            InputError: If the shape is not (N, 3, H, W) with H and W of at least `smallest`.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 32:
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.smallest:
             raise InputError(
-                f"expected images of shape (N, 3, H, W) with H, W >= 32, got {tuple(images.shape)}; "
+                f"expected images of shape (N, 3, H, W) with H, W >= {self.smallest}, got {tuple(images.shape)}; "
                 "channels come first, and a single image needs a batch axis: images.unsqueeze(0)"
             )
         features = self.stages(self.stem((images - self.mean) / self.std))
@@ -116,6 +123,7 @@ class ReferenceClassifier(nn.Module):
 
 
 _ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "cifar10-resnet20": ReferenceClassifier,
     "demo": ReferenceClassifier,
 }
 
@@ -129,6 +137,8 @@ def reference_model(name: str = "demo") -> nn.Module:
 
     Args:
         name: Which classifier. "demo": 24 kinds of things, H and W at least 32, made for 128 x 128.
+            "cifar10-resnet20": the ten classes of CIFAR-10, made for 32 x 32, the target of the purifier
+            "gad-cifar10-resnet20".
 
     Returns:
         The model in eval mode, fp32, on the CPU, with its class names as the tuple `.classes`.

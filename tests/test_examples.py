@@ -57,11 +57,28 @@ def test_the_folder_example_purifies_every_picture_and_nothing_else(tmp_path: Pa
     assert np.abs(np.asarray(Image.open(target / "a.png")).astype(int) - expected).max() <= 1
 
 
+def test_the_training_example_ends_with_the_accuracy_of_the_hardened_model(tmp_path: Path) -> None:
+    for part, each in (("train", 8), ("test", 2)):
+        for name in ("cat", "ship"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for number in range(each):
+                pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    folders = [str(tmp_path / part) for part in ("train", "test")]
+    printed = run("harden_your_model.py", *folders, "--out", str(tmp_path / "out"), "--steps", "2", "--batch-size", "4")
+    shares = [float(line.split()[0]) for line in printed.splitlines()]
+    assert len(shares) == 5 and all(share in (0, 0.25, 0.5, 0.75, 1) for share in shares)
+    assert shares[1] <= shares[0] and shares[4] <= shares[2]
+    assert Purifier.from_pretrained(tmp_path / "out" / "gad").name == "gad"
+
+
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, "purify_a_folder.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, "purify_a_folder.py", "harden_your_model.py"}
 
 
 @pytest.mark.skipif("ncis" not in NAMES, reason="the trained weights of ncis are not bundled yet")
 def test_the_default_purifier_of_every_example_is_bundled() -> None:
     for path in EXAMPLES.glob("*.py"):
-        assert '"--purifier", default="ncis"' in path.read_text(), path.name
+        if path.name != "harden_your_model.py":
+            assert '"--purifier", default="ncis"' in path.read_text(), path.name

@@ -101,12 +101,15 @@ def test_unknown_name_says_what_there_is_and_what_is_near() -> None:
 
 
 def test_unknown_name_with_nothing_near_still_says_what_to_do() -> None:
-    with pytest.raises(UnknownNameError, match=r"got 'resnet50'; call reference_model with one of those names"):
-        reference_model("resnet50")
+    with pytest.raises(UnknownNameError, match=r"got 'vit'; call reference_model with one of those names"):
+        reference_model("vit")
 
 
 def test_widths_that_do_not_fit_the_blocks_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"expected one width more .* got widths=\(8, 16\) and blocks=\(1, 1\)"):
+    with pytest.raises(
+        OptionError,
+        match=r"expected one width and one stride more .* got widths=\(8, 16\), strides=\(2, 2\) and blocks=\(1, 1\)",
+    ):
         ReferenceClassifier(classes=("a", "b"), widths=(8, 16), blocks=(1, 1))
 
 

@@ -79,8 +79,8 @@ def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Se
     from purifier._images import take_apart
     from purifier.commands._demo_models import load_target
 
-    # Names that only stand for another network would show that one twice.
-    wanted = names or [name for name in list_purifiers() if is_trained(name)]
+    # Names that only stand for another network would show that one twice; gad's are each for one model.
+    wanted = names or [name for name in list_purifiers() if is_trained(name) and not name.startswith("gad-")]
     purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
     target = load_target(model)
     photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])

@@ -1,0 +1,58 @@
+"""Trains a purifier for one classifier, and puts it in front of it.
+
+python examples/harden_your_model.py TRAIN TEST --out hardened   # two folders with a folder of pictures for each class
+
+Needs pip install "purifier[train]". The same command goes on where it was stopped. An attacker who knows the purifier
+can still fool the whole, as the last figure says.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import purifier
+from purifier import Purifier
+from purifier.attacks import PGD
+from purifier.evaluation import labelled_images
+from purifier.training.gad import GADTraining, train
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("train", type=Path, help="folder with a folder of pictures for each class")
+parser.add_argument("test", type=Path, help="another such folder, to measure on")
+parser.add_argument("--out", type=Path, default=Path("hardened"), help="folder for checkpoints and the purifier")
+parser.add_argument("--steps", type=int, default=500)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--images", type=int, default=100, help="pictures to measure on")
+options = parser.parse_args()
+
+# Your model: takes RGB in [0, 1], (N, 3, H, W), and gives logits. Normalise inside of it, or wrap it so that it does.
+classifier = purifier.reference_model("cifar10-resnet20")
+
+settings = GADTraining(
+    data=str(options.train),
+    steps=options.steps,
+    batch_size=options.batch_size,
+    size=32,  # side of the pictures that the model is made for
+    norm="none",
+    start="identity",  # learns soonest
+    perceptual_weight=0,  # VGG16 would be downloaded, and wants larger pictures than these
+)
+folder = train(settings, options.out, model=classifier)
+
+hardened = purifier.wrap(classifier, Purifier.from_pretrained(folder))
+
+data = labelled_images(options.test, 32, options.images, classes=classifier.classes)
+images, labels = data.load(range(len(data)))
+attack = PGD(eps=8 / 255, alpha=2 / 255, steps=10, generator=torch.Generator().manual_seed(0))
+blind, aware = attack(classifier, images, labels), attack(hardened, images, labels)
+
+with torch.inference_mode():
+    for row, model, seen in (
+        ("bare model", classifier, images),
+        ("bare model, attacked", classifier, blind),
+        ("hardened", hardened, images),
+        ("hardened, attack that does not know the purifier", hardened, blind),
+        ("hardened, attack that knows the purifier", hardened, aware),
+    ):
+        print(f"{(model(seen).argmax(1) == labels).float().mean():.2f}  {row}")
