@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -119,8 +120,11 @@ def _check(config: AlloyTraining) -> None:
     known = get_args(get_type_hints(AlloyTraining)["start"])
     if config.start not in known:
         raise OptionError(f"expected start as one of {', '.join(known)}, got {config.start!r}")
-    if Path(config.name).name != config.name:
-        raise OptionError(f"expected a name that is a folder's own, got {config.name!r}; choose the place with out")
+    if not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise OptionError(
+            f"expected name as that of a folder, of letters, digits, '_', '.' and '-', got {config.name!r}; choose the "
+            "place with out"
+        )
     if not 0 <= config.eps_low <= config.eps <= 1:
         raise OptionError(
             f"expected 0 <= eps_low <= eps <= 1, in units of the [0, 1] range, got eps_low={config.eps_low}, "

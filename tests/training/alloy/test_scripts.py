@@ -55,6 +55,7 @@ def call(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *arguments: object
     module.main()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["alloy-cpu", "alloy-s-cpu", "alloy-gpu", "alloy-s-gpu"])
 def test_every_preset_trains(preset: str, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, script, preset, "--out", tmp_path / "runs")
@@ -90,6 +91,7 @@ def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: M
         assert "resnet" not in str(config.extractors)
 
 
+@pytest.mark.slow
 def test_ablations_are_run_once_and_judged_by_every_extractor(
     ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

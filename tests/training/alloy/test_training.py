@@ -150,7 +150,9 @@ def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
 
 
 def test_training_lowers_the_loss_from_the_identity_on(tmp_path, settings):
-    config = settings(steps=30, learning_rate=3e-3, ema_decay=0.0, sources=("sign:1",), eps_low=18 / 255)
+    # Room beside the copies of the pixels.
+    network = {"filters": 24, "learning_rate": 5e-3, "steps": 60, "batch_size": 8, "ema_decay": 0.0}
+    config = settings(**network, sources=("sign:1",), eps_low=18 / 255)
     recipe = AlloyRecipe(config)
     batch = torch.stack([recipe.crops[number] for number in range(12)])
 
@@ -255,8 +257,8 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
         ({"filters": 11}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
-        ({"name": "a/b"}, "expected a name that is a folder's own, got 'a/b'"),
-        ({"name": ""}, "expected a name that is a folder's own, got ''"),
+        ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
+        ({"name": ".."}, "expected name as that of a folder.*got '..'"),
         ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
         ({"sources": ("fgsm:judge:1:1",)}, "expected a source as ssp:EXTRACTOR:SHARE:STEPS"),
         ({"sources": ("ssp:vgg:1:1",)}, r"expected a source on one of the extractors \(tiny, judge\), got ssp:vgg"),
