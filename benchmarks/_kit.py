@@ -111,3 +111,8 @@ def feature_extractor() -> nn.Module:
     Its own scale is 380 times that, beside which the pixel loss and the critic would count for nothing.
     """
     return _Scaled(kit_module().vgg19_features(16).requires_grad_(False), 1 / 380).eval()
+
+
+def mobilenet() -> nn.Module:
+    """MobileNetV2: logits, and at layer "net.features" its last convolutional features."""
+    return model("mobilenet_v2")

@@ -30,6 +30,8 @@ from purifier._errors import NoWeightsError, OptionError, PurifierWarning, Unkno
 FORMAT = 1
 SHARD_BYTES = 15_000_000
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# Names that are to come, by the method that they are trained with.
+_AWAITED = {"alloy": "alloy", "alloy-s": "alloy"}
 
 HubMixin = PyTorchModelHubMixin
 
@@ -111,13 +113,15 @@ def fetch(
 
     Raises:
         UnknownNameError: Nothing goes by that name.
-        NoWeightsError: A bundled name whose weights are not shipped yet.
+        NoWeightsError: A name whose weights are not shipped yet.
         OptionError: A revision of something that has none.
         WeightsError: The folder or repository is missing, damaged or no purifier.
     """
     name = os.fspath(source)
     is_name = isinstance(source, str)
     bundled = is_name and name in list_purifiers(trained=False)
+    if is_name and not bundled and name in _AWAITED:
+        raise _no_weights(name, _AWAITED[name])
     if bundled or Path(name).is_dir():
         if revision is not None:
             kind = "a bundled name" if bundled else "a folder"
@@ -208,11 +212,9 @@ def _read(folder: _Folder, source: str) -> Package:
     if not config.get("trained", True):
         if "stand_in" in config:
             return _read_stand_in(config["stand_in"], source)
-        raise NoWeightsError(
-            f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
-            f"FOLDER' or train it with 'purifier train {str(config['method']).split('-')[0]}' where "
-            "'purifier train --help' lists that, then give the folder to from_pretrained"
-        )
+        method = str(config["method"]).split("-")[0]
+        convert = "convert a published checkpoint with 'purifier convert FILE FOLDER' or "
+        raise _no_weights(source, method, convert, where=" where 'purifier train --help' lists that")
     files = config.get("files", {})
     if not isinstance(files, dict):
         raise WeightsError(f'expected "files" in config.json of {source!r} to map file names to SHA-256, got {files!r}')
@@ -221,6 +223,13 @@ def _read(folder: _Folder, source: str) -> Package:
         state.update(_read_weights(folder, file, digest, source))
     card = folder.joinpath("README.md")
     return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
+
+
+def _no_weights(source: str, method: str, convert: str = "", *, where: str = "") -> NoWeightsError:
+    return NoWeightsError(
+        f"{source!r} has no bundled weights yet; {convert}train it with 'purifier train {method}'{where}, then give "
+        "the folder to from_pretrained"
+    )
 
 
 def _read_stand_in(name: str, source: str) -> Package:

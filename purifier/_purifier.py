@@ -192,7 +192,7 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     @property
     def iterations(self) -> int:
-        """How often the method is applied (gs and ncis); may be set."""
+        """How often the method is applied (gs, ncis and alloy); may be set."""
         return self._iterated().iterations  # type: ignore[return-value]
 
     @iterations.setter

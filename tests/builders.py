@@ -18,6 +18,7 @@ from purifier.methods import METHODS, Method
 
 # Options that make a method small; the others are small as they are.
 SMALL: dict[str, dict[str, Any]] = {
+    "alloy": {"filters": 6, "blocks": 2},
     "gad": {"filters": 4, "blocks": 2},
     "gs": {"iterations": 3},
     "ncis": {"iterations": 2, "filters": 6, "layers": 4, "kernel_size": 5},

@@ -22,6 +22,7 @@ SMOOTH = [case for case in CASES if small_purifier(case).differentiable]
 STEPPED = [case for case in CASES if case not in SMOOTH]
 LARGE = {
     **dict.fromkeys(sorted(METHODS)),
+    "alloy": {"filters": 4, "blocks": 1, "iterations": 1},
     "gad": {"filters": 2, "blocks": 1},
     "ncis": {"iterations": 1},
     "nrp": {"filters": 2, "blocks": 1, "growth": 1},

@@ -393,7 +393,7 @@ def test_a_deep_copy_gives_the_same_and_shares_nothing() -> None:
     assert not {p.data_ptr() for p in twin.parameters()} & {p.data_ptr() for p in wrapped.parameters()}
 
 
-@pytest.mark.parametrize("case", ["gs", "ncis", "nrp", "nrp-resg", "median", "bit-depth", "resize-pad"])
+@pytest.mark.parametrize("case", ["alloy", "gs", "ncis", "nrp", "nrp-resg", "median", "bit-depth", "resize-pad"])
 def test_a_wrapped_model_compiles_without_a_graph_break(case: str) -> None:
     wrapped = small_purifier(case).wrap(classifier(), mean=MEAN, std=STD)
     images = normalise(IMAGES)

@@ -60,7 +60,7 @@ class Setting:
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads on the CPU; torch's own choice where not given.")
-@click.option("--iterations", type=int, help="How often the method is applied (gs and ncis).")
+@click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
 @click.option("--compile", "compiled", is_flag=True, help="Run both through torch.compile.")
 @click.option("--runs", default=10, show_default=True, type=click.IntRange(1), help="Rounds that count.")
 @click.option("--warmup", default=2, show_default=True, type=click.IntRange(0), help="Rounds before them.")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     type=click.Choice(["onnx", "torch-export"]),
     help="onnx for ONNX Runtime and others; torch-export for torch.export.load.",
 )
-@click.option("--iterations", type=int, help="How often the method is applied (gs and ncis).")
+@click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
 @click.option(
     "--chain", "others", multiple=True, metavar="NAME_OR_FOLDER", help="Another purifier, applied after the one before."
 )

@@ -58,7 +58,7 @@ class Summary:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Images of a size at a time.")
-@click.option("--iterations", type=int, help="How often the method is applied (gs and ncis).")
+@click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
 @click.option("--tile", type=int, help="Work in tiles of this side in pixels: the same output in bounded memory.")
 @click.option(
     "--format",

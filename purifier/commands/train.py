@@ -15,6 +15,7 @@ from purifier._errors import nearest
 from purifier.commands._extras import require_extra
 
 _TEXTS = {
+    "alloy": "Train Alloy, self-supervised, against attacks on a list of networks.",
     "gad": "Train GAD in front of a model of yours, on labelled images.",
     "ncis": "Train NCIS, self-supervised, on clean images.",
     "nrp": "Train NRP, self-supervised, against perturbations of a network's features.",
@@ -34,6 +35,10 @@ class _Recipes(click.Group):
         return sorted(_TEXTS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "alloy":
+            from purifier.training.alloy._config import AlloyTraining
+
+            return _training(cmd_name, AlloyTraining)
         if cmd_name == "ncis":
             from purifier.training.ncis._config import NCISTraining
 
@@ -119,7 +124,8 @@ def options_of(settings: type[Any]) -> list[click.Option]:
     """Makes a command-line option of every field of a dataclass.
 
     Types and defaults are the fields'; the help is what the Attributes sections of the class and its bases say. A
-    tuple field is an option to be given several times, required where the field's default is empty.
+    tuple field is an option to be given several times, all of which replace its default, and required where that is
+    empty.
     """
     hints, texts = get_type_hints(settings), _attribute_texts(settings)
     fields = sorted(dataclasses.fields(settings), key=lambda field: field.name != "data")
@@ -129,8 +135,10 @@ def options_of(settings: type[Any]) -> list[click.Option]:
 def _option(field: dataclasses.Field[Any], kind: Any, text: str) -> click.Option:
     flag = f"--{field.name.replace('_', '-')}"
     if get_origin(kind) is tuple:
-        several = {"multiple": True, "type": get_args(kind)[0], "required": not field.default}
-        return click.Option([flag, field.name], help=f"{text} Can be given several times.", **several)
+        default = field.default or None
+        several = {"multiple": True, "type": get_args(kind)[0], "required": not default, "default": default}
+        text = f"{text} Can be given several times."
+        return click.Option([flag, field.name], help=text, show_default=bool(default), **several)
     if kind is bool:
         switch = f"{flag}/--no-{flag.removeprefix('--')}"
         return click.Option([switch, field.name], default=field.default, show_default=True, help=text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from purifier._errors import OptionError, WeightsError, nearest
 from purifier.methods._base import Method, Stage
+from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
 from purifier.methods.gad import GAD
@@ -23,6 +24,7 @@ from purifier.methods.resize_pad import ResizePad
 from purifier.methods.tvm import TVM
 
 METHODS: dict[str, type[Method]] = {
+    "alloy": Alloy,
     "bit-depth": BitDepth,
     "chain": Chain,
     "gad": GAD,

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from purifier._errors import WeightsError
 from purifier.methods._base import Method, Stage
-from purifier.methods._borders import crop, reflect_pad
 from purifier.methods._options import check_integer
+from purifier.methods._patches import on_patches
 from purifier.methods.gs import GaussianSmoothing
 
 _RING = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
@@ -138,12 +137,7 @@ class FBIE(nn.Module):
         return self.patch * (self.net.radius + 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        # Of positive numbers only: integer division rounds negative ones otherwise in other runtimes.
-        bottom, right = ((size + self.patch - 1) // self.patch * self.patch - size for size in (height, width))
-        padded = reflect_pad(images, 0, right, 0, bottom)
-        patches = F.pixel_unshuffle(padded, self.patch).contiguous(memory_format=torch.channels_last)
-        return crop(F.pixel_shuffle(self.net(patches), self.patch), height, width)
+        return on_patches(self.net, images, self.patch)
 
 
 class NCIS(Method):

@@ -48,13 +48,13 @@ class Validation:
         pgd = PGD(eps=16 / 255, alpha=1.6 / 255, steps=10, generator=torch.Generator().manual_seed(seed))
         self._attacks: dict[str, Attack] = {"pgd": pgd, **(attacks or {})}
         self._device = torch.device("cpu")
-        self.clean = torch.stack([_square(path) for path in evenly(paths, count)])
+        self.clean = torch.stack([read_square(path) for path in evenly(paths, count)])
         self._predicted = classifier(self.clean).argmax(1)
         self.attacked = self._attack(self.clean, self._predicted)
         self._labelled: tuple[Tensor, Tensor, dict[str, Tensor]] | None = None
         if labelled is not None:
             files = evenly(list_images([labelled]), count)
-            images, labels = torch.stack([_square(path) for path in files]), _labels(files, classifier.classes)
+            images, labels = torch.stack([read_square(path) for path in files]), _labels(files, classifier.classes)
             self._labelled = images, labels, self._attack(images, labels)
 
     def _attack(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -115,8 +115,8 @@ def _labels(files: Sequence[Path], classes: Sequence[str]) -> Tensor:
     return torch.tensor([classes.index(name) for name in names])
 
 
-def _square(path: Path) -> Tensor:
-    """Reads an image, shrinks it to a short side of 128 pixels and cuts out the centre square."""
+def read_square(path: Path) -> Tensor:
+    """Reads an image (3, 128, 128), float in [0, 1]: its short side shrunk to that, its centre cut out."""
     image = to_tensor(read_rgb(path))
     factor = _SIDE / min(image.shape[1:])
     size = [max(_SIDE, round(length * factor)) for length in image.shape[1:]]

@@ -16,6 +16,7 @@ from purifier.methods import METHODS
 
 FOLDER = Path(__file__).resolve().parent
 OPTIONS = {
+    "alloy": {"iterations": 2, "filters": 4, "blocks": 2},
     "gad": {"filters": 4, "blocks": 1, "downsamples": 1},
     "gs": {"kernel_size": 5, "iterations": 7},
     "ncis": {"iterations": 2, "filters": 4, "layers": 3},
@@ -39,7 +40,7 @@ def purifier(name: str) -> Purifier:
         state[key] = (
             scale * wave(*value.shape, phase=number) * (value != 0 if "context" in key and value.ndim == 4 else 1)
         )
-    for key in ("trunk_conv.bias", "conv_last.bias"):
+    for key in ("trunk_conv.bias", "conv_last.bias", "network.3.bias"):
         if key in state:
             state[key] = state[key] + 0.5
     method.load_state_dict(state)

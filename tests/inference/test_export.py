@@ -66,7 +66,7 @@ def assert_equal_outputs(path: Path, module: nn.Module, shapes: list[Any], mean:
         assert (got - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("case", ["gs", "ncis", "nrp-resg", "median", "chain gs+ncis"])
+@pytest.mark.parametrize("case", ["alloy", "gs", "ncis", "nrp-resg", "median", "chain gs+ncis"])
 def test_onnx_outputs_are_the_librarys_at_other_sizes_and_batches(case: str, tmp_path: Path) -> None:
     purifier = chained() if "+" in case else small_purifier(case)
     made = export(purifier, tmp_path / "p.onnx")
@@ -137,7 +137,7 @@ def test_an_onnx_file_states_its_axes_names_and_facts_and_no_place_of_this_machi
     assert (float(got.min()), float(got.max())) == (0, 1)
 
 
-@pytest.mark.parametrize("case", ["gs", "ncis", "nrp-resg", "chain gs+ncis"])
+@pytest.mark.parametrize("case", ["alloy", "gs", "ncis", "nrp-resg", "chain gs+ncis"])
 def test_a_torch_export_file_is_the_library_at_other_sizes(case: str, tmp_path: Path) -> None:
     purifier = chained() if "+" in case else small_purifier(case)
     made = export(purifier, tmp_path / "p.pt2", format="torch-export")
@@ -149,7 +149,7 @@ def test_a_torch_export_file_is_the_library_at_other_sizes(case: str, tmp_path: 
             assert (module(pictures(*shape)) - purifier(pictures(*shape))).abs().max() < 1e-5
     facts = read_metadata(tmp_path / "p.pt2")
     assert facts == made.metadata
-    assert facts["smallest_size"] == ("3x3" if "ncis" in case else "1x1")
+    assert facts["smallest_size"] == ("3x3" if "ncis" in case or case == "alloy" else "1x1")
     assert "opset" not in facts
 
 

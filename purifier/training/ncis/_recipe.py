@@ -12,24 +12,9 @@ from purifier._purifier import Purifier
 from purifier.methods.ncis import NCIS
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
+from purifier.training._unrolled import Unrolled
 from purifier.training._validation import Validation, psnr
 from purifier.training.ncis._config import NCISTraining
-
-
-class _Unrolled(nn.Module):
-    """The model as the loop trains it: one call runs every trained application, so DDP sees a single forward."""
-
-    def __init__(self, method: NCIS, unroll: int) -> None:
-        super().__init__()
-        self.method = method
-        self.unroll = unroll
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        outputs = [self.method.reconstruct(images)]
-        for _ in range(self.unroll - 1):
-            before = outputs[-1].clamp(0, 1) if self.method.clamp else outputs[-1]
-            outputs.append(self.method.reconstruct(before))
-        return outputs
 
 
 class NCISRecipe:
@@ -51,7 +36,7 @@ class NCISRecipe:
             raise OptionError(f"expected init beside init_share={config.init_share}, got none; name what to start from")
         if config.init:
             method.load_state_dict(Purifier.from_pretrained(config.init).method.state_dict())
-        self.model = _Unrolled(method, config.unroll)
+        self.model = Unrolled(method, config.unroll)
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(validation, count=config.validation_images, seed=config.seed)
 

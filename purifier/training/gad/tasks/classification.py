@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from purifier._errors import InputError
 from purifier.attacks import PGD
 from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.training._divergence import divergence
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed, Task
 from purifier.training.gad.tasks._files import central_square, folder_of, padded_crop, resized_crop
@@ -73,11 +74,6 @@ class Classification(Task):
 
     def score(self, images: Tensor, targets: Tensor) -> float:
         return (self.model(images).argmax(1) == targets).float().mean().item()
-
-
-def divergence(logits: Tensor, beliefs: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of each image, (N,), of beliefs (N, K) from those that logits (N, K) stand for."""
-    return F.kl_div(logits.float().log_softmax(1), beliefs, reduction="none").sum(1)
 
 
 def _checked(logits: Any, labels: Tensor) -> Tensor:

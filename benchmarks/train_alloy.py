@@ -1,0 +1,95 @@
+"""Trains alloy and alloy-s on the kit's photographs, by presets.
+
+    PURIFIER_KIT=<folder> python benchmarks/train_alloy.py PRESET [--minutes M] [--init FOLDER] [--set KEY=VALUE ...]
+
+    alloy-cpu, alloy-s-cpu   64 px crops, batches of 8, float32: what one CPU core does in an hour or two
+    alloy-gpu, alloy-s-gpu   112 px crops, batches of 32, bfloat16, long
+
+A setting that is a tuple takes its entries separated by commas: --set sources=ssp:vgg:0.5:2-3,none:0.5. The extractors
+are the kit's VGG-19 and MobileNetV2 and the demo classifier; no other model and no evaluation image of the kit is read.
+
+Goes on where it was stopped. The purifier is written to --out/PRESET/{alloy,alloy-s}, in fp32; with --export FOLDER
+also in fp16, in shards of at most 15 MB, as `weights/` has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from _kit import kit
+
+from purifier import Purifier
+from purifier.training.alloy import AlloyTraining, train
+
+EXTRACTORS = (
+    "vgg=_kit:feature_extractor:0.5",
+    "mobilenet=_kit:mobilenet@net.features:0.25",
+    "demo=reference:demo@stages:0.25",
+)
+SOURCES = (
+    "ssp:vgg:0.25:2-3",
+    "ssp:mobilenet:0.20:2-3",
+    "kl:mobilenet:0.20:2-3",
+    "kl:demo:0.10:2-3",
+    "gaussian:0.075",
+    "sign:0.075",
+    "none:0.10",
+)
+# Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
+_LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
+_SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "start": "identity"}
+_CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 64, "batch_size": 8, "warmup_steps": 50}
+_CPU |= {"checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
+_GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 112, "batch_size": 32, "workers": 12}
+_GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
+_GPU |= {"unroll": 2, "ema_decay": 0.9995, "compile": True}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "alloy-cpu": {**_LARGE, **_CPU, "steps": 1500},
+    "alloy-s-cpu": {**_SMALL, **_CPU, "steps": 2500, "learning_rate": 6e-4},
+    "alloy-gpu": {**_LARGE, **_GPU},
+    "alloy-s-gpu": {**_SMALL, **_GPU},
+}
+
+
+def settings(preset: str, changes: list[str], init: str = "") -> AlloyTraining:
+    """Returns a preset's settings with KEY=VALUE changes, each read as the type of the field's default."""
+    # The small kit of benchmarks/pack_kit.py has no objects.
+    data = [kit() / name for name in ("photos", "objects/train") if (kit() / name).is_dir()]
+    values: dict[str, Any] = {"data": tuple(map(str, data)), **_COMMON, **PRESETS[preset], "init": init}
+    for change in changes:
+        key, _, value = change.partition("=")
+        if not hasattr(AlloyTraining, key):
+            raise SystemExit(f"expected KEY=VALUE with a field of AlloyTraining, got {change!r}")
+        values[key] = _read(value, type(getattr(AlloyTraining, key)))
+    return AlloyTraining(**values)
+
+
+def _read(value: str, kind: type[Any]) -> Any:
+    if kind is tuple:
+        return tuple(value.split(","))
+    return value.lower() in ("1", "true") if kind is bool else kind(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("--minutes", type=float, help="stop after about that time; the next call goes on")
+    parser.add_argument("--init", default="", help="name or folder of a trained purifier to start from")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    parser.add_argument("--out", type=Path, default=Path("runs/alloy"))
+    parser.add_argument("--export", type=Path, help="folder for the fp16 weights")
+    args = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent))
+    folder = train(settings(args.preset, args.set, args.init), args.out / args.preset, minutes=args.minutes)
+    print(folder)
+    if args.export:
+        Purifier.from_pretrained(folder).half().save_pretrained(args.export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Alloy: a small residual network, applied several times; this project's own method.
+
+It joins one idea of each of three papers: training against perturbations of features, which needs no labels (Naseer et
+al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020); alignment of clean and attacked features in
+real networks ("General adversarial defense via pixel level and feature level distribution alignment", 2020); and
+repeated application of a small network (Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying
+Adversarial Perturbations", WACV 2024). How it is trained is in `purifier.training.alloy`.
+
+No skip runs from input to output: it would carry the perturbation through.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from purifier.methods._base import Method, Stage
+from purifier.methods._options import check_integer
+from purifier.methods._patches import on_patches
+from purifier.methods.nrp import ResidualBlock
+
+
+class Alloy(Method):
+    """Residual blocks without normalisation on p x p patches, applied k times.
+
+    Sizes that the patch does not divide are padded by reflection and cropped back.
+
+    Args:
+        iterations: k, how often the network is applied; 0 returns the images unchanged.
+        patch: p, the side of a patch, whose pixels are channels to the network.
+        filters: Width of the network.
+        blocks: Number of residual blocks (convolution, ReLU, convolution).
+        clamp: Whether each application ends with a clamp to [0, 1].
+
+    Raises:
+        OptionError: Where an option is out of its range.
+    """
+
+    tunable = ("iterations", "clamp")
+
+    def __init__(
+        self, *, iterations: int = 2, patch: int = 2, filters: int = 64, blocks: int = 12, clamp: bool = True
+    ) -> None:
+        super().__init__()
+        self.iterations = check_integer("iterations", iterations, low=0)
+        self.patch = check_integer("patch", patch, low=1)
+        self.filters = check_integer("filters", filters, low=1)
+        self.blocks = check_integer("blocks", blocks, low=1)
+        self.clamp = clamp
+        channels = 3 * patch**2
+        self.network = nn.Sequential(
+            nn.Conv2d(channels, filters, 3, padding=1),
+            *(ResidualBlock(filters) for _ in range(blocks)),
+            nn.Conv2d(filters, channels, 3, padding=1),
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "iterations": self.iterations,
+            "patch": self.patch,
+            "filters": self.filters,
+            "blocks": self.blocks,
+            "clamp": self.clamp,
+        }
+
+    def stages(self) -> list[Stage]:
+        # Every convolution looks one patch further, and a pixel may be at the far side of its own patch.
+        halo = self.patch * (2 * self.blocks + 3) - 1
+        return [Stage(self.step, halo=halo, align=self.patch)] * self.iterations
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """One application of the network to images (N, 3, H, W), not clamped."""
+        return on_patches(self.network, images, self.patch)
+
+    def step(self, images: Tensor) -> Tensor:
+        """One application of the network, clamped where `clamp` says so."""
+        out = self.reconstruct(images)
+        return out.clamp(0, 1) if self.clamp else out

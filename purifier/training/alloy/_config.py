@@ -1,0 +1,68 @@
+"""Every knob of the Alloy training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from purifier.training._photographs import PhotographTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlloyTraining(PhotographTraining):
+    """Settings of the Alloy training, beside those of every training on photographs.
+
+    Attributes:
+        name: Name of the finished purifier, and of its folder.
+        extractors: Fixed networks whose features are to be those of the clean image, each as
+            "NAME=MODEL[@LAYER[+LAYER]]:WEIGHT". MODEL is "vgg16" (up to relu3_3), "reference:demo" or
+            "module:function", a function without arguments that returns a module of images in [0, 1]; LAYER is a module
+            inside, as `named_modules()` calls it, whose output gives the features, the model's own output where none is
+            named; WEIGHT is that of its feature loss, 0 for a network that is attacked only.
+        sources: What the images are spoilt with; one of them is drawn at random for each step, process and part of a
+            batch. "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor, "kl:EXTRACTOR:SHARE:STEPS" what a
+            classifier says (its model's output), with "*" for all extractors that this is possible for;
+            "gaussian:SHARE" and "sign:SHARE" are noise, "none:SHARE" leaves the images clean. Shares are relative to
+            their sum; STEPS is a number or a range, such as 2-3.
+        eps: Largest perturbation, in units of the [0, 1] range.
+        eps_low: Smallest one; each draw of a source has its own strength between the two.
+        attack_alpha: Step size of the attacks as a share of eps.
+        aware_share: Share of the attacks that go through the purifier, at its own number of iterations.
+        pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
+        unroll: Applications of the network that are trained together; the loss is the mean over them.
+        iterations: k that the finished purifier uses unless told otherwise.
+        patch: Side of a patch, in pixels.
+        filters: Width of the network.
+        blocks: Its residual blocks.
+        clamp: Whether each application ends with a clamp to [0, 1].
+        start: "random" weights, or "identity", random ones with which the network gives its input back.
+        init: Name or folder of a trained alloy of the same size to start from; "" for none.
+        labelled: Folder with folders of pictures of the demo classifier's classes, to validate accuracy on; "" for
+            none.
+    """
+
+    name: str = "alloy"
+    extractors: tuple[str, ...] = ("vgg=vgg16:0.5", "demo=reference:demo@stages:0.25")
+    sources: tuple[str, ...] = (
+        "ssp:*:0.55:2-3",
+        "kl:*:0.20:2-3",
+        "gaussian:0.075",
+        "sign:0.075",
+        "none:0.10",
+    )
+    learning_rate: float = 4e-4
+    eps: float = 18 / 255
+    eps_low: float = 4 / 255
+    attack_alpha: float = 0.75
+    aware_share: float = 0.0
+    pixel_weight: float = 4.0
+    unroll: int = 1
+    iterations: int = 2
+    patch: int = 2
+    filters: int = 64
+    blocks: int = 12
+    clamp: bool = True
+    start: Literal["random", "identity"] = "identity"
+    init: str = ""
+    validation_images: int = 32
+    labelled: str = ""

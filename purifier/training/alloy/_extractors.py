@@ -1,0 +1,107 @@
+"""Fixed networks that say what an image should look like to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError, nearest
+from purifier._reference import reference_model
+from purifier.training._features import load_features
+from purifier.training._named import make_module
+from purifier.training.alloy._lines import ExtractorLine
+
+
+class Extractor(nn.Module):
+    """A fixed network, with the layers of it that give features.
+
+    Args:
+        line: Its name, layers and weight.
+        network: A module of images in [0, 1]; set to eval mode, without gradients of its parameters.
+
+    Raises:
+        OptionError: Where the network has no such layer.
+    """
+
+    def __init__(self, line: ExtractorLine, network: nn.Module) -> None:
+        super().__init__()
+        self.name, self.layers, self.weight = line.name, line.layers, line.weight
+        self.network = network.eval().requires_grad_(False)
+        names = [name for name, _ in network.named_modules() if name]
+        for layer in self.layers:
+            if layer not in names:
+                raise OptionError(
+                    f"expected extractor {self.name!r} to name a layer of {type(network).__name__}, got {layer!r}"
+                    f"{nearest(layer, names)}; named_modules() lists them"
+                )
+        self.eval()
+
+    def forward(self, images: Tensor) -> Any:
+        """The network's own output for images (N, 3, H, W) in [0, 1]; gradients flow to them."""
+        return self.network(images)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features (N, ...) of images (N, 3, H, W) in [0, 1], one tensor for each layer; gradients flow.
+
+        Raises:
+            InputError: Where a layer takes no part in the call, or puts out anything else.
+        """
+        if not self.layers:
+            return [self._checked(self.network(images), "its output", images)]
+        caught: dict[str, Any] = {}
+        hooks = [self._watch(layer, caught) for layer in self.layers]
+        try:
+            self.network(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self._checked(caught.get(layer), f"layer {layer!r}", images) for layer in self.layers]
+
+    def _watch(self, layer: str, caught: dict[str, Any]) -> Any:
+        def catch(_: nn.Module, __: Any, output: Any) -> None:
+            # A copy, because the next layer may work in place; the first, where a layer is used several times.
+            caught.setdefault(layer, output.clone() if isinstance(output, Tensor) else output)
+
+        return self.network.get_submodule(layer).register_forward_hook(catch)
+
+    def _checked(self, found: Any, where: str, images: Tensor) -> Tensor:
+        if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[0] != images.shape[0]:
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"expected extractor {self.name!r} to give features ({len(images)}, ...) at {where}, got {got}; name "
+                "a layer that does: NAME=MODEL@LAYER:WEIGHT"
+            )
+        return found
+
+    @torch.no_grad()
+    def classifies(self, images: Tensor) -> bool:
+        """Whether the network's own output for images (N, 3, H, W) can be logits (N, K)."""
+        output = self.network(images)
+        return isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+
+
+def load_extractors(lines: Sequence[ExtractorLine]) -> list[Extractor]:
+    """Makes the extractors, on the CPU; those of one model share it.
+
+    Raises:
+        OptionError: Where a model cannot be imported or called, or has no such layer.
+        UnknownNameError: Where there is no reference model of that name.
+        WeightsError: Where the weights of VGG16 cannot be had.
+    """
+    models: dict[str, nn.Module] = {}
+    for line in lines:
+        if line.model not in models:
+            models[line.model] = _load(line.model)
+    return [Extractor(line, models[line.model]) for line in lines]
+
+
+def _load(model: str) -> nn.Module:
+    if model == "vgg16":
+        return load_features(model)
+    kind, _, name = model.partition(":")
+    if kind == "reference":
+        return reference_model(name)
+    return make_module(model, "extractors", "'vgg16', 'reference:demo'")

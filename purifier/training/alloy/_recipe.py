@@ -1,0 +1,140 @@
+"""The Alloy recipe: spoil clean crops, purify them once or more, compare pixels and features with the clean ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import OptionError
+from purifier._purifier import Purifier
+from purifier.attacks import SSP
+from purifier.methods.alloy import Alloy
+from purifier.training._loop import Losses
+from purifier.training._photographs import crops_and_validation
+from purifier.training._unrolled import Unrolled
+from purifier.training._validation import Validation
+from purifier.training.alloy._config import AlloyTraining
+from purifier.training.alloy._extractors import Extractor, load_extractors
+from purifier.training.alloy._initial import load_trained, start_as_identity
+from purifier.training.alloy._lines import read_extractors, read_sources
+from purifier.training.alloy._losses import pixel_loss, relative_distance
+from purifier.training.alloy._sources import Sources, resolve_sources
+
+
+class AlloyRecipe:
+    """What the loop needs to train Alloy: the model, the crops, the attacks, the losses and the validation.
+
+    Raises:
+        InputError: Where there are no images, or an extractor gives no features.
+        OptionError: Where settings do not fit together.
+        WeightsError: Where the weights of an extractor cannot be had.
+    """
+
+    critic = None
+
+    def __init__(self, config: AlloyTraining) -> None:
+        _check(config)
+        extractors, sources = read_extractors(config.extractors), read_sources(config.sources)
+        self.config = config
+        self.extractors = load_extractors(extractors)
+        # After the extractors, which may draw numbers of their own.
+        torch.manual_seed(config.seed)
+        method = _network(config)
+        self.model = Unrolled(method, config.unroll)
+        probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
+        self.sources = Sources(config, resolve_sources(sources, self.extractors, probe), method)
+        self.crops, validation = crops_and_validation(config)
+        self._validation = Validation(
+            validation,
+            count=config.validation_images,
+            seed=config.seed,
+            attacks=_validation_attacks(self.extractors, config.seed),
+            labelled=Path(config.labelled) if config.labelled else None,
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Moves the extractors."""
+        for extractor in self.extractors:
+            extractor.to(device)
+
+    def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
+        """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
+        outputs = [output.float() for output in model(self.sources.spoil(batch, self.sources.draw()))]
+        parts: dict[str, Tensor] = {}
+        total = batch.new_zeros(())
+        if self.config.pixel_weight:
+            parts["pixel"] = torch.stack([pixel_loss(output, batch) for output in outputs]).mean()
+            total = total + self.config.pixel_weight * parts["pixel"]
+        for extractor in self.extractors:
+            if extractor.weight:
+                parts[extractor.name] = self._feature_loss(extractor, outputs, batch)
+                total = total + extractor.weight * parts[extractor.name]
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _feature_loss(self, extractor: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            clean = extractor.features(batch)
+        found = [relative_distance(extractor.features(output.clamp(0, 1)), clean) for output in outputs]
+        return torch.stack(found).mean()
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Figures on held-out images at the purifier's own number of iterations; see `Validation.figures`."""
+        method: Alloy = model.method  # type: ignore[assignment]
+        return self._validation.figures(method, next(method.parameters()).device)
+
+    def samples(self, model: nn.Module) -> list[Tensor]:
+        """Rows: clean, clean purified, attacked by SSP on the first extractor, attacked purified."""
+        method: Alloy = model.method  # type: ignore[assignment]
+        return self._validation.samples(method, next(method.parameters()).device)
+
+
+def _validation_attacks(extractors: list[Extractor], seed: int) -> dict[str, SSP]:
+    """SSP on the first layer of the first extractor, where there is one."""
+    if not extractors:
+        return {}
+    first, noise = extractors[0], torch.Generator().manual_seed(seed)
+    return {"ssp": SSP(lambda x: first.features(x)[0], eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)}
+
+
+def _network(config: AlloyTraining) -> Alloy:
+    network = Alloy(
+        iterations=config.iterations,
+        patch=config.patch,
+        filters=config.filters,
+        blocks=config.blocks,
+        clamp=config.clamp,
+    )
+    if config.init:
+        load_trained(network, Purifier.from_pretrained(config.init).method.state_dict())
+    elif config.start == "identity":
+        start_as_identity(network)
+    return network
+
+
+def _check(config: AlloyTraining) -> None:
+    known = get_args(get_type_hints(AlloyTraining)["start"])
+    if config.start not in known:
+        raise OptionError(f"expected start as one of {', '.join(known)}, got {config.start!r}")
+    if not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise OptionError(
+            f"expected name as that of a folder, of letters, digits, '_', '.' and '-', got {config.name!r}; choose the "
+            "place with out"
+        )
+    if not 0 <= config.eps_low <= config.eps <= 1:
+        raise OptionError(
+            f"expected 0 <= eps_low <= eps <= 1, in units of the [0, 1] range, got eps_low={config.eps_low}, "
+            f"eps={config.eps}; write 16/255 as {16 / 255:.4f}, and lower eps_low with eps"
+        )
+    if not 0 < config.attack_alpha <= 2 or not 0 <= config.aware_share <= 1:
+        raise OptionError(
+            f"expected attack_alpha in (0, 2], a share of eps, and aware_share in [0, 1], got {config.attack_alpha} "
+            f"and {config.aware_share}"
+        )
+    weights = [config.pixel_weight, *(line.weight for line in read_extractors(config.extractors))]
+    if min(weights) < 0 or max(weights) == 0:
+        raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

@@ -1,0 +1,144 @@
+"""Alloy: its size and cost, the arithmetic, patches, iterations, the missing skip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from purifier import NoWeightsError, OptionError, Purifier
+from purifier.methods.alloy import Alloy
+from tests.builders import pictures, small_method, small_purifier
+
+# The two sizes that are to ship, and what one 224 x 224 image may cost at their default iterations, in 1e9
+# multiply-accumulates; the smaller one's is what a ResNet-50 costs.
+SIZES = {"alloy": ({}, 25.0), "alloy-s": ({"patch": 4, "filters": 64, "blocks": 8}, 4.1)}
+
+
+def test_the_default_network_has_the_intended_size() -> None:
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in Alloy().parameters()) == 900_172
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_one_image_costs_no_more_than_intended(name: str) -> None:
+    options, most = SIZES[name]
+    with torch.device("meta"):
+        method = Alloy(**options)
+        with FlopCounterMode(display=False) as counter:
+            method(torch.empty(1, 3, 224, 224))
+    weights = sum(parameter.numel() for parameter in method.parameters() if parameter.ndim == 4)
+    cost = method.iterations * weights * (224 // method.patch) ** 2
+    assert counter.get_total_flops() == 2 * cost
+    assert 0.8 * most < cost / 1e9 <= most
+
+
+def test_it_equals_a_computation_from_its_state_dict() -> None:
+    method, images = small_method("alloy", blocks=1, iterations=1).double(), pictures(1, 3, 6, 8, dtype=torch.float64)
+    state = method.state_dict()
+
+    def conv(name: str, features: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(features, state[f"network.{name}.weight"], state[f"network.{name}.bias"], padding=1)
+
+    # Channel 4 c + 2 y + x of a patch is channel c of its pixel (y, x).
+    patches = images.view(1, 3, 3, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 12, 3, 4)
+    features = conv("0", patches)
+    features = features + conv("1.conv2", conv("1.conv1", features).clamp_min(0))
+    expected = conv("2", features).view(1, 3, 2, 2, 3, 4).permute(0, 1, 4, 2, 5, 3).reshape(1, 3, 6, 8)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(method.reconstruct(images), expected)
+
+
+def test_no_skip_runs_from_input_to_output() -> None:
+    method, images = small_method("alloy", iterations=1), pictures(1, 3, 9, 8)
+    assert method.reconstruct(images).any()
+    for weight in method.network[-1].parameters():
+        torch.nn.init.zeros_(weight)
+    assert not method.reconstruct(images).any()
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+def test_it_looks_as_far_as_its_halo_and_no_further(patch: int) -> None:
+    method = small_method("alloy", blocks=1, iterations=1, patch=patch, clamp=False).double()
+    (stage,) = method.stages()
+    assert stage.halo is not None
+    cells = 2 * (stage.halo // patch) + 5
+    image = pictures(1, 3, cells * patch, cells * patch, dtype=torch.float64).requires_grad_()
+    first = cells // 2 * patch
+    farthest = 0
+    for row in range(first, first + patch):
+        (gradient,) = torch.autograd.grad(method(image)[0, :, row, row].sum(), image)
+        seen = gradient[0].abs().sum((0, 2)).nonzero().flatten()
+        assert row - stage.halo <= seen.min() and seen.max() <= row + stage.halo
+        farthest = max(farthest, row - int(seen.min()), int(seen.max()) - row)
+    assert farthest == stage.halo
+
+
+@pytest.mark.parametrize("size", [(7, 10), (10, 7), (9, 11), (1, 2)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_an_odd_size_equals_the_reflected_even_size_cropped_back(size: tuple[int, int]) -> None:
+    method, (height, width) = small_method("alloy", iterations=1), size
+    images = pictures(1, 3, *size)
+    even = torch.cat((images, images[..., -2:-1, :] if height > 1 else images), -2) if height % 2 else images
+    even = torch.cat((even, even[..., -2:-1] if width > 1 else even), -1) if width % 2 else even
+    torch.testing.assert_close(method(images), method(even)[..., :height, :width])
+
+
+def test_iterations_apply_the_step_that_often() -> None:
+    purify, images = small_purifier("alloy"), pictures(1, 3, 10, 12)
+    step = purify.method.step
+    assert purify.iterations == 2
+    for iterations, expected in [(0, images), (1, step(images)), (3, step(step(step(images))))]:
+        purify.iterations = iterations
+        torch.testing.assert_close(purify(images), expected)
+
+
+def test_iterations_are_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
+    saved = small_purifier("alloy")
+    saved.save_pretrained(tmp_path)
+    loaded, images = Purifier.from_pretrained(tmp_path, iterations=4), pictures(1, 3, 10, 12)
+    saved.iterations = 4
+    assert torch.equal(loaded(images), saved(images))
+    with pytest.raises(OptionError, match=r"expected the options iterations, clamp .* got 'patch', which is fixed"):
+        Purifier.from_pretrained(tmp_path, patch=4)
+
+
+def test_the_clamp_is_between_the_iterations() -> None:
+    clamped, free = (small_method("alloy", clamp=clamp) for clamp in (True, False))
+    for method in (clamped, free):
+        with torch.no_grad():
+            method.network[-1].bias.add_(torch.linspace(-1, 1, 12))
+    images = pictures(1, 3, 10, 12)
+    once = free.step(images)
+    assert once.min() < 0 and once.max() > 1
+    assert torch.equal(clamped.step(images), once.clamp(0, 1))
+    torch.testing.assert_close(free(images), free.reconstruct(once))
+    torch.testing.assert_close(clamped(images), free.reconstruct(once.clamp(0, 1)).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch": 0}, "expected patch to be an integer of at least 1, got 0"),
+        ({"filters": 0}, "expected filters to be an integer of at least 1, got 0"),
+        ({"blocks": 0}, "expected blocks to be an integer of at least 1, got 0"),
+        ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
+        ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Alloy(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_the_names_have_no_weights_yet_and_say_how_to_get_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_purifier("alloy").save_pretrained(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoWeightsError, match=rf"'{name}' has no bundled weights yet; train it with .* train alloy'"):
+        Purifier.from_pretrained(name)
+    assert Purifier.from_pretrained(f"./{name}").name == "alloy"

@@ -1,0 +1,44 @@
+"""What the tests of the scripts share: a kit with nothing of weight in it, and the scripts to import."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LOADERS = """
+import torch
+from torch import nn
+
+def vgg19_features(layers):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = nn.Module()
+        self.net.features = nn.Conv2d(3, 4, 3, 2)
+        self.net.head = nn.Linear(4, 6)
+
+    def forward(self, images):
+        return self.net.head(self.net.features(images).relu().mean((2, 3)))
+
+def mobilenet_v2():
+    return Small()
+"""
+
+
+@pytest.fixture
+def small_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the places that the scripts read, which PURIFIER_KIT names; benchmarks/ can be imported from."""
+    folder = tmp_path / "kit"
+    random = np.random.default_rng(0)
+    for number, place in enumerate(["photos", "photos", "objects/train/cat", "objects/train/dog"]):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / place / f"{number}.png")
+    (folder / "kit_models.py").write_text(LOADERS)
+    monkeypatch.setenv("PURIFIER_KIT", str(folder))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    return folder

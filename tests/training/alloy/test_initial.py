@@ -1,0 +1,51 @@
+"""The starts: the identity, which learns; trained weights of the same size."""
+
+import pytest
+import torch
+
+from purifier import OptionError
+from purifier.methods.alloy import Alloy
+from purifier.training.alloy._initial import load_trained, start_as_identity
+from tests.builders import pictures
+
+
+@pytest.mark.parametrize(("patch", "filters"), [(1, 3), (1, 8), (2, 12), (2, 16), (3, 27)])
+def test_the_network_gives_images_back(patch, filters):
+    network = Alloy(patch=patch, filters=filters, blocks=2, iterations=3)
+    images = pictures(2, 3, 7, 10)
+    assert not torch.allclose(network(images), images, atol=0.05)
+    start_as_identity(network)
+    torch.testing.assert_close(network(images), images, rtol=0, atol=1e-6)
+
+
+def test_every_weight_learns_from_there():
+    network = Alloy(filters=16, blocks=2, iterations=1)
+    start_as_identity(network)
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    images = pictures(2, 3, 12, 12)
+    # In the first step the zero convolutions alone have gradients.
+    for _ in range(2):
+        optimiser.zero_grad()
+        (network.reconstruct(images) - images.flip(3)).abs().mean().backward()
+        optimiser.step()
+    assert not [name for name, weight in network.named_parameters() if torch.equal(weight, before[name])]
+
+
+def test_a_network_that_is_too_narrow_is_refused():
+    with pytest.raises(OptionError, match=r"at least 12 with start='identity' and patch=2, got 11; widen"):
+        start_as_identity(Alloy(filters=11, blocks=1))
+
+
+def test_trained_weights_are_taken_over():
+    one, two = (Alloy(filters=4, blocks=2) for _ in range(2))
+    load_trained(two, one.state_dict())
+    images = pictures(1, 3, 8, 8)
+    assert torch.equal(one(images), two(images))
+
+
+@pytest.mark.parametrize("options", [{"filters": 5}, {"blocks": 3}, {"patch": 1}])
+def test_weights_of_another_size_are_refused(options):
+    network = Alloy(**{"filters": 4, "blocks": 2, **options})
+    with pytest.raises(OptionError, match=rf"patch={network.patch}, filters={network.filters} .* got weights that do"):
+        load_trained(network, Alloy(filters=4, blocks=2).state_dict())

@@ -1,0 +1,171 @@
+"""benchmarks/train_alloy.py and alloy_ablation.py, at small size and on the CPU."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from purifier import Purifier
+from purifier.methods.alloy import Alloy
+from purifier.training._photographs import crops_and_validation
+from purifier.training.alloy._lines import read_extractors, read_sources
+from tests.methods.test_alloy import SIZES
+
+SMALL = {
+    "device": "cpu",
+    "precision": "no",
+    "compile": "false",
+    "workers": 0,
+    "patch": 1,
+    "filters": 4,
+    "blocks": 1,
+    "crop_size": 32,
+    "batch_size": 2,
+    "steps": 2,
+    "validate_every": 2,
+    "validation_images": 1,
+}
+
+
+@pytest.fixture
+def script(small_kit: Path) -> ModuleType:
+    import train_alloy
+
+    return train_alloy
+
+
+@pytest.fixture
+def ablation(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import _kit
+    import alloy_ablation
+
+    monkeypatch.setattr(_kit, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(alloy_ablation, "environment", lambda: {"torch": torch.__version__})
+    return alloy_ablation
+
+
+def call(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *arguments: object, **changes: object) -> None:
+    sets = [text for key, value in {**SMALL, **changes}.items() for text in ("--set", f"{key}={value}")]
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments), *sets])
+    module.main()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["alloy-cpu", "alloy-s-cpu", "alloy-gpu", "alloy-s-gpu"])
+def test_every_preset_trains(preset: str, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(monkeypatch, script, preset, "--out", tmp_path / "runs")
+    name = preset.removesuffix("-cpu").removesuffix("-gpu")
+    assert Purifier.from_pretrained(tmp_path / "runs" / preset / name).name == name
+
+
+def test_weights_are_exported_in_half_precision(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = "ssp:vgg:0.5:1,none:0.5"
+    call(monkeypatch, script, "alloy-s-cpu", "--out", tmp_path / "runs", "--export", tmp_path / "half", sources=sources)
+    full, half = (Purifier.from_pretrained(tmp_path / name) for name in ("runs/alloy-s-cpu/alloy-s", "half"))
+    assert half.name == "alloy-s"
+    for a, b in zip(full.parameters(), half.parameters(), strict=True):
+        assert a.half().float().equal(b)
+    card = (tmp_path / "half" / "README.md").read_text()
+    assert "- sources: ('ssp:vgg:0.5:1', 'none:0.5')\n" in card
+
+
+def test_a_setting_that_there_is_not_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="with a field of AlloyTraining, got 'blok=3'"):
+        call(monkeypatch, script, "alloy-cpu", blok=3)
+
+
+def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: ModuleType, small_kit: Path) -> None:
+    for preset in script.PRESETS:
+        config = script.settings(preset, [])
+        options = {"patch": config.patch, "filters": config.filters, "blocks": config.blocks}
+        assert options == {key: Alloy(**SIZES[config.name][0]).options[key] for key in options}
+        assert set(config.data) == {str(small_kit / "photos"), str(small_kit / "objects/train")}
+        assert config.labelled == ""
+        assert "resnet" not in str(config.extractors)
+
+
+@pytest.mark.slow
+def test_ablations_are_run_once_and_judged_by_every_extractor(
+    ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("base", "without-mobilenet", "features-only")
+    arguments = (*names, "--work", tmp_path / "work", "--images", 2)
+    changes = {"validation_every": 2}
+    call(monkeypatch, ablation, *arguments, **changes)
+    result = json.loads((tmp_path / "results" / "alloy_ablation.json").read_text())
+    assert list(result["runs"]) == list(names) and "data" not in result["settings"]
+    for run in result["runs"].values():
+        assert list(run["rows"]) == ["k=1", "k=2", "k=3"]
+        for row in run["rows"].values():
+            assert set(row) == {
+                "psnr", "left vgg", "left mobilenet", "left demo", "standard mobilenet", "standard demo",
+                "robust mobilenet", "robust demo", "mean",
+            }  # fmt: skip
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in printed if line.startswith("| ")] == [
+        "| ablation", "| no purifier", *(f"| {name}" for name in names),
+    ]  # fmt: skip
+
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("trained again"))
+    call(monkeypatch, ablation, *arguments, **changes)
+    assert json.loads((tmp_path / "results" / "alloy_ablation.json").read_text()) == result
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        call(monkeypatch, ablation, *arguments, **changes, pixel_weight=2)
+
+
+def test_without_a_purifier_everything_is_left(ablation: ModuleType, script: ModuleType) -> None:
+    base = script.settings("alloy-s-cpu", ["validation_every=2"])
+    images = ablation.held_out(base, 2)
+    assert images.shape == (2, 3, 128, 128)
+    judges = [ablation.Judge(one, images) for one in ablation.load_extractors(read_extractors(base.extractors))]
+    row = ablation.identity(judges)["rows"]["k=0"]
+    assert [row[f"left {name}"] for name in ("vgg", "mobilenet", "demo")] == [1, 1, 1]
+    assert row["standard demo"] == row["standard mobilenet"] == 1
+    assert row["robust demo"] == 0
+    assert all(judge.damage > 0 for judge in judges)
+    # Attacks undone.
+    assert judges[0].figures(lambda x: images, images)["left vgg"] == 0
+
+
+def test_held_out_images_are_those_that_no_training_sees(ablation: ModuleType, script: ModuleType) -> None:
+    for change in ablation.ABLATIONS.values():
+        base = script.settings("alloy-s-cpu", ["validation_every=2"])
+        crops, paths = crops_and_validation(ablation.replace(base, **change(base)))
+        assert not set(crops.paths) & set(paths)
+        assert paths == crops_and_validation(base)[1]
+
+
+def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType, script: ModuleType) -> None:
+    base = script.settings("alloy-s-cpu", [])
+    for name, change in ablation.ABLATIONS.items():
+        config = ablation.replace(base, **change(base))
+        assert (config == base) == (name in ("base", "small-patch-4"))
+        names = {line.name for line in read_extractors(config.extractors)}
+        assert {line.extractor for line in read_sources(config.sources)} <= {"", *names}
+
+
+def test_sources_and_extractors_are_left_out_by_name(ablation: ModuleType, script: ModuleType) -> None:
+    base = script.settings("alloy-s-cpu", [])
+    assert [line.kind for line in read_sources(ablation.drop_sources(base, "ssp", "none"))] == [
+        "kl", "kl", "gaussian", "sign",
+    ]  # fmt: skip
+    assert "ssp:mobilenet:0.20:2-3" in ablation.drop_sources(base, "ssp", extractor="vgg")
+    alone = ablation.keep_extractors(base, "demo")
+    assert [line.name for line in read_extractors(alone["extractors"])] == ["demo"]
+    assert alone["sources"] == ("kl:demo:0.10:2-3", "gaussian:0.075", "sign:0.075", "none:0.10")
+    assert all(line.weight == 0 for line in read_extractors(ablation.weightless(base)["extractors"]))
+    lines = read_sources(ablation.noise(base, 0.4)["sources"])
+    noise = sum(line.share for line in lines if line.kind in ("gaussian", "sign"))
+    assert noise / sum(line.share for line in lines) == pytest.approx(0.4, abs=1e-3)
+
+
+def test_an_ablation_that_there_is_not_is_refused(ablation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"expected names out of base, .* got bass"):
+        call(monkeypatch, ablation, "bass")

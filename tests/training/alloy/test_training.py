@@ -1,0 +1,343 @@
+"""The Alloy training: losses by hand, the same bits after a real kill, two processes, a folder that loads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+
+from purifier import InputError, OptionError, Purifier
+from purifier.cli import command
+from purifier.training._checkpoint import load_checkpoint
+from purifier.training._loop import fit
+from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
+from tests.training.alloy.builders import TINY, configuration
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import os, sys, time, torch
+torch.set_num_threads(1)
+from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
+losses, used = AlloyRecipe.losses, []
+def slow(self, model, batch, step):
+    used[:] = [self]
+    time.sleep(float(sys.argv[3]))
+    return losses(self, model, batch, step)
+AlloyRecipe.losses = slow
+train(AlloyTraining(data=(sys.argv[1],), **%r), sys.argv[2])
+found = {"model": dict(used[0].model.named_parameters())}
+found["gradients"] = {name: weight.grad for name, weight in found["model"].items()}
+torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
+"""
+
+
+@pytest.fixture
+def settings(photos):
+    return lambda **changes: configuration(photos, **changes)
+
+
+def weights(folder: Path, kind: str = "model") -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoint.pt")[kind]
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5) for key in one)
+
+
+def fit_to(config: AlloyTraining, out: Path) -> AlloyRecipe:
+    recipe = AlloyRecipe(config)
+    fit(recipe, config, out)
+    return recipe
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def start(photos: Path, out: Path, pause: float, config: dict[str, Any]) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", SCRIPT % config, str(photos), str(out), str(pause)]
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(arguments, stdout=log, stderr=log, env=environment())
+
+
+def finish(process: subprocess.Popen, out: Path) -> None:
+    assert process.wait(480) == 0, out.with_suffix(".log").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
+    config = {**TINY, "steps": 10, "validate_every": 4, "unroll": 2, "aware_share": 0.5}
+    finish(start(photos, tmp_path / "unbroken", 0, config), tmp_path / "unbroken")
+    killed = start(photos, tmp_path / "killed", 0.5, config)
+    deadline = time.monotonic() + 480
+    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
+    assert halfway is not None and 0 < halfway["step"] < config["steps"]
+    finish(start(photos, tmp_path / "killed", 0, config), tmp_path / "killed")
+    files = [(tmp_path / name / "alloy" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+    assert files[0] == files[1]
+    for kind in ("model", "average"):
+        assert same(weights(tmp_path / "unbroken", kind), weights(tmp_path / "killed", kind))
+    assert not same(halfway["model"], weights(tmp_path / "killed"))
+    histories = [load_checkpoint(tmp_path / name / "checkpoint.pt")["history"] for name in ("unbroken", "killed")]
+    assert histories[0] == histories[1] and [row["step"] for row in histories[0]] == [4, 8, 10]
+
+
+def launch(config: dict[str, Any], photos: Path, out: Path) -> None:
+    """Trains in two processes."""
+    script = out.with_suffix(".py")
+    script.write_text(SCRIPT % config)
+    arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29623"]
+    variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*arguments, str(script), str(photos), str(out), "0"], env=variables, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_on_attacks_of_their_own(photos, tmp_path):
+    launch({**TINY, "batch_size": 8, "accumulate": 2, "unroll": 2, "aware_share": 0.5}, photos, tmp_path / "two")
+    first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert same(first["model"], second["model"])
+    purifier = Purifier.from_pretrained(tmp_path / "two" / "alloy")
+    assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
+    # The pixel loss alone, because the unit of the feature loss is that of a process's own part of the batch.
+    changes = {"sources": ("none:1",), "extractors": (), "batch_size": 4, "unroll": 2, "start": "random"}
+    launch({**TINY, **changes}, photos, tmp_path / "two")
+    two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
+    model = fit_to(settings(**changes), tmp_path / "one").model
+    assert close(dict(model.named_parameters()), two["model"])
+    assert close({name: weight.grad for name, weight in model.named_parameters()}, two["gradients"])
+
+
+def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
+    config = settings(name="alloy-s", steps=24, validate_every=12, patch=1, iterations=3, ema_decay=0.5)
+    folder = train(config, tmp_path)
+    assert folder == tmp_path / "alloy-s"
+    purifier = Purifier.from_pretrained(folder)
+    assert purifier.name == "alloy-s" and purifier.iterations == 3
+    assert purifier.method.options == {"iterations": 3, "patch": 1, "filters": 12, "blocks": 2, "clamp": True}
+    images = torch.rand(1, 3, 17, 23)
+    assert purifier(images).shape == images.shape
+    card = (folder / "README.md").read_text()
+    assert "24 of 24 steps" in card and "validated at 3 iterations" in card
+    for setting in ("learning_rate: 0.001", "patch: 1", "pixel_weight: 4.0", f"sources: {TINY['sources']}"):
+        assert f"- {setting}\n" in card
+    assert str(config.data[0]) not in card
+    history = load_checkpoint(tmp_path / "checkpoint.pt")["history"]
+    assert [row["step"] for row in history] == [12, 24]
+    assert {"psnr", "psr_clean", "psr_pgd", "psr_ssp"} <= history[-1].keys()
+    assert f"| 24 | {history[-1]['loss']:.4g} | {history[-1]['psnr']:.4g} |" in card
+
+
+def test_training_lowers_the_loss_from_the_identity_on(tmp_path, settings):
+    # Room beside the copies of the pixels.
+    network = {"filters": 24, "learning_rate": 5e-3, "steps": 60, "batch_size": 8, "ema_decay": 0.0}
+    config = settings(**network, sources=("sign:1",), eps_low=18 / 255)
+    recipe = AlloyRecipe(config)
+    batch = torch.stack([recipe.crops[number] for number in range(12)])
+
+    def loss(model: torch.nn.Module) -> float:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return recipe.losses(model, batch, 0).total.item()
+
+    before = loss(recipe.model)
+    assert loss(fit(recipe, config, tmp_path).model) < 0.95 * before
+
+
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_the_loss_is_the_weighted_sum_of_means_over_applications(settings, unroll):
+    recipe = AlloyRecipe(settings(sources=("none:1",), start="random", unroll=unroll))
+    batch, method = torch.rand(2, 3, 16, 16), recipe.model.method
+    with torch.no_grad():
+        losses = recipe.losses(recipe.model, batch, 0)
+        outputs = [method.reconstruct(batch)]
+        while len(outputs) < unroll:
+            outputs.append(method.reconstruct(outputs[-1].clamp(0, 1)))
+        expected = {"pixel": sum((one - batch).abs().mean() for one in outputs) / unroll}
+        for extractor in recipe.extractors:
+            clean = extractor.features(batch)
+            found = [
+                (one - two).abs().mean() / two.abs().mean()
+                for output in outputs
+                for one, two in zip(extractor.features(output.clamp(0, 1)), clean, strict=True)
+            ]
+            expected[extractor.name] = sum(found) / len(found)
+    assert losses.parts.keys() == expected.keys() == {"pixel", "tiny", "judge"}
+    for name, value in expected.items():
+        assert losses.parts[name].item() == pytest.approx(value.item(), rel=1e-5)
+    total = 4 * expected["pixel"] + 0.5 * expected["tiny"] + 0.25 * expected["judge"]
+    assert losses.total.item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_without_the_clamp_applications_see_what_came_before_as_it_is(settings):
+    recipe = AlloyRecipe(settings(clamp=False, start="random", unroll=2))
+    batch, method = torch.rand(2, 3, 16, 16), recipe.model.method
+    with torch.no_grad():
+        once, twice = recipe.model(batch)
+        assert once.min() < 0
+        torch.testing.assert_close(twice, method.reconstruct(once))
+
+
+VARIANTS = {
+    "whole": ({}, {"pixel", "tiny", "judge"}),
+    "no pixels": ({"pixel_weight": 0.0}, {"tiny", "judge"}),
+    "pixels alone": ({"extractors": (), "sources": ("sign:1",)}, {"pixel"}),
+    "attacked only": ({"extractors": ("judge=tests.training.features:judge:0",), "sources": ("kl:*:1:1",)}, {"pixel"}),
+    "reference": (
+        {"extractors": ("demo=reference:demo@stages:1",), "sources": ("ssp:*:1:1", "kl:*:1:1"), "crop_size": 32},
+        {"pixel", "demo"},
+    ),
+    "unrolled": ({"unroll": 3}, {"pixel", "tiny", "judge"}),
+    "aware": ({"aware_share": 1.0}, {"pixel", "tiny", "judge"}),
+    "aware in half precision": ({"aware_share": 1.0, "precision": "bf16"}, {"pixel", "tiny", "judge"}),
+    "no clamp": ({"clamp": False, "unroll": 2}, {"pixel", "tiny", "judge"}),
+    "random start": ({"start": "random", "patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
+    "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
+}
+
+
+@pytest.mark.parametrize(("changes", "parts"), VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_trains_all_weights(tmp_path, settings, changes, parts):
+    config = settings(**changes)
+    recipe = AlloyRecipe(config)
+    batch = torch.rand(2, 3, config.crop_size, config.crop_size)
+    assert set(recipe.losses(recipe.model, batch, 0).parts) == parts
+    before = {name: weight.clone() for name, weight in recipe.model.named_parameters()}
+    fitted = fit(recipe, config, tmp_path)
+    assert all(bool(weight.isfinite().all()) for weight in fitted.model.parameters())
+    assert not [name for name, weight in recipe.model.named_parameters() if torch.equal(weight, before[name])]
+
+
+def test_extractors_stay_as_they_are(tmp_path, settings):
+    config = settings(aware_share=0.5)
+    recipe = AlloyRecipe(config)
+    before = [{key: value.clone() for key, value in one.state_dict().items()} for one in recipe.extractors]
+    fit(recipe, config, tmp_path)
+    for extractor, old in zip(recipe.extractors, before, strict=True):
+        assert same(extractor.state_dict(), old)
+        assert all(weight.grad is None for weight in extractor.parameters())
+
+
+def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
+    recipe = AlloyRecipe(settings(aware_share=1.0, sources=("kl:judge:1:2",)))
+    recipe.sources.spoil(torch.rand(2, 3, 16, 16), recipe.sources.draw())
+    assert all(weight.grad is None and weight.requires_grad for weight in recipe.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pixel_weight": 0.0, "extractors": ()}, "expected loss weights >= 0, one of them above"),
+        ({"pixel_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        ({"eps_low": 0.1, "eps": 0.05}, "expected 0 <= eps_low <= eps <= 1"),
+        ({"eps": 16.0}, "in units of the"),
+        ({"attack_alpha": 0.0}, "expected attack_alpha in"),
+        ({"aware_share": 1.5}, "aware_share in"),
+        ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
+        ({"filters": 11}, "expected filters of at least 12"),
+        ({"unroll": 0}, "expected unroll of at least 1"),
+        ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
+        ({"name": ".."}, "expected name as that of a folder.*got '..'"),
+        ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
+        ({"sources": ("fgsm:judge:1:1",)}, "expected a source as ssp:EXTRACTOR:SHARE:STEPS"),
+        ({"sources": ("ssp:vgg:1:1",)}, r"expected a source on one of the extractors \(tiny, judge\), got ssp:vgg"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(settings, changes, message):
+    with pytest.raises(OptionError, match=message):
+        AlloyRecipe(settings(**changes))
+
+
+def test_training_without_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="expected images"):
+        AlloyRecipe(configuration(tmp_path))
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, settings):
+    train(settings(), tmp_path)
+    with pytest.raises(OptionError, match="got other pixel_weight, sources"):
+        train(settings(pixel_weight=0.5, sources=("none:1",)), tmp_path)
+
+
+def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path, settings):
+    config = settings(steps=3)
+    train(config, tmp_path / "unbroken")
+    for step in (1, 2):
+        folder = train(config, tmp_path / "cut", minutes=0)
+        assert f"{step} of 3 steps" in (folder / "README.md").read_text()
+    train(config, tmp_path / "cut")
+    assert same(weights(tmp_path / "unbroken"), weights(tmp_path / "cut"))
+
+
+def test_a_trained_purifier_can_be_trained_further(tmp_path, settings):
+    first = train(settings(start="random"), tmp_path / "first")
+    second = train(settings(init=str(first), learning_rate=1e-9, iterations=2), tmp_path / "second")
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5)
+
+
+def test_sample_pictures_start_with_the_clean_ones(settings):
+    recipe = AlloyRecipe(settings())
+    clean, purified, attacked, undone = recipe.samples(recipe.model)
+    assert clean.shape == (2, 3, 128, 128)
+    assert torch.allclose(clean, purified, atol=1e-5) and torch.allclose(attacked, undone, atol=1e-5)
+    assert 1 / 255 < (attacked - clean).abs().max() <= 16 / 255 + 1e-6
+
+
+def test_the_command_trains_on_a_network_of_the_users_own_and_keeps_its_settings(photos, tmp_path):
+    config = tmp_path / "settings.yaml"
+    tuples = ("extractors", "sources")
+    plain = {key: list(value) if key in tuples else value for key, value in TINY.items()}
+    config.write_text(yaml.safe_dump({**plain, "data": [str(photos)]}))
+    mine, spoilt = "mine=tests.training.features:judge:0.25", ("ssp:*:0.8:1", "none:0.2")
+    call = ["train", "alloy", "--config", config, "--out", tmp_path / "first", "--extractors", mine]
+    result = CliRunner().invoke(command, [*map(str, call), "--sources", spoilt[0], "--sources", spoilt[1]])
+    assert result.exit_code == 0, result.output
+    kept = tmp_path / "first" / "alloy" / "training.yaml"
+    values = yaml.safe_load(kept.read_text())
+    assert values["extractors"] == [mine] and values["sources"] == list(spoilt)
+    again = CliRunner().invoke(command, ["train", "alloy", "--config", str(kept), "--out", str(tmp_path / "second")])
+    assert again.exit_code == 0, again.output
+    assert same(weights(tmp_path / "first"), weights(tmp_path / "second"))
+
+
+def test_the_command_has_the_defaults_of_the_settings(monkeypatch):
+    import purifier.training.alloy as package
+
+    got = []
+    monkeypatch.setattr(package, "train", lambda config, out, *, minutes: got.append(config) or out)
+    result = CliRunner().invoke(command, ["train", "alloy", "--data", "photographs", "--out", "run"])
+    assert result.exit_code == 0, result.output
+    assert got == [AlloyTraining(data=("photographs",))]
+
+
+def test_labelled_pictures_give_accuracies(photos, tmp_path, settings):
+    folder = tmp_path / "labelled" / "cat"
+    folder.mkdir(parents=True)
+    Image.open(photos / "0.png").save(folder / "0.png")
+    recipe = AlloyRecipe(settings(labelled=str(tmp_path / "labelled")))
+    found = recipe.validate(recipe.model)
+    assert {"standard", "robust_pgd", "robust_ssp"} <= found.keys()
+    # Validated at the purifier's own iterations, which start as the identity.
+    assert found["psr_clean"] == 1 and found["psnr"] > 90
