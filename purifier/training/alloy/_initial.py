@@ -1,11 +1,9 @@
-"""What the network starts from: the identity, or trained weights."""
+"""What the network starts from: the identity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from purifier._errors import OptionError
 from purifier.methods.alloy import Alloy
@@ -38,21 +36,6 @@ def start_as_identity(network: Alloy) -> None:
     for block in network.network[1:-1]:
         assert isinstance(block, ResidualBlock)
         _clear(block.conv2, block.conv2.out_channels)
-
-
-def load_trained(network: Alloy, trained: Mapping[str, Tensor]) -> None:
-    """Loads weights of a network of the same size.
-
-    Raises:
-        OptionError: Where they are of another kind or size.
-    """
-    try:
-        network.load_state_dict(trained)
-    except RuntimeError as error:
-        raise OptionError(
-            f"expected init of the network's kind, patch={network.patch}, filters={network.filters} and "
-            f"blocks={network.blocks}, got weights that do not fit: {' '.join(str(error).split())[:200]}"
-        ) from None
 
 
 def _clear(conv: nn.Conv2d, rows: int) -> None:

@@ -32,6 +32,7 @@ class GADTraining(LoopConfig):
         norm: Its normalisation, "layer", "instance" (pix2pixHD's, which forgets brightness) or "none".
         start: "random" weights, or "identity", random ones with which the generator nearly gives its input back, and
             learns sooner; with norm "none" and at least 3 * 2**downsamples filters.
+        init: Name or folder of a trained generator of the same size to start from instead; "" for none.
         size: Side of the training samples, in pixels; 0 for the task's own: 32, 512 for segmentation, 256 for
             detection.
         layer: Module of the target model whose input (classification, segmentation) or output (detection) gives the
@@ -76,6 +77,7 @@ class GADTraining(LoopConfig):
     downsamples: int = 0
     norm: Literal["layer", "instance", "none"] = "layer"
     start: Literal["random", "identity"] = "random"
+    init: str = ""
     size: int = 0
     layer: str = ""
     vectors: int = 4096

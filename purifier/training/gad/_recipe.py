@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from purifier._errors import InputError, OptionError
 from purifier.methods.gad import GAD
 from purifier.training._loop import Losses
+from purifier.training._trained import load_trained
 from purifier.training.gad import _losses
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad._discriminator import PatchDiscriminator
@@ -48,7 +49,9 @@ class GADRecipe:
         self.model = GAD(
             filters=config.filters, blocks=config.blocks, downsamples=self.task.downsamples, norm=config.norm
         )
-        if config.start == "identity":
+        if config.init:
+            load_trained(self.model, config.init)
+        elif config.start == "identity":
             start_as_identity(self.model)
         self.critic = (
             PatchDiscriminator(filters=config.critic_filters, layers=config.critic_layers)

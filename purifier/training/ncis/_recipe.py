@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import OptionError
-from purifier._purifier import Purifier
 from purifier.methods.ncis import NCIS
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
+from purifier.training._trained import load_trained
 from purifier.training._unrolled import Unrolled
 from purifier.training._validation import Validation, psnr
 from purifier.training.ncis._config import NCISTraining
@@ -35,7 +35,7 @@ class NCISRecipe:
         if config.init_share and not config.init:
             raise OptionError(f"expected init beside init_share={config.init_share}, got none; name what to start from")
         if config.init:
-            method.load_state_dict(Purifier.from_pretrained(config.init).method.state_dict())
+            load_trained(method, config.init)
         self.model = Unrolled(method, config.unroll)
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(validation, count=config.validation_images, seed=config.seed)

@@ -5,7 +5,7 @@ import torch
 
 from purifier import OptionError
 from purifier.methods.alloy import Alloy
-from purifier.training.alloy._initial import load_trained, start_as_identity
+from purifier.training.alloy._initial import start_as_identity
 from tests.builders import pictures
 
 
@@ -35,17 +35,3 @@ def test_every_weight_learns_from_there():
 def test_a_network_that_is_too_narrow_is_refused():
     with pytest.raises(OptionError, match=r"at least 12 with start='identity' and patch=2, got 11; widen"):
         start_as_identity(Alloy(filters=11, blocks=1))
-
-
-def test_trained_weights_are_taken_over():
-    one, two = (Alloy(filters=4, blocks=2) for _ in range(2))
-    load_trained(two, one.state_dict())
-    images = pictures(1, 3, 8, 8)
-    assert torch.equal(one(images), two(images))
-
-
-@pytest.mark.parametrize("options", [{"filters": 5}, {"blocks": 3}, {"patch": 1}])
-def test_weights_of_another_size_are_refused(options):
-    network = Alloy(**{"filters": 4, "blocks": 2, **options})
-    with pytest.raises(OptionError, match=rf"patch={network.patch}, filters={network.filters} .* got weights that do"):
-        load_trained(network, Alloy(filters=4, blocks=2).state_dict())

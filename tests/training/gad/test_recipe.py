@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purifier import InputError, OptionError
+from purifier import InputError, OptionError, Purifier
 from purifier.training.gad import GADRecipe, GADTraining, Observed
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, class_folders, classifier
@@ -174,3 +174,12 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
         GADRecipe(GADTraining(data=str(tmp_path), **TINY), classifier())
     with pytest.raises(InputError, match="which is none"):
         GADRecipe(GADTraining(data=str(tmp_path / "nothing"), **TINY), classifier())
+
+
+def test_a_training_starts_from_a_trained_generator(folders: Path, tmp_path: Path) -> None:
+    first = recipe(folders, seed=1).model
+    Purifier(first, name="gad").save_pretrained(tmp_path / "gad")
+    again = recipe(folders, seed=2, init=str(tmp_path / "gad")).model
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.equal(again(images), first(images))
+    assert not torch.equal(recipe(folders, seed=2).model(images), first(images))
