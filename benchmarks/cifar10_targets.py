@@ -64,10 +64,10 @@ def build(name: str) -> nn.Module:
     return VGG8() if name == "vgg8" else ReferenceClassifier(classes=CLASSES, **RESNET20)
 
 
-def vgg8() -> nn.Module:
-    """The trained one, from runs/cifar10."""
+def vgg8(out: Path = Path("runs/cifar10")) -> nn.Module:
+    """The trained one."""
     model = VGG8()
-    model.load_state_dict(torch.load("runs/cifar10/vgg8.pt", weights_only=True)["average"])
+    model.load_state_dict(torch.load(out / "vgg8.pt", weights_only=True)["average"])
     return model.eval()
 
 
@@ -151,7 +151,10 @@ def evaluate(args: argparse.Namespace) -> None:
     """Accuracy on the test part."""
     images, labels = load_part("test")
     result: dict[str, Any] = {"images": len(labels), "environment": environment(), "accuracy": {}}
-    for name, model in (("resnet20", reference_model("cifar10-resnet20")), ("vgg8", vgg8())):
+    models = {"resnet20": reference_model("cifar10-resnet20")}
+    if (args.out / "vgg8.pt").exists():
+        models["vgg8"] = vgg8(args.out)
+    for name, model in models.items():
         pairs = zip(images.split(500), labels.split(500), strict=True)
         right = sum(int((model(x.float() / 255).argmax(1) == y).sum()) for x, y in tqdm(pairs, name, total=20))
         result["accuracy"][name] = right / len(labels)
@@ -165,7 +168,6 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     learn = commands.add_parser("train", help="train a target from scratch")
     learn.add_argument("target", choices=SCHEDULES)
-    learn.add_argument("--out", type=Path, default=Path("runs/cifar10"))
     learn.add_argument("--package", type=Path, help="resnet20: folder for config.json and model.safetensors")
     learn.add_argument("--schedule", help="resolution:epochs, in order")
     learn.add_argument("--batch", type=int, default=128)
@@ -175,7 +177,10 @@ def main() -> None:
     learn.add_argument("--seed", type=int, default=0)
     learn.add_argument("--compile", action="store_true", help="compile the network")
     learn.set_defaults(run=train)
-    commands.add_parser("evaluate", help="measure both on the test part").set_defaults(run=evaluate)
+    judge = commands.add_parser("evaluate", help="measure them on the test part")
+    judge.set_defaults(run=evaluate)
+    for command in (learn, judge):
+        command.add_argument("--out", type=Path, default=Path("runs/cifar10"), help="folder of the checkpoints")
     args = parser.parse_args()
     if args.command == "train" and args.schedule is None:
         args.schedule = SCHEDULES[args.target]

@@ -23,12 +23,13 @@ import torch
 from _cifar10 import CLASSES, extract_part
 from _gad_tables import gad_accuracy, gad_targets
 from _kit import environment, write_result
+from _settings import read_changes
 from cifar10_targets import vgg8
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from purifier import Purifier, reference_model
+from purifier import Purifier, list_purifiers, reference_model
 from purifier._hub import bundled_config
 from purifier.attacks import BPDA, CW, PGD, Aware, Blind, DeepFool
 from purifier.attacks._base import Attack
@@ -77,27 +78,25 @@ def settings(variant: str, data: Path, changes: Mapping[str, Any]) -> GADTrainin
 
 
 def learn(args: argparse.Namespace) -> None:
-    changes: dict[str, Any] = {}
-    for change in args.set:
-        key, _, value = change.partition("=")
-        if not hasattr(GADTraining, key):
-            raise SystemExit(f"expected KEY=VALUE with a field of GADTraining, got {change!r}")
-        kind = type(getattr(GADTraining, key))
-        changes[key] = value.lower() in ("1", "true") if kind is bool else kind(value)
     data = extract_part("train", args.data)
     out = args.out / f"{args.target}-{args.variant}"
     target = fused(TARGETS[args.target]()).to(memory_format=torch.channels_last)
-    folder = train(settings(args.variant, data, changes), out, model=target, minutes=args.minutes)
+    folder = train(
+        settings(args.variant, data, read_changes(GADTraining, args.set)), out, model=target, minutes=args.minutes
+    )
     print(folder)
     if args.export:
         Purifier.from_pretrained(folder).half().save_pretrained(args.export)
 
 
 def trained(out: Path) -> dict[str, Purifier]:
-    """The purifier that ships, and the other finished ones by target and variant."""
-    found = {SHIPPED: Purifier.from_pretrained(SHIPPED)}
-    folders = (folder for folder in sorted(out.glob("*/gad")) if folder.parent.name != "resnet20-full")
-    return found | {f"gad {folder.parent.name}": Purifier.from_pretrained(folder) for folder in folders}
+    """Every finished purifier by target and variant; the one for resnet20 is that which ships, once it does."""
+    found = {folder.parent.name: Purifier.from_pretrained(folder) for folder in sorted(out.glob("*/gad"))}
+    ours = found.pop("resnet20-full", None)
+    if SHIPPED in list_purifiers():
+        ours = Purifier.from_pretrained(SHIPPED)
+    first = {} if ours is None else {SHIPPED: ours}
+    return first | {f"gad {name}": purifier for name, purifier in found.items()}
 
 
 def pgd() -> dict[str, Attack]:
@@ -142,7 +141,7 @@ def measure(args: argparse.Namespace) -> None:
         for row in rows:
             print(row["purifier"], row["settings"].get("attack_key"), row["threat"], row["standard"], row["robust"])
         name = f"gad_cifar10_{args.target}_{part}"
-        shipped = bundled_config(SHIPPED)["files"]
+        shipped = bundled_config(SHIPPED)["files"] if SHIPPED in list_purifiers() else {}
         result = {"settings": evaluation.settings, "rows": rows, "weights": shipped, "environment": environment()}
         write_result(name, result)
     print(f"\n{gad_accuracy(args.target)}\n\n{gad_targets(args.target)}")

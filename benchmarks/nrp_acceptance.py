@@ -33,10 +33,13 @@ EPS, ALPHA = 16 / 255, 1.6 / 255
 
 WHITE_BOX: dict[str, Callable[[torch.Generator], Attack]] = {
     "PGD L2 5": lambda g: PGD(norm="L2", eps=5.0, alpha=1.0, steps=10, generator=g),
+    # The step of the NCIS paper's Table 1, with which ten steps go a fifth of the way.
+    "PGD L2 5, steps of 0.1": lambda g: PGD(norm="L2", eps=5.0, alpha=0.1, steps=10, generator=g),
     "PGD Linf 16/255": lambda g: PGD(eps=EPS, alpha=ALPHA, steps=10, generator=g),
     "MI-FGSM 16/255": lambda g: MIFGSM(eps=EPS, alpha=ALPHA, steps=10),
     "DIM 16/255": lambda g: DIFGSM(eps=EPS, alpha=ALPHA, steps=10, generator=g),
 }
+L2 = tuple(name for name in WHITE_BOX if " L2 " in name)
 TRANSFERRED = ("MI-FGSM 16/255", "DIM 16/255")
 # Least accuracy under SSP, and largest loss of standard accuracy, in points.
 TARGETS = {"resnet50": {"nrp-resg": 60, "nrp": 65, "drop": 6}, "mobilenet_v2": {"nrp-resg": 45, "nrp": 50, "drop": 12}}
@@ -149,13 +152,15 @@ def targets(rows: dict[str, dict[str, dict[str, Any]]], classifier: str) -> list
         if name not in points:
             continue
         ours, wanted = points[name], TARGETS[classifier]
-        drop, gain = none["standard"] - ours["standard"], ours["PGD L2 5"] - none["PGD L2 5"]
+        drop = none["standard"] - ours["standard"]
         checks = {
             "standard accuracy lost, at most": (wanted["drop"], drop, drop <= wanted["drop"]),
             "SSP, at least": (wanted[name], ours["SSP 16/255"], ours["SSP 16/255"] >= wanted[name]),
-            "PGD L2 5, gained over no defence, at least": (25, gain, gain >= 25),
         }
-        for head in ("PGD L2 5", *(head for head in none if " from " in head)) if baselines else ():
+        for head in L2:
+            gain = ours[head] - none[head]
+            checks[f"{head}, gained over no defence, at least"] = (25, gain, gain >= 25)
+        for head in (*L2, *(head for head in none if " from " in head)) if baselines else ():
             best = max(row[head] for row in baselines)
             checks[f"{head}, above the best classical baseline"] = (best, ours[head], ours[head] > best)
         found += [

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from _kit import kit
+from _settings import read_changes
 
 from purifier import Purifier
 from purifier.training.alloy import AlloyTraining, train
@@ -61,18 +62,7 @@ def settings(preset: str, changes: list[str], init: str = "") -> AlloyTraining:
     # The small kit of benchmarks/pack_kit.py has no objects.
     data = [kit() / name for name in ("photos", "objects/train") if (kit() / name).is_dir()]
     values: dict[str, Any] = {"data": tuple(map(str, data)), **_COMMON, **PRESETS[preset], "init": init}
-    for change in changes:
-        key, _, value = change.partition("=")
-        if not hasattr(AlloyTraining, key):
-            raise SystemExit(f"expected KEY=VALUE with a field of AlloyTraining, got {change!r}")
-        values[key] = _read(value, type(getattr(AlloyTraining, key)))
-    return AlloyTraining(**values)
-
-
-def _read(value: str, kind: type[Any]) -> Any:
-    if kind is tuple:
-        return tuple(value.split(","))
-    return value.lower() in ("1", "true") if kind is bool else kind(value)
+    return AlloyTraining(**(values | read_changes(AlloyTraining, changes)))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from _kit import kit
+from _settings import read_changes
 
 from purifier import Purifier
 from purifier.training.nrp import NRPTraining, train
@@ -52,13 +53,7 @@ def settings(preset: str, changes: list[str], init: str = "") -> NRPTraining:
     values: dict[str, Any] = {"data": tuple(map(str, data)), **_COMMON, **PRESETS[preset], "init": init}
     if (kit() / "objects" / "test").is_dir():
         values["labelled"] = str(kit() / "objects" / "test")
-    for change in changes:
-        key, _, value = change.partition("=")
-        if not hasattr(NRPTraining, key):
-            raise SystemExit(f"expected KEY=VALUE with a field of NRPTraining, got {change!r}")
-        kind = type(getattr(NRPTraining, key))
-        values[key] = value.lower() in ("1", "true") if kind is bool else kind(value)
-    return NRPTraining(**values)
+    return NRPTraining(**(values | read_changes(NRPTraining, changes)))
 
 
 def main() -> None:

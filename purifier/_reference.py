@@ -137,8 +137,7 @@ def reference_model(name: str = "demo") -> nn.Module:
 
     Args:
         name: Which classifier. "demo": 24 kinds of things, H and W at least 32, made for 128 x 128.
-            "cifar10-resnet20": the ten classes of CIFAR-10, made for 32 x 32, the target of the purifier
-            "gad-cifar10-resnet20".
+            "cifar10-resnet20": the ten classes of CIFAR-10, made for 32 x 32.
 
     Returns:
         The model in eval mode, fp32, on the CPU, with its class names as the tuple `.classes`.

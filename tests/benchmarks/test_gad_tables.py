@@ -1,0 +1,59 @@
+"""The tables of the GAD measurements, from made-up results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import _gad_tables
+import pytest
+
+OWN = "gad-cifar10-resnet20"
+
+
+def row(purifier: str, attack: str | None, share: float, threat: str = "blind") -> dict[str, Any]:
+    settings = {} if attack is None else {"attack_key": attack}
+    accuracy = {"share": share, "interval": [share - 0.01, share + 0.01], "of": 100}
+    return {"purifier": purifier, "threat": threat, "images": 100, "settings": settings, "robust_accuracy": accuracy}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(_gad_tables, "RESULTS", tmp_path)
+    rows = []
+    for name, shares in (
+        ("none", (0.86, 0.0, 0.1, 0.05)),
+        (OWN, (0.82, 0.65, 0.70, 0.78)),
+        ("gad resnet20-li", (0.84, 0.55, 0.5, 0.5)),
+    ):
+        rows += [row(name, attack, share) for attack, share in zip((None, *_gad_tables.BLIND), shares, strict=True)]
+    aware = [row(OWN, None, 0.82), row(OWN, "PGD 8/255", 0.02, "aware")]
+    for part, found in (("blind", rows), ("aware", aware)):
+        (tmp_path / f"gad_cifar10_resnet20_{part}.json").write_text(json.dumps({"rows": found}))
+    return tmp_path
+
+
+def test_blind_and_aware_figures_stand_in_one_line() -> None:
+    lines = _gad_tables.gad_accuracy("resnet20").splitlines()
+    assert lines[2].endswith("| PGD 8/255, purifier-aware (n=100) |")
+    assert lines[4] == "| none | 86.0 (85-87) | 0.0 (-1-1) | 10.0 (9-11) | 5.0 (4-6) | as blind |"
+    assert lines[5] == f"| {OWN} | 82.0 (81-83) | 65.0 (64-66) | 70.0 (69-71) | 78.0 (77-79) | 2.0 (1-3) |"
+    assert lines[6].endswith("| not measured |")
+
+
+def test_targets_hold_or_not() -> None:
+    lines = _gad_tables.gad_targets("resnet20").splitlines()[2:]
+    holds = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in lines}
+    assert holds == {
+        "standard accuracy lost, at most": "yes",
+        "PGD 8/255, blind, at least": "yes",
+        "DeepFool, blind, below standard accuracy behind it, at most": "no",
+        "C&W L2, blind, below standard accuracy behind it, at most": "yes",
+        "PGD 8/255, blind, above li": "yes",
+    }
+
+
+def test_nothing_is_said_before_it_is_measured() -> None:
+    assert _gad_tables.gad_accuracy("vgg8") == "Not measured yet."
+    assert _gad_tables.gad_targets("vgg8") == "Not measured yet."
