@@ -36,7 +36,7 @@ def test_no_module_overwrites_its_input(name: str) -> None:
         part.register_forward_pre_hook(keep)
     with torch.no_grad():
         method(pictures(1, 3, 9, 8))
-    assert len(given) > 3
+    assert len(given) >= 3
     assert not {type(module).__name__ for module, now, before in given if not torch.equal(now, before)}
 
 
