@@ -68,8 +68,9 @@ def _apply(method: nn.Module, images: Tensor) -> Tensor:
     return out
 
 
-def _own_code(function: types.FunctionType) -> types.FunctionType:
+def _own_code(function: _Apply) -> _Apply:
     """Returns the function with code of its own: torch limits how often one piece of code is compiled anew."""
+    assert isinstance(function, types.FunctionType)
     return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
