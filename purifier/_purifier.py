@@ -14,6 +14,7 @@ from purifier import _hub
 from purifier._errors import OptionError, WeightsError
 from purifier._input import check_form, check_range
 from purifier._purified_model import PurifiedModel
+from purifier.inference.compiling import Compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, leaves, tune
@@ -51,6 +52,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         self.name = name or "+".join(str(describe(leaf)["method"]) for leaf in leaves(method))
         self.card = card
         self._tile: int | None = None
+        self._compiler: Compiler | None = None
         # Knows device and dtype also where the method has no weights.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
 
@@ -63,6 +65,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        compile: bool = False,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -77,6 +80,9 @@ class Purifier(_hub.HubMixin, nn.Module):
                 win over folders of the same name; a folder can be given as a path object or as "./name".
             device: Where it computes; "auto" for the accelerator if there is one; the CPU where None.
             dtype: What it computes in; "auto" for bfloat16 where that is fast; float32 where None.
+            compile: Whether to run it through torch.compile, from the first call on, which takes a while longer. The
+                output differs by rounding only. Where compiling fails it runs uncompiled, after one warning; tiles
+                always do. It is not saved.
             revision: Branch, tag or commit on the hub.
             token: Hub token, or True for the stored one.
             cache_dir: The hub's cache folder.
@@ -100,6 +106,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             force_download=force_download,
         )
         purifier = cls._assemble(package, options)
+        purifier._compiler = Compiler() if compile else None
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
     @classmethod
@@ -147,7 +154,8 @@ class Purifier(_hub.HubMixin, nn.Module):
             images: (N, 3, H, W) or (3, H, W), RGB, float, in [0, 1].
 
         Returns:
-            Purified images of the same shape, dtype and device, in [0, 1]. Gradients flow to the input.
+            Purified images of the same shape, dtype and device, in [0, 1]; channels last where the images are,
+            contiguous otherwise. Gradients flow to the input.
 
         Raises:
             InputError: Where the images are of another shape, kind or range.
@@ -165,9 +173,13 @@ class Purifier(_hub.HubMixin, nn.Module):
             return images
         # Tiles are a matter of memory here; an exported graph, which holds for every size, has none.
         tile = None if torch.compiler.is_exporting() else self._tile
-        out = self.method(batch) if tile is None else apply_tiled(self.method, batch, tile)
-        # Contiguous, because a model may take views of its images.
-        out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype).contiguous()
+        if tile is not None:
+            out = apply_tiled(self.method, batch, tile)
+        else:
+            out = self.method(batch) if self._compiler is None else self._compiler.run(self.method, batch)
+        out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
+        # As the images came, else contiguous, because a model may take views of its images.
+        out = out.contiguous(memory_format=_memory_format(images))
         return out[0] if images.ndim == 3 else out
 
     def purify_image(self, image: Any) -> Image:
@@ -247,7 +259,9 @@ class Purifier(_hub.HubMixin, nn.Module):
         links = [
             p if isinstance(p, Purifier) else Purifier.from_pretrained(p, device=device, dtype=dtype) for p in purifiers
         ]
-        return links[0]._variant(Chain([link.method for link in links]), "+".join(link.name for link in links))
+        chained = links[0]._variant(Chain([link.method for link in links]), "+".join(link.name for link in links))
+        chained._compiler = Compiler() if any(link._compiler for link in links) else None
+        return chained
 
     def tiled(self, size: int = 512) -> Purifier:
         """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights.
@@ -264,7 +278,9 @@ class Purifier(_hub.HubMixin, nn.Module):
         return tiled
 
     def _variant(self, method: Method, name: str) -> Purifier:
-        return Purifier(method, name=name).to(device=self.device, dtype=self.dtype)
+        variant = Purifier(method, name=name)
+        variant._compiler = None if self._compiler is None else Compiler()
+        return variant.to(device=self.device, dtype=self.dtype)
 
     def wrap(
         self,
@@ -311,4 +327,13 @@ class Purifier(_hub.HubMixin, nn.Module):
     def extra_repr(self) -> str:
         weights = sum(p.numel() for p in self.parameters())
         tile = f", tile={self._tile}" if self._tile else ""
-        return f"name={self.name!r}, parameters={weights:,}, dtype={self.dtype}, device={str(self.device)!r}{tile}"
+        compiled = ", compile=True" if self._compiler else ""
+        place = f"dtype={self.dtype}, device={str(self.device)!r}"
+        return f"name={self.name!r}, parameters={weights:,}, {place}{tile}{compiled}"
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    if torch.compiler.is_exporting() or images.ndim != 4 or images.is_contiguous():
+        return torch.contiguous_format
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier.methods._borders import crop, reflect_pad
+from purifier.methods._thrift import by_parts
 
 
 def on_patches(network: Callable[[Tensor], Tensor], images: Tensor, patch: int) -> Tensor:
-    """Applies a network to an image whose patches are its pixels.
+    """Applies a network to an image whose patches are its pixels, in bounded memory where no gradient is recorded.
 
     Args:
         network: Map from (N, C * patch**2, H / patch, W / patch) to the same shape.
@@ -24,4 +25,4 @@ def on_patches(network: Callable[[Tensor], Tensor], images: Tensor, patch: int) 
     bottom, right = ((size + patch - 1) // patch * patch - size for size in (height, width))
     padded = reflect_pad(images, 0, right, 0, bottom)
     patches = F.pixel_unshuffle(padded, patch).contiguous(memory_format=torch.channels_last)
-    return crop(F.pixel_shuffle(network(patches), patch), height, width)
+    return crop(F.pixel_shuffle(by_parts(network, patches), patch), height, width)

@@ -11,6 +11,7 @@ is one linear map per axis: y = A_H x A_W^T. The cost does not grow with i beyon
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,9 +22,12 @@ from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
 from purifier.methods._options import check_integer
 
-# Up to this many samples an axis is smoothed by one dense matrix, above it by blocks of one banded matrix.
-_DENSE_SIZE = 384
-_BLOCK = 128
+# An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. What is
+# fastest was measured: on a CPU blocks spare products with zeros, on a GPU each one costs a launch.
+_BLOCK_CPU = 128
+_BLOCK_GPU = 384
+# Compiled code has one dense matrix an axis up to this size, above it a convolution: both hold for changing sizes.
+_DENSE_COMPILED = 384
 
 
 def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
@@ -45,33 +49,54 @@ def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
     return taps
 
 
-def _axis_matrix(size: int, taps: list[float], like: Tensor) -> Tensor:
-    """(size, size) matrix that smooths one axis, reflect border included."""
+def _matrix(taps: list[float], size: int, span: tuple[int, int], seen: tuple[int, int], like: Tensor) -> Tensor:
+    """Returns the rows `span` and the columns `seen` of the (size, size) matrix that smooths an axis, border included.
+
+    Args:
+        taps: The kernel.
+        size: Samples of the axis.
+        span: First output sample, and the one after the last.
+        seen: First input sample and the one after the last; no output of the span looks further.
+        like: Has the dtype and device.
+    """
     radius = len(taps) // 2
     offsets = torch.arange(-radius, radius + 1, device=like.device)
-    sources = reflect_index(torch.arange(size, device=like.device)[:, None] + offsets, size)
+    sources = reflect_index(torch.arange(*span, device=like.device)[:, None] + offsets, size) - seen[0]
     # Taps that fold onto one sample add up, so half-precision matrices are summed in single precision first.
     dtype = torch.promote_types(like.dtype, torch.float32)
-    weights = torch.tensor(taps, dtype=dtype, device=like.device).expand(size, -1)
-    matrix = torch.zeros(size, size, dtype=dtype, device=like.device)
+    weights = torch.tensor(taps, dtype=dtype, device=like.device).expand(span[1] - span[0], -1)
+    matrix = torch.zeros(span[1] - span[0], seen[1] - seen[0], dtype=dtype, device=like.device)
     return matrix.scatter_add(1, sources, weights).to(like.dtype)
 
 
-def _band_matrix(taps: list[float], like: Tensor) -> Tensor:
-    """(_BLOCK + 2 * radius, _BLOCK) matrix that smooths one block of a padded axis."""
-    matrix = torch.zeros(_BLOCK + len(taps) - 1, _BLOCK, dtype=like.dtype, device=like.device)
-    for start, tap in enumerate(taps):
-        matrix.diagonal(-start).fill_(tap)
-    return matrix
+def _blocks(taps: list[float], size: int, longest: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Yields (first, last, matrix): the input samples that a block of the outputs sees, and its part of the matrix."""
+    radius, length = len(taps) // 2, -(-size // -(-size // longest))
+    made: dict[tuple[int, int, int], Tensor] = {}
+    for start in range(0, size, length):
+        stop = min(start + length, size)
+        first, last = max(0, start - radius), min(size, stop + radius)
+        # Blocks of one shape whose view is not cut short have one matrix.
+        shape = (start - first, stop - start, last - stop)
+        if shape not in made:
+            made[shape] = _matrix(taps, size, (start, stop), (first, last), like)
+        yield first, last, made[shape]
 
 
-def _smooth_last_axis(images: Tensor, taps: list[float]) -> Tensor:
-    size, radius = images.shape[-1], len(taps) // 2
-    if size <= _DENSE_SIZE:
-        return images @ _axis_matrix(size, taps, images).mT
-    padded = reflect_pad(images, radius, radius + -size % _BLOCK, 0, 0)
-    windows = padded.unfold(-1, _BLOCK + 2 * radius, _BLOCK)
-    return (windows @ _band_matrix(taps, images)).flatten(-2)[..., :size]
+def _smooth_blocks(images: Tensor, taps: list[float]) -> Tensor:
+    """Smooths both axes block by block; an axis of one block is a product with one dense matrix."""
+    height, width = images.shape[-2:]
+    longest = _BLOCK_CPU if images.device.type == "cpu" else _BLOCK_GPU
+    lines = images.flatten(0, -2)
+    parts = [lines[:, a:b] @ matrix.mT for a, b, matrix in _blocks(taps, width, longest, images)]
+    rows = torch.cat(parts, 1).unflatten(0, images.shape[:-1])
+    return torch.cat([matrix @ rows[..., a:b, :] for a, b, matrix in _blocks(taps, height, longest, images)], -2)
+
+
+def _smooth_dense(images: Tensor, taps: list[float]) -> Tensor:
+    height, width = ((0, size) for size in images.shape[-2:])
+    rows = images @ _matrix(taps, width[1], width, width, images).mT
+    return _matrix(taps, height[1], height, height, images) @ rows
 
 
 def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
@@ -110,5 +135,6 @@ class GaussianSmoothing(Method):
         taps = gaussian_kernel(self.kernel_size, self.iterations)
         if torch.compiler.is_exporting():
             return _smooth_any_size(images, taps)
-        rows = _smooth_last_axis(images, taps)
-        return _smooth_last_axis(rows.mT, taps).mT.contiguous()
+        if torch.compiler.is_compiling():
+            return (_smooth_dense if max(images.shape[-2:]) <= _DENSE_COMPILED else _smooth_any_size)(images, taps)
+        return _smooth_blocks(images, taps)

@@ -15,10 +15,18 @@ from torch.nn import functional as F
 
 from purifier.methods._base import Method, Stage
 from purifier.methods._options import check_integer
+from purifier.methods._thrift import by_parts, may_overwrite
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+
+
+def _add(features: Tensor, change: Tensor, share: float, overwrite: bool) -> Tensor:
+    """Returns features + share * change; `change` is written over where it may be."""
+    if not overwrite:
+        return features + (change if share == 1 else share * change)
+    return (change if share == 1 else change.mul_(share)).add_(features)
 
 
 class DenseBlock(nn.Module):
@@ -33,11 +41,11 @@ class DenseBlock(nn.Module):
         self.conv5 = _conv(filters + 4 * growth, filters)
 
     def forward(self, features: Tensor) -> Tensor:
-        seen = features
+        overwrite, seen = may_overwrite(), features
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2)), 1)
-        out: Tensor = features + 0.2 * self.conv5(seen)
-        return out
+            # Not into one buffer: a convolution takes dense features only, so it would copy the slice that it is given.
+            seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2, inplace=overwrite)), 1)
+        return _add(features, self.conv5(seen), 0.2, overwrite)
 
 
 class BasicBlock(nn.Module):
@@ -50,8 +58,7 @@ class BasicBlock(nn.Module):
         self.RDB3 = DenseBlock(filters, growth)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + 0.2 * self.RDB3(self.RDB2(self.RDB1(features)))
-        return out
+        return _add(features, self.RDB3(self.RDB2(self.RDB1(features))), 0.2, may_overwrite())
 
 
 class ResidualBlock(nn.Module):
@@ -63,8 +70,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = _conv(filters, filters)
 
     def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = features + self.conv2(F.relu(self.conv1(features)))
-        return out
+        overwrite = may_overwrite()
+        return _add(features, self.conv2(F.relu(self.conv1(features), inplace=overwrite)), 1, overwrite)
 
 
 class NRP(Method):
@@ -94,6 +101,9 @@ class NRP(Method):
 
     def purify(self, images: Tensor) -> Tensor:
         """Runs the network; the output is not clamped."""
+        return by_parts(self._purify, images)
+
+    def _purify(self, images: Tensor) -> Tensor:
         features = self.conv_first(images.contiguous(memory_format=torch.channels_last))
         out: Tensor = self.trunk_conv(self.RRDB_trunk(features))
         return out
@@ -124,6 +134,9 @@ class NRPResG(Method):
 
     def purify(self, images: Tensor) -> Tensor:
         """Runs the network; the output is not clamped."""
+        return by_parts(self._purify, images)
+
+    def _purify(self, images: Tensor) -> Tensor:
         features = F.leaky_relu(self.conv_first(images.contiguous(memory_format=torch.channels_last)), 0.1)
         out: Tensor = self.conv_last(self.recon_trunk(features))
         return out

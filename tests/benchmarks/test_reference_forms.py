@@ -39,3 +39,15 @@ def test_a_reference_form_multiplies_its_mask_in_every_forward() -> None:
         for conv in plain.network.net.context:
             conv.weight.copy_(torch.where(conv.mask == 0, 1e3, conv.weight))
         assert torch.equal(plain(images), expected)
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_the_gradient_of_a_reference_form_is_ours(name: str, form: str) -> None:
+    method = small_method(name)
+    images, weights = pictures(2, 3, 22, 18), pictures(2, 3, 22, 18, seed=1)
+    leaves = [images.clone().requires_grad_() for _ in range(2)]
+    gradients = [
+        torch.autograd.grad((call(leaf) * weights).sum(), leaf)[0]
+        for call, leaf in zip((reference(method, form), method), leaves, strict=True)
+    ]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)

@@ -48,9 +48,9 @@ def test_a_border_may_be_wider_than_the_image(size: tuple[int, int], iterations:
 
 
 @pytest.mark.parametrize(("kernel_size", "iterations"), [(3, 1), (5, 7), (11, 20)])
-@pytest.mark.parametrize("extra", [0, 1, 129])
-def test_sizes_on_both_sides_of_the_dense_limit_equal_the_loop(kernel_size: int, iterations: int, extra: int) -> None:
-    images = pictures(1, 3, 9, gs._DENSE_SIZE + extra)
+@pytest.mark.parametrize("extra", [0, 1, 160])
+def test_sizes_of_one_and_of_several_blocks_equal_the_loop(kernel_size: int, iterations: int, extra: int) -> None:
+    images = pictures(1, 3, 9, gs._BLOCK_CPU + extra)
     smooth = GaussianSmoothing(kernel_size=kernel_size, iterations=iterations)
     for turned in (images, images.mT):
         torch.testing.assert_close(smooth(turned).double(), loop(turned, kernel_size, iterations), rtol=0, atol=1e-6)
@@ -61,14 +61,34 @@ def test_blocks_equal_the_dense_matrix_also_where_the_border_is_wider_than_the_i
 ) -> None:
     images, smooth = pictures(1, 3, 37, 41), GaussianSmoothing(kernel_size=11, iterations=20)
     dense = smooth(images)
-    monkeypatch.setattr(gs, "_DENSE_SIZE", 0)
-    monkeypatch.setattr(gs, "_BLOCK", 16)
-    torch.testing.assert_close(smooth(images), dense, rtol=0, atol=1e-6)
+    for longest in (1, 5, 16, 40):
+        monkeypatch.setattr(gs, "_BLOCK_CPU", longest)
+        torch.testing.assert_close(smooth(images), dense, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_forms_that_are_compiled_equal_the_blocks(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
+    monkeypatch.setattr(gs, "_DENSE_COMPILED", 384 if dense else 0)
+    torch._dynamo.reset()
+    smooth = GaussianSmoothing(kernel_size=5, iterations=7)
+    compiled = torch.compile(smooth, backend="eager", fullgraph=True)
+    for size in ((20, 150), (31, 17), (140, 9), (1, 3)):
+        images, weights = pictures(2, 3, *size), pictures(2, 3, *size, seed=1)
+        leaves = [images.clone().requires_grad_() for _ in range(2)]
+        outs = [call(leaf) for call, leaf in zip((compiled, smooth), leaves, strict=True)]
+        torch.testing.assert_close(*outs, rtol=0, atol=1e-6)
+        gradients = [torch.autograd.grad((o * weights).sum(), x)[0] for o, x in zip(outs, leaves, strict=True)]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+
+
+def test_a_half_precision_picture_in_channels_last_is_smoothed_too() -> None:
+    images, smooth = pictures(2, 3, 150, 40), GaussianSmoothing()
+    half = images.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(smooth(half).float(), smooth(images), rtol=0, atol=0.02)
 
 
 def test_the_gradient_of_the_blocks_equals_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gs, "_DENSE_SIZE", 0)
-    monkeypatch.setattr(gs, "_BLOCK", 4)
+    monkeypatch.setattr(gs, "_BLOCK_CPU", 2)
     smooth = GaussianSmoothing(kernel_size=5, iterations=2).double()
     assert torch.autograd.gradcheck(smooth, pictures(1, 3, 5, 6, dtype=torch.float64).requires_grad_())
 

@@ -128,6 +128,32 @@ def test_a_weight_at_a_masked_tap_has_no_effect_on_a_forward_pass() -> None:
     assert torch.equal(layer(features), out)
 
 
+def test_the_taps_alone_are_the_masked_convolution() -> None:
+    for layer in FBINet(5, 6, 3).context:
+        features, weights = pictures(2, 5 if layer.in_channels == 5 else 6, 9, 8), pictures(2, 6, 9, 8, seed=1)
+        results = []
+        for taps_only in (True, False):
+            leaf, layer.grids = features.clone().requires_grad_(), layer.grids if taps_only else ()
+            out = layer(leaf)
+            results.append([out, *torch.autograd.grad((out * weights).sum(), [leaf, layer.weight, layer.bias])])
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        assert not results[0][2][:, :, layer.mask == 0].any()
+        layer.weight.data[:, :, layer.mask == 0] = 3
+        with torch.no_grad():
+            torch.testing.assert_close(layer(features), results[0][0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_grids_hold_the_taps_of_the_mask_but_the_centre(layer: int) -> None:
+    part = FBINet(3, 4, 3).context[layer]
+    held = torch.zeros_like(part.mask)
+    held[part.kernel_size[0] // 2, part.kernel_size[1] // 2] = 1
+    for rows, columns in part.grids:
+        held[rows, columns] += 1
+    assert torch.equal(held, part.mask)
+
+
 def test_one_iteration_is_the_network_plus_one_gaussian_pass() -> None:
     method, images = small_method("ncis", iterations=1), pictures(1, 3, 10, 12)
     expected = method.network(images) + GaussianSmoothing(kernel_size=5, iterations=1)(images)

@@ -1,0 +1,87 @@
+"""Compiling: a purifier's methods through torch.compile, made when they are first called.
+
+Where compiling fails (no C++ compiler, an unsupported Python or platform), the methods run as they are, and one warning
+a process says so.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import PurifierWarning
+from purifier.methods import Method, leaves
+
+_BACKEND = "inductor"
+_warned = False
+
+_Apply = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Compiler:
+    """Runs methods compiled. It knows nothing of them that a copy would need, so a copy starts afresh.
+
+    torch.compile itself sees to it that new sizes, dtypes, devices, options and modes of gradients get code of their
+    own. Methods that no graph holds (a codec, noise) run as they are.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, _Apply] = {}
+        self._failed = False
+
+    def __reduce__(self) -> tuple[type[Compiler], tuple[()]]:
+        return type(self), ()
+
+    def run(self, method: Method, images: Tensor) -> Tensor:
+        """Applies a method to images (N, 3, H, W), as the method itself does but for rounding; gradients flow."""
+        # Within another graph there is nothing left to compile.
+        if self._failed or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            return method(images)
+        for number, leaf in enumerate(leaves(method)):
+            if number:
+                images = images.clamp(0, 1)
+            images = leaf(images) if leaf.export_obstacle is not None else self._run_leaf(number, leaf, images)
+        return images
+
+    def _run_leaf(self, number: int, leaf: Method, images: Tensor) -> Tensor:
+        if self._failed:
+            return leaf(images)
+        try:
+            if number not in self._calls:
+                self._calls[number] = torch.compile(_own_code(_apply), backend=_BACKEND)
+            return self._calls[number](leaf, images)
+        except Exception as error:  # compilers raise all kinds of errors
+            # An error of the method itself, such as too little memory, comes again here.
+            out = leaf(images)
+            self._failed = True
+            self._calls.clear()
+            _warn_once(error)
+            return out
+
+
+def _apply(method: nn.Module, images: Tensor) -> Tensor:
+    out: Tensor = method(images)
+    return out
+
+
+def _own_code(function: _Apply) -> _Apply:
+    """Returns the function with code of its own: torch limits how often one piece of code is compiled anew."""
+    assert isinstance(function, types.FunctionType)
+    return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+
+
+def _warn_once(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+        warnings.warn(
+            f"expected to compile the purifier, got {type(error).__name__}: {reason[:200]}; it runs uncompiled, with "
+            "the same output. Leave compile=True out, or install what torch.compile needs. Shown once",
+            PurifierWarning,
+            stacklevel=2,
+        )
