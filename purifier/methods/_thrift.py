@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Feature pixels that go through a network at once on the CPU: with 64 channels, several layers of these fit a cache.
-_PIXELS = 112 * 112
+_PIXELS = 2 * 112 * 112
 
 
 def may_overwrite() -> bool:

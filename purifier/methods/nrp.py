@@ -105,7 +105,10 @@ class NRP(Method):
 
     def _purify(self, images: Tensor) -> Tensor:
         features = self.conv_first(images.contiguous(memory_format=torch.channels_last))
-        out: Tensor = self.trunk_conv(self.RRDB_trunk(features))
+        for block in self.RRDB_trunk:
+            # Block by block, so that the first features are not held until the last are there.
+            features = block(features)
+        out: Tensor = self.trunk_conv(features)
         return out
 
 
@@ -137,6 +140,11 @@ class NRPResG(Method):
         return by_parts(self._purify, images)
 
     def _purify(self, images: Tensor) -> Tensor:
-        features = F.leaky_relu(self.conv_first(images.contiguous(memory_format=torch.channels_last)), 0.1)
-        out: Tensor = self.conv_last(self.recon_trunk(features))
+        first = self.conv_first(images.contiguous(memory_format=torch.channels_last))
+        features = F.leaky_relu(first, 0.1, inplace=may_overwrite())
+        del first
+        for block in self.recon_trunk:
+            # Block by block, so that the first features are not held until the last are there.
+            features = block(features)
+        out: Tensor = self.conv_last(features)
         return out
