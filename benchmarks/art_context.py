@@ -1,7 +1,7 @@
 """Our purifiers beside the preprocessors of adversarial-robustness-toolbox that users deploy, on the same images.
 
-    python -m venv /tmp/art && /tmp/art/bin/pip install adversarial-robustness-toolbox torch kornia
-    PURIFIER_KIT=<folder> python benchmarks/art_context.py --art-python /tmp/art/bin/python --images 100
+    python -m venv .venv-art && .venv-art/bin/pip install adversarial-robustness-toolbox torch kornia
+    PURIFIER_KIT=<folder> python benchmarks/art_context.py --art-python .venv-art/bin/python --images 100
 
 For each: milliseconds an image, how many times ResNet-50's own forward that is, standard accuracy, and robust accuracy
 against an attacker who knows nothing of the purifier: PGD on the bare ResNet-50, Linf, eps 8/255, alpha 2/255,

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _average import move_average
 from _cifar10 import CLASSES, load_part
-from _kit import environment, write_result
+from _kit import correct, environment, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -136,17 +137,6 @@ def train(args: argparse.Namespace) -> None:
         package(average, RESNET20, args.package, name="cifar10-resnet20")
 
 
-@torch.no_grad()
-def move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves the averaged weights and statistics towards the current ones."""
-    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
-
-
-@torch.inference_mode()
 def evaluate(args: argparse.Namespace) -> None:
     """Accuracy on the test part."""
     images, labels = load_part("test")
@@ -155,8 +145,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if (args.out / "vgg8.pt").exists():
         models["vgg8"] = vgg8(args.out)
     for name, model in models.items():
-        pairs = zip(images.split(500), labels.split(500), strict=True)
-        right = sum(int((model(x.float() / 255).argmax(1) == y).sum()) for x, y in tqdm(pairs, name, total=20))
+        right = correct(model, images.float() / 255, labels, 500)
         result["accuracy"][name] = right / len(labels)
         result.setdefault("parameters", {})[name] = sum(p.numel() for p in model.parameters())
         print(f"{name}: {right / len(labels):.4f} of {len(labels)}")

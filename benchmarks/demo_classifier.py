@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _average import move_average
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
@@ -231,18 +232,9 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimizer.step()
         self.step += 1
-        self.average()
+        # Faster at the start.
+        move_average(self.ema, self.model, min(0.998, (1 + self.step) / (10 + self.step)))
         return loss.item()
-
-    @torch.no_grad()
-    def average(self) -> None:
-        """Moves the averaged weights towards the current ones, faster at the start."""
-        decay = min(0.998, (1 + self.step) / (10 + self.step))
-        for kept, new in zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
-                kept.copy_(new)
 
     def start(self, weights: dict[str, Tensor]) -> None:
         """Takes over the averaged weights of an earlier run, and nothing else of it."""

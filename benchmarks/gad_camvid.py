@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from _kit import environment, kit, model, write_result
-from _settings import read_changes
+from _training_script import add_options, read_changes
 from tqdm import tqdm
 
 from purifier import Purifier
@@ -97,8 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train GAD in front of LR-ASPP")
-    one.add_argument("--minutes", type=float, help="stop after about that time; the next call goes on")
-    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    add_options(one)
     one.set_defaults(run=learn)
     two = commands.add_parser("measure", help="measure it on the test part")
     two.add_argument("--images", type=int, default=117)

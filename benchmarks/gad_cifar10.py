@@ -23,7 +23,7 @@ import torch
 from _cifar10 import CLASSES, extract_part
 from _gad_tables import gad_accuracy, gad_targets
 from _kit import environment, write_result
-from _settings import read_changes
+from _training_script import add_export, add_options, export, read_changes
 from cifar10_targets import vgg8
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -84,9 +84,7 @@ def learn(args: argparse.Namespace) -> None:
     folder = train(
         settings(args.variant, data, read_changes(GADTraining, args.set)), out, model=target, minutes=args.minutes
     )
-    print(folder)
-    if args.export:
-        Purifier.from_pretrained(folder).half().save_pretrained(args.export)
+    export(folder, args.export)
 
 
 def trained(out: Path) -> dict[str, Purifier]:
@@ -153,9 +151,8 @@ def main() -> None:
     one = commands.add_parser("train", help="train GAD in front of a target")
     one.add_argument("target", choices=TARGETS)
     one.add_argument("variant")
-    one.add_argument("--minutes", type=float, help="stop after about that time; the next call goes on")
-    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
-    one.add_argument("--export", type=Path, help="folder for the fp16 weights")
+    add_options(one)
+    add_export(one)
     one.set_defaults(run=learn)
     two = commands.add_parser("measure", help="measure every trained GAD in front of a target")
     two.add_argument("target", choices=TARGETS)

@@ -13,15 +13,12 @@ also in fp16, in shards of at most 15 MB, as `weights/` has it.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from _kit import kit
-from _settings import read_changes
+from _training_script import photographs, read_changes, run_presets
 
-from purifier import Purifier
 from purifier.training.nrp import NRPTraining, train
 
 # Small perturbations and clean images too, so that those are left alone.
@@ -48,28 +45,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def settings(preset: str, changes: list[str], init: str = "") -> NRPTraining:
     """Returns a preset's settings with KEY=VALUE changes, each read as the type of the field's default."""
-    # The small kit of benchmarks/pack_kit.py has no objects.
-    data = [kit() / name for name in ("photos", "objects/train") if (kit() / name).is_dir()]
-    values: dict[str, Any] = {"data": tuple(map(str, data)), **_COMMON, **PRESETS[preset], "init": init}
+    values: dict[str, Any] = {"data": photographs(), **_COMMON, **PRESETS[preset], "init": init}
     if (kit() / "objects" / "test").is_dir():
         values["labelled"] = str(kit() / "objects" / "test")
     return NRPTraining(**(values | read_changes(NRPTraining, changes)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset", choices=PRESETS)
-    parser.add_argument("--minutes", type=float, help="stop after about that time; the next call goes on")
-    parser.add_argument("--init", default="", help="name or folder of a trained purifier to start from")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
-    parser.add_argument("--out", type=Path, default=Path("runs/nrp"))
-    parser.add_argument("--export", type=Path, help="folder for the fp16 weights")
-    args = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))
-    folder = train(settings(args.preset, args.set, args.init), args.out / args.preset, minutes=args.minutes)
-    print(folder)
-    if args.export:
-        Purifier.from_pretrained(folder).half().save_pretrained(args.export)
+    run_presets(__doc__, PRESETS, settings, train, Path("runs/nrp"))
 
 
 if __name__ == "__main__":

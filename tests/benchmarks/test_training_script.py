@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from _settings import read_changes
+from _training_script import read_changes
 
 from purifier.training.alloy import AlloyTraining
 

@@ -1,0 +1,87 @@
+"""What the scripts that train have in common: their options, the kit's photographs, and the finished weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from _kit import kit
+
+from purifier import Purifier
+
+
+def photographs() -> tuple[str, ...]:
+    """The kit's folders to train on; the small kit of benchmarks/pack_kit.py has no objects."""
+    return tuple(str(kit() / name) for name in ("photos", "objects/train") if (kit() / name).is_dir())
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of every training."""
+    parser.add_argument("--minutes", type=float, help="stop after about that time; the next call goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that `export` takes."""
+    parser.add_argument("--export", type=Path, help="folder for the fp16 weights")
+
+
+def export(folder: Path, to: Path | None) -> None:
+    """Prints where a purifier was written, and saves it once more in half precision where that is wanted."""
+    print(folder)
+    if to is not None:
+        Purifier.from_pretrained(folder).half().save_pretrained(to)
+
+
+def run_presets(
+    text: str,
+    presets: Mapping[str, Any],
+    settings: Callable[[str, list[str], str], Any],
+    train: Callable[..., Path],
+    out: Path,
+) -> None:
+    """Reads the command line of a script whose trainings are presets, and trains.
+
+    Args:
+        text: The script's own docstring.
+        presets: The presets by name.
+        settings: Makes the settings of (preset, changes, init).
+        train: Takes them and a folder.
+        out: Folder of the runs, unless --out says otherwise.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset", choices=presets)
+    parser.add_argument("--init", default="", help="name or folder of a trained purifier to start from")
+    parser.add_argument("--out", type=Path, default=out)
+    add_options(parser)
+    add_export(parser)
+    args = parser.parse_args()
+    # Settings name extractors by their module, such as _kit.
+    sys.path.insert(0, str(Path(__file__).parent))
+    folder = train(settings(args.preset, args.set, args.init), args.out / args.preset, minutes=args.minutes)
+    export(folder, args.export)
+
+
+def read_changes(config: type[Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Reads KEY=VALUE entries, each as the type of the field's default.
+
+    Args:
+        config: A dataclass of settings.
+        changes: The entries; the values of a tuple are separated by commas.
+    """
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, _, value = change.partition("=")
+        if not hasattr(config, key):
+            raise SystemExit(f"expected KEY=VALUE with a field of {config.__name__}, got {change!r}")
+        found[key] = _read(value, type(getattr(config, key)))
+    return found
+
+
+def _read(value: str, kind: type[Any]) -> Any:
+    if kind is tuple:
+        return tuple(value.split(","))
+    return value.lower() in ("1", "true") if kind is bool else kind(value)
