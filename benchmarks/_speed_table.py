@@ -48,6 +48,8 @@ def markdown(result: dict[str, Any]) -> str:
         ]
     lines += ["", "| target | wanted | measured | |", "|---|---|---|---|"]
     for target in result["targets"]:
+        if target["target"].partition(":")[0] not in settings["methods"]:
+            continue
         measured = "not measured" if target["measured"] is None else _number(target["measured"], target["unit"])
         wanted = f"{'at least' if target['at_least'] else 'at most'} {_number(target['wanted'], target['unit'])}"
         lines.append(f"| {target['target']} | {wanted} | {measured} | {_verdict(target)} |")

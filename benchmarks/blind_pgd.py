@@ -3,9 +3,9 @@
     PURIFIER_KIT=<folder> python benchmarks/blind_pgd.py
 
 Attack: untargeted PGD on the bare model, Linf, eps 16/255, alpha 1.6/255, 10 steps, random start, cross entropy.
-Rows: no defence, the classical baselines, gs and ncis at each number of iterations; ncis is compiled, which changes its
-output by rounding only. The attacked images are kept in
---work, every finished row in the result file, so a run that was killed goes on where it stopped.
+Rows: no defence, the classical baselines, and iterated purifiers at each number of iterations; networks are compiled,
+which changes their output by rounding only. The attacked images are kept in --work, every finished row in the result
+file, so a run that was killed goes on where it stopped. Rows of weights that are others by now are measured again.
 The purifier-aware rows are the same attack through purifier and model, exact gradients, on --aware-images images.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from purifier import Purifier
+from purifier import Purifier, list_purifiers
 from purifier.attacks import PGD
 
 EPS, ALPHA, STEPS = 16 / 255, 1.6 / 255, 10
 Purify = Callable[[Tensor], Tensor]
 BASELINES = ("jpeg", "bit-depth", "median", "tvm", "resize-pad")
+# Iterated purifiers, with the largest number of iterations that is measured.
+ITERATED = {"gs": 8, "ncis": 8, "alloy": 4, "alloy-s": 4}
 
 
 def attack(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch: int, name: str) -> Tensor:
@@ -52,34 +54,36 @@ def purified(purifier: Purify, images: Tensor) -> Tensor:
         return torch.cat([purifier(batch) for batch in images.split(20)])
 
 
-def rows(ncis: str, dtype: str) -> Iterator[tuple[str, Purify | None, bool]]:
-    """Yields (row, purifier, whether it is applied to the row before)."""
-    yield "none", None, False
-    for name in BASELINES:
-        yield name, Purifier.from_pretrained(name), False
-    gs = Purifier.from_pretrained("gs", iterations=1, dtype=dtype)
-    once = torch.compile(Purifier.from_pretrained(ncis, iterations=1, dtype=dtype))
-    for name, purify in (("gs", gs), ("ncis", once)):
-        for i in range(1, 9):
-            yield f"{name} i={i}", purify, i > 1
-
-
-def measure(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
-    todo = list(rows(args.ncis, args.dtype))
-    if all(row in table for row, _, _ in todo):
+def measure_baselines(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
+    baselines: dict[str, Purify] = {"none": lambda x: x}
+    baselines |= {row: Purifier.from_pretrained(row) for row in BASELINES}
+    if baselines.keys() <= table.keys():
         return
     images, labels = imagenet(args.images)
     hostile, network = attacked(name, images, labels, args.work), model(name)
-    clean_now, hostile_now = images, hostile
-    for row, purifier, continues in tqdm(todo, desc=name):
-        if row in table and not row.startswith(("gs", "ncis")):
-            continue
-        if row in table and all(f"{row.split()[0]} i={i}" in table for i in range(1, 9)):
-            continue
-        if purifier is not None:
-            clean_now = purified(purifier, clean_now if continues else images)
-            hostile_now = purified(purifier, hostile_now if continues else hostile)
-        right = [correct(network, x, labels) for x in (clean_now, hostile_now)]
+    for row, purifier in tqdm(baselines.items(), desc=name):
+        if row not in table:
+            right = [correct(network, purified(purifier, x), labels) for x in (images, hostile)]
+            table[row] = figures(right[0], right[1], len(labels))
+            save()
+
+
+def measure_iterated(
+    name: str, kind: str, source: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]
+) -> None:
+    """Applies a purifier once more for each row."""
+    names = [f"{kind} i={i}" for i in range(1, ITERATED[kind] + 1)]
+    if all(row in table for row in names):
+        return
+    once: Purify = Purifier.from_pretrained(source, iterations=1, dtype=args.dtype)
+    if kind != "gs":
+        once = torch.compile(once)
+    images, labels = imagenet(args.images)
+    network = model(name)
+    now = [images, attacked(name, images, labels, args.work)]
+    for row in tqdm(names, desc=f"{name} {kind}"):
+        now = [purified(once, x) for x in now]
+        right = [correct(network, x, labels) for x in now]
         table[row] = figures(right[0], right[1], len(labels))
         save()
 
@@ -98,7 +102,7 @@ def figures(standard: int, robust: int, count: int) -> dict[str, Any]:
 def measure_aware(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
     images, labels = imagenet(args.aware_images)
     network = model(name)
-    for kind, source in (("gs", "gs"), ("ncis", args.ncis)):
+    for kind, source in args.purifiers.items():
         best = max((row for row in table if row.startswith(f"{kind} i=")), key=lambda row: table[row]["mean"])
         if "aware" in table[best]:
             continue
@@ -132,32 +136,55 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--aware-images", type=int, default=50)
-    parser.add_argument("--ncis", default="ncis", help="name or folder of the ncis purifier")
-    parser.add_argument("--dtype", default="float32", help="what gs and ncis compute in")
+    parser.add_argument("--purifiers", nargs="+", metavar="NAME[=FOLDER]", help="of " + ", ".join(ITERATED))
+    parser.add_argument("--dtype", default="float32", help="what the iterated purifiers compute in")
     parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
     parser.add_argument("--name", default="blind_pgd", help="name of the result file")
     args = parser.parse_args()
+    args.purifiers = sources(args.purifiers or [kind for kind in ITERATED if kind in list_purifiers()])
     for name in args.models:
         run(name, args)
 
 
+def sources(given: list[str]) -> dict[str, str]:
+    """Reads NAME[=FOLDER] into names and what to load."""
+    found = {text.partition("=")[0]: text.partition("=")[2] or text for text in given}
+    if not found.keys() <= ITERATED.keys():
+        raise SystemExit(f"expected --purifiers of {', '.join(ITERATED)}, got {', '.join(found)}")
+    return found
+
+
 def run(name: str, args: argparse.Namespace) -> None:
     """Measures one classifier into its own result file, on from what that file has."""
-    weights = Purifier.from_pretrained(args.ncis).method.state_dict()
     settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "dtype": args.dtype}
-    settings["ncis"] = hashlib.sha256(b"".join(v.numpy().tobytes() for v in weights.values())).hexdigest()
     path = RESULTS / f"{args.name}_{name}.json"
-    result = json.loads(path.read_text()) if path.exists() else {"settings": settings, "rows": {}}
+    result = json.loads(path.read_text()) if path.exists() else {"settings": settings, "weights": {}, "rows": {}}
     if result["settings"] != settings:
         raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
+    table = result["rows"]
+    for kind, source in args.purifiers.items():
+        digest = digest_of(source)
+        if result["weights"].get(kind, digest) != digest:
+            print(f"{kind}: other weights than those of {path.name}; its rows are measured again")
+            for row in [row for row in table if row.startswith(f"{kind} i=")]:
+                del table[row]
+        result["weights"][kind] = digest
 
     def save() -> None:
         write_result(path.stem, {**result, "environment": environment()})
 
-    measure(name, args, result["rows"], save)
+    measure_baselines(name, args, table, save)
+    for kind, source in args.purifiers.items():
+        measure_iterated(name, kind, source, args, table, save)
     if args.aware_images:
-        measure_aware(name, args, result["rows"], save)
-    print_table(name, result["rows"])
+        measure_aware(name, args, table, save)
+    print_table(name, table)
+
+
+def digest_of(source: str) -> str:
+    """SHA-256 of a purifier's weights."""
+    weights = Purifier.from_pretrained(source).method.state_dict()
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
 
 
 if __name__ == "__main__":

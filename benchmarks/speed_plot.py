@@ -1,6 +1,8 @@
-"""Draws how many times faster than the plain form each of ours is, from a result file of benchmarks/speed.py.
+"""Draws how many times faster than the plain form each of ours is, from result files of benchmarks/speed.py.
 
-python benchmarks/speed_plot.py benchmarks/results/speed_cpu.json docs/speed_cpu.png
+python benchmarks/speed_plot.py benchmarks/results/speed_cpu_*.json docs/speed_cpu.png
+
+Several files must be from one machine.
 """
 
 from __future__ import annotations
@@ -55,6 +57,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
+def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Puts the rows of several result files under the heading of the first."""
+    machines = sorted({result["environment"]["device_name"] for result in results})
+    if len(machines) > 1:
+        raise SystemExit(f"expected result files of one machine, got {', '.join(machines)}; draw them one by one")
+    return {**results[0], "rows": [row for result in results for row in result["rows"]]}
+
+
 _TEXT: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": _INK}
 
 
@@ -97,10 +107,10 @@ def _words(figure: Figure, result: dict[str, Any], height: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path)
+    parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
-    draw(json.loads(args.result.read_text()), args.picture)
+    draw(joined([json.loads(path.read_text()) for path in args.results]), args.picture)
 
 
 if __name__ == "__main__":

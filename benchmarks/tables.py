@@ -182,9 +182,9 @@ def nrp_targets() -> str:
     return "\n".join(lines)
 
 
-def speed(preset: str) -> str:
+def speed(name: str) -> str:
     """The table of benchmarks/speed.py."""
-    path = ROOT / "benchmarks" / "results" / f"speed_{preset}.json"
+    path = ROOT / "benchmarks" / "results" / f"speed_{name}.json"
     return markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
 
 
@@ -206,7 +206,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad resnet20 targets": lambda: gad_targets("resnet20"),
     "gad vgg8": lambda: gad_accuracy("vgg8"),
     "cifar10 classifiers": cifar10_targets,
-    "speed cpu": lambda: speed("cpu"),
+    "speed cpu gs": lambda: speed("cpu_gs"),
+    "speed cpu networks": lambda: speed("cpu_networks"),
+    "speed cpu nrp": lambda: speed("cpu_nrp"),
     "speed gpu": lambda: speed("gpu"),
     "best": best_rows,
     "demo classifier": demo_classifier,

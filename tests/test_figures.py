@@ -24,7 +24,7 @@ def _shipped_ncis() -> str:
 
 def test_the_shipped_ncis_is_the_one_that_was_measured():
     for path in (ROOT / "benchmarks" / "results").glob("blind_pgd_*.json"):
-        assert json.loads(path.read_text())["settings"]["ncis"] == _shipped_ncis()
+        assert json.loads(path.read_text())["weights"]["ncis"] == _shipped_ncis()
 
 
 def test_the_shipped_nrp_resg_is_the_one_that_was_measured():

@@ -29,7 +29,8 @@ class Extractor(nn.Module):
     def __init__(self, line: ExtractorLine, network: nn.Module) -> None:
         super().__init__()
         self.name, self.layers, self.weight = line.name, line.layers, line.weight
-        self.network = network.eval().requires_grad_(False)
+        # Convolutions are about a tenth faster so, on CPUs too.
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         names = [name for name, _ in network.named_modules() if name]
         for layer in self.layers:
             if layer not in names:
