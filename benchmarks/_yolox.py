@@ -1,11 +1,13 @@
-"""The kit's YOLOX-Nano as a detector of images of any size, and the loss that attacks on it climb."""
+"""The kit's YOLOX-Nano as a detector of images of any size, and the losses that attacks on it climb."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import torch
+from _kit import kit, kit_module, model
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, box_iou
@@ -48,11 +50,18 @@ class Detector(nn.Module):
         }
 
 
-def loss_of(categories: list[int]) -> Any:
-    """Returns the loss "cls+loc": over all the boxes that overlap an object by half, lost score and lost overlap."""
-    place = {category: number for number, category in enumerate(categories)}
+def yolox(device: str = "cpu") -> Detector:
+    """The kit's detector, in eval mode."""
+    truth = json.loads((kit() / "coco_val100" / "instances.json").read_text())
+    categories = sorted(category["id"] for category in truth["categories"])
+    return Detector(model("yolox_nano"), kit_module().yolox_detections, categories).eval().to(device)
 
-    def cls_loc(outputs: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> Tensor:
+
+def loss_of(detector: Detector, kind: str = "cls+loc") -> Any:
+    """Returns a loss, over all the boxes that overlap an object by half: lost score ("cls"), lost overlap ("loc")."""
+    place = {int(category): number for number, category in enumerate(detector.categories)}
+
+    def loss(outputs: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> Tensor:
         terms = []
         for found, target in zip(outputs, targets, strict=True):
             raw = found["raw"]
@@ -61,7 +70,10 @@ def loss_of(categories: list[int]) -> Any:
             score = (raw[:, 4:5] * raw[:, 5:][:, wanted]).clamp_min(1e-8)
             # Which boxes count is decided where they are now, not differentiated.
             near = (overlap > 0.5).detach() | (overlap == overlap.amax(0, keepdim=True)).detach()
-            terms.append(((1 - overlap - score.log()) * near).sum() / near.sum().clamp_min(1))
+            lost = {"cls": -score.log(), "loc": 1 - overlap}
+            total = torch.stack([lost[part] for part in kind.split("+")]).sum(0)
+            terms.append((total * near).sum() / near.sum().clamp_min(1))
         return torch.stack(terms).sum()
 
-    return cls_loc
+    loss.__name__ = kind
+    return loss

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 
 import torch
 from _kit import environment, kit, kit_module, model, write_result
-from _yolox import Detector, loss_of
+from _yolox import loss_of, yolox
 from tqdm import tqdm
 
 from purifier import Purifier
@@ -181,13 +180,6 @@ def classified(count: int) -> LabelledImages:
     return LabelledImages(root=folder / "images", files=files, labels=tuple(int(r["label"]) for r in rows), size=224)
 
 
-def detector(device: str) -> tuple[Detector, list[int]]:
-    truth = json.loads((kit() / "coco_val100" / "instances.json").read_text())
-    categories = sorted(category["id"] for category in truth["categories"])
-    module = kit_module()
-    return Detector(model("yolox_nano"), module.yolox_detections, categories).eval().to(device), categories
-
-
 def place(attack: Attack, device: str) -> Attack:
     """Moves the network that an attack brings, if it brings one."""
     if isinstance(attack, SSP) and isinstance(attack.features, torch.nn.Module):
@@ -199,10 +191,10 @@ def evaluate(name: str, count: int, device: str, common: dict[str, Any]) -> Eval
     if name in OTHER:
         return evaluate_classifier(model(name, device), classified(count), **common)
     if name == "yolox_nano":
-        network, categories = detector(device)
+        network = yolox(device)
         folder = kit() / "coco_val100"
         data = boxed_images(folder / "images", None, count, annotations=folder / "instances.json")
-        return evaluate_detector(network, data, loss=loss_of(categories), **common)
+        return evaluate_detector(network, data, loss=loss_of(network), **common)
     folder, masks, size, ignore = {
         "lraspp_camvid": ("camvid/test", "camvid/test_labels", None, 11),
         "deeplabv3_voc": ("voc_val120/images", "voc_val120/masks", 513, 255),

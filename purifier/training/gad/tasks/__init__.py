@@ -8,6 +8,7 @@ from purifier._errors import OptionError
 from purifier.training._named import import_named
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed, Task
+from purifier.training.gad.tasks.boxes import BoxTask
 from purifier.training.gad.tasks.classification import Classification
 from purifier.training.gad.tasks.detection import Detection
 from purifier.training.gad.tasks.segmentation import Segmentation
@@ -18,7 +19,7 @@ TASKS: dict[str, type[Task]] = {
     "segmentation": Segmentation,
 }
 
-__all__ = ["TASKS", "Classification", "Detection", "Observed", "Segmentation", "Task", "make_task"]
+__all__ = ["TASKS", "BoxTask", "Classification", "Detection", "Observed", "Segmentation", "Task", "make_task"]
 
 
 def make_task(model: nn.Module, config: GADTraining) -> Task:

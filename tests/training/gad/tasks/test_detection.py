@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 from purifier import InputError
 from purifier.training.gad import GADRecipe, GADTraining
 from purifier.training.gad.tasks import Detection, make_task
-from purifier.training.gad.tasks.detection import _matches
+from purifier.training.gad.tasks.boxes import _matches
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, boxed_pictures, classifier
 
