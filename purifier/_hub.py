@@ -26,6 +26,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from torch import Tensor
 
 from purifier._errors import NoWeightsError, OptionError, PurifierWarning, UnknownNameError, WeightsError, nearest
+from purifier._files import replacing, write_text
 
 FORMAT = 1
 SHARD_BYTES = 15_000_000
@@ -278,10 +279,11 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     files: dict[str, str] = {}
     for file, data in _pack(state):
         files[file] = hashlib.sha256(data).hexdigest()
-        _replace(folder / file, data)
-    _replace(folder / "config.json", (json.dumps({**config, "files": files}, indent=2) + "\n").encode())
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(data)
+    write_text(folder / "config.json", json.dumps({**config, "files": files}, indent=2) + "\n")
     if card is not None:
-        _replace(folder / "README.md", card.encode())
+        write_text(folder / "README.md", card)
     for stale in folder.glob("model*.safetensors"):
         if stale.name not in files:
             stale.unlink()
@@ -303,9 +305,3 @@ def _pack(state: Mapping[str, Tensor]) -> Iterator[tuple[str, bytes]]:
     split = split_torch_state_dict_into_shards(tensors, max_shard_size=SHARD_BYTES)
     for file, keys in split.filename_to_tensors.items():
         yield file, save({key: tensors[key] for key in keys}, metadata={"format": "pt"})
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)

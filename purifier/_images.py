@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
+from purifier._files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-PART = ".part"
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "BMP")
@@ -120,12 +120,8 @@ def write_image(image: Image, path: Path) -> None:
     options = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
     options |= _BEST.get(kind, {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
+    with replacing(path) as temporary:
         image.save(temporary, kind, **options)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_suffix(path: Path) -> str:

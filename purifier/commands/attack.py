@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
+from purifier._files import write_text
 from purifier.commands._model_options import MODEL_HELP, build_attacks, build_purifiers, build_threats
 from purifier.commands.purify import Job, _batches, _sweep, plan
 
@@ -363,14 +363,12 @@ def _write(job: Job, image: Tensor, note: Mapping[str, Any]) -> None:
     import torch
     from PIL import Image
 
-    from purifier._images import PART, write_image
+    from purifier._images import write_image
 
     pixels = (image.detach().cpu() * _LEVELS).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     path = job.target.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    temporary.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(note, indent=1) + "\n")
     # Last: where the picture is, its note is too.
     write_image(Image.fromarray(pixels.numpy()), job.target)
 

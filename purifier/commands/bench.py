@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier._errors import OptionError
+from purifier._files import write_text
 from purifier._version import __version__
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ def command(
         torch.set_num_threads(before)
     click.echo(_table(result))
     if file is not None:
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        temporary.replace(file)
+        write_text(file, json.dumps(result, indent=2) + "\n")
 
 
 def _parse_size(text: str) -> tuple[int, int]:

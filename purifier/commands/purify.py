@@ -270,7 +270,7 @@ def _purify(images: list[Tensor], purifier: Purifier) -> Sequence[Tensor | Excep
 
 def _sweep(folders: Iterable[Path]) -> None:
     """Removes what runs that were killed left behind."""
-    from purifier._images import PART
+    from purifier._files import PART
 
     for folder in folders:
         for path in folder.glob(f".*{PART}"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier._errors import OptionError
+from purifier._files import write_text
 from purifier.commands._extras import require_extra
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def command(
     write_purifier(tuning, out / "purifier", name)
     subtitle = f"{model}, {tuning.chosen.images} images; {describe_attack(attack)}; bands: 95 % intervals"
     draw_tuning(tuning, out / "tuning.png", title=f"Choosing {name}", subtitle=subtitle, note=figure_note(tuning))
-    _write(out / "tuning.json", json.dumps(tuning.to_dict(), indent=1) + "\n")
+    write_text(out / "tuning.json", json.dumps(tuning.to_dict(), indent=1) + "\n")
     for line in report(
         tuning, f"{model}, {name}, {tuning.chosen.images} images; {describe_attack(attack)}", aware_images
     ):
@@ -210,9 +210,3 @@ def _share(trial: Trial, key: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:5.1f} %"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from purifier._errors import InputError, OptionError
+from purifier._files import write_text
 
 # Differing settings that a message names.
 _SHOWN = 8
@@ -40,9 +41,7 @@ class Records:
         self.by_index: dict[int, dict[str, Any]] = {}
         if not self._resume():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-            temporary.write_text(_line({"settings": self.settings}), encoding="utf-8")
-            temporary.replace(path)
+            write_text(path, _line({"settings": self.settings}))
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends the records that are not there yet, each with the number of its image at "index"."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from purifier._files import replacing
 from purifier.evaluation.tuning import Trial, Tuning
 
 _INK, _FAINT, _STANDARD, _BLIND, _MEAN = "#1f2937", "#6b7280", "#1d4ed8", "#c2410c", "#15803d"
@@ -44,9 +44,8 @@ def draw_tuning(tuning: Tuning, path: Path, *, title: str, subtitle: str, note: 
     figure.text(left, 1 - 0.28 * inch, title, fontsize=12, color=_INK, weight="bold", va="center")
     figure.text(left, 1 - 0.56 * inch, subtitle, fontsize=8.5, color=_FAINT, va="center")
     figure.text(left, 0.24 * inch, note, fontsize=8.5, color=_FAINT, va="center")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    figure.savefig(temporary, dpi=_DPI, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
 
 
 def _draw_panel(panel: Any, trials: Sequence[Trial], tuning: Tuning, heading: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from purifier._files import write_text
 from purifier.training._loop import LoopConfig
 
 # Settings that say where the user keeps things.
@@ -74,10 +74,3 @@ def write_settings(folder: Path, config: LoopConfig) -> None:
 
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
     write_text(folder / "training.yaml", yaml.safe_dump(values, sort_keys=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name, and renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from purifier._files import write_text
 from purifier.evaluation._identity import commit, versions
 from purifier.evaluation.report.html import page
 from purifier.evaluation.report.markdown import document
@@ -36,9 +36,7 @@ def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None
         "html": ("report.html", page(evaluation, command=command, versions=versions(), commit=commit())),
     }
     for name, text in texts.values():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_text(folder / name, text)
     return {kind: folder / name for kind, (name, _) in texts.items()}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from purifier._errors import OptionError
-from purifier.training._card import write_text
+from purifier._files import write_text
 
 
 def hold_target(out: Path, model: nn.Module) -> None:
