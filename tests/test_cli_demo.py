@@ -14,9 +14,10 @@ from PIL import Image
 import purifier
 from purifier import UnknownNameError, WeightsError
 from purifier._hub import is_trained
+from purifier._normalised import Normalised
 from purifier._reference import ReferenceClassifier
 from purifier.cli import command, main
-from purifier.commands._demo_models import Normalised, Target, load_target
+from purifier.commands._demo_models import Target, load_target
 from purifier.commands.demo import default_photographs, run, table
 
 pytest.importorskip("matplotlib")

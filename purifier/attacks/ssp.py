@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError, WeightsError, nearest
+from purifier._normalised import Normalised
 from purifier.attacks._balls import Norm, ascend, project, random_start
 from purifier.attacks._base import Attack, Model, check_eps, check_eval, input_gradient
 from purifier.attacks._progress import progress_bar
@@ -191,17 +192,6 @@ def _checked(features: Any, images: Tensor) -> Tensor:
     return features
 
 
-class _Normalised(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
-        features: Tensor = self.network((images - mean) / std)
-        return features
-
-
 @functools.lru_cache(maxsize=1)
 def vgg16_features(device: torch.device) -> nn.Module:
     """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash: images (N, 3, H, W)
@@ -210,9 +200,8 @@ def vgg16_features(device: torch.device) -> nn.Module:
     Raises:
         WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
     """
-    return _Normalised(
-        vgg16_layers(_VGG_LAYERS, 'pass features=..., such as features_at(your_network, "layer3")').to(device)
-    ).eval()
+    layers = vgg16_layers(_VGG_LAYERS, 'pass features=..., such as features_at(your_network, "layer3")')
+    return Normalised(layers, _MEAN, _STD).to(device).eval()
 
 
 def vgg16_layers(count: int, instead: str) -> nn.Sequential:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import UnknownNameError, WeightsError, nearest
+from purifier._normalised import Normalised
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,6 @@ class Target:
         top, left = (height - side) // 2, (width - side) // 2
         square = rgb[None, :, top : top + side, left : left + side]
         return F.interpolate(square, (self.size, self.size), mode="bilinear", antialias=True)[0].clamp(0, 1)
-
-
-class Normalised(nn.Module):
-    """A model that is fed images in [0, 1] and normalises them itself.
-
-    Args:
-        model: Takes normalised images.
-        mean: Mean of each channel, in [0, 1] units.
-        std: Standard deviation of each channel, likewise.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model((images - self.mean) / self.std)
-        return logits
 
 
 def load_target(name: str) -> Target:

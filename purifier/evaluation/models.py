@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError, UnknownNameError, WeightsError, nearest
+from purifier._normalised import Normalised
 from purifier.evaluation._identity import model_identity, source_sha256
 
 _FORMS = "reference:demo, torchvision:NAME, timm:NAME (each with @FILE for local weights), or module:function"
@@ -37,28 +38,6 @@ class LoadedModel:
     call: Callable[..., Any]
     classes: tuple[str, ...] | None
     identity: dict[str, Any]
-
-
-class Normalised(nn.Module):
-    """A model that takes images in [0, 1] and normalises them itself; gradients flow exactly.
-
-    Args:
-        net: Takes normalised images.
-        mean: Mean of each channel, in [0, 1] units.
-        std: Standard deviation of each channel, likewise.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Any:
-        return self.net((images - self.mean) / self.std)
 
 
 def load_model(spec: str, *, device: str | torch.device = "cpu") -> LoadedModel:

@@ -153,7 +153,7 @@ def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(images
         ssp.vgg16_features.cache_clear()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     first = nn.functional.conv2d((images - mean) / std, state["features.0.weight"], state["features.0.bias"], padding=1)
-    assert torch.allclose(extract.network[0]((images - mean) / std), first, atol=1e-6)
+    assert torch.allclose(extract.net[0]((images - mean) / std), first, atol=1e-6)
     assert features.shape == (4, 256, 3, 3) and features.min() == 0
     assert (extract(attacked) - features).abs().mean() > 0
 

@@ -9,7 +9,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from purifier import InputError, OptionError, UnknownNameError, WeightsError
-from purifier.evaluation.models import Normalised, load_model
+from purifier._normalised import Normalised
+from purifier.evaluation.models import load_model
 
 SCENES = Path(__file__).parent / "scenes.py"
 

@@ -1,12 +1,5 @@
 """The NCIS training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,6 +7,7 @@ from purifier import InputError, OptionError, Purifier
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._data import RandomCrops, list_images, split_validation
 from purifier.training.ncis import NCISTraining, train
+from tests.training.processes import killed_and_resumed, train_in_two
 
 TINY = {
     "steps": 12,
@@ -43,42 +37,17 @@ train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 """
 
 
-def start(photos: Path, out: Path, pause: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT % TINY, str(photos), str(out), str(pause)]
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
-def finish(process: subprocess.Popen, out: Path) -> None:
-    assert process.wait(240) == 0, out.with_suffix(".log").read_text()
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
-    finish(start(photos, tmp_path / "unbroken", 0), tmp_path / "unbroken")
-    killed = start(photos, tmp_path / "killed", 0.4)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
-    assert halfway is not None and 0 < halfway["step"] < TINY["steps"]
-    finish(start(photos, tmp_path / "killed", 0), tmp_path / "killed")
+    halfway = killed_and_resumed(SCRIPT % TINY, photos, tmp_path)
+    assert 0 < halfway["step"] < TINY["steps"]
     files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
     assert files[0] == files[1]
 
 
 @pytest.mark.slow
 def test_two_processes_train_together(photos, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT % TINY)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29617"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(script), str(photos), str(tmp_path / "two"), "0"], env=environment, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    train_in_two(SCRIPT % TINY, photos, tmp_path / "two")
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
     one, two = (Purifier.from_pretrained(tmp_path / name / "ncis") for name in ("one", "two"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):

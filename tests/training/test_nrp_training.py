@@ -1,10 +1,5 @@
 """The NRP training: the same bits after a real kill, two processes, every ablation, a folder that loads."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +12,8 @@ from purifier._reference import reference_model
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, train
+from tests.training.processes import killed_and_resumed, train_in_two
 
-ROOT = Path(__file__).parents[2]
 NARROW = (4, 4, 4, 8, 8)
 TINY: dict[str, Any] = {
     "steps": 4,
@@ -97,44 +92,11 @@ def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: weight.grad for name, weight in network.named_parameters()}
 
 
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def start(photos: Path, out: Path, pause: float, config: dict[str, Any]) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT % (NARROW, config), str(photos), str(out), str(pause)]
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment())
-
-
-def finish(process: subprocess.Popen, out: Path) -> None:
-    assert process.wait(240) == 0, out.with_suffix(".log").read_text()
-
-
-def launch(source: str, photos: Path, out: Path) -> None:
-    """Runs a script in two processes."""
-    script = out.with_suffix(".py")
-    script.write_text(source)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29618", str(script)]
-    variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, str(photos), str(out), "0"], env=variables, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-
-
 @pytest.mark.slow
 def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
     config = {**CRITIC, "steps": 10, "validate_every": 4, "critic_from": 1, "clean_share": 0.5, "batch_size": 4}
-    finish(start(photos, tmp_path / "unbroken", 0, config), tmp_path / "unbroken")
-    killed = start(photos, tmp_path / "killed", 0.5, config)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
-    assert halfway is not None and 0 < halfway["step"] < config["steps"]
-    finish(start(photos, tmp_path / "killed", 0, config), tmp_path / "killed")
+    halfway = killed_and_resumed(SCRIPT % (NARROW, config), photos, tmp_path)
+    assert 0 < halfway["step"] < config["steps"]
     files = [(tmp_path / name / "nrp-resg" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
     assert files[0] == files[1]
     for network in ("model", "average", "critic"):
@@ -147,7 +109,7 @@ def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(p
 @pytest.mark.slow
 def test_two_processes_train_purifier_and_critic_together(photos, tmp_path):
     out = tmp_path / "two"
-    launch(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}), photos, out)
+    train_in_two(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}), photos, out)
     first, second = (torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(first["model"], second["model"]) and same(first["critic"], second["critic"])
     purifier = Purifier.from_pretrained(out / "nrp-resg")
@@ -158,7 +120,7 @@ def test_two_processes_train_purifier_and_critic_together(photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
     config = {**TINY, "clean_share": 1.0, "batch_size": 4}
-    launch(SCRIPT % (NARROW, config), photos, tmp_path / "two")
+    train_in_two(SCRIPT % (NARROW, config), photos, tmp_path / "two")
     two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
     model = fit_to(settings(config), tmp_path / "one").model
     assert close(dict(model.named_parameters()), two["model"])

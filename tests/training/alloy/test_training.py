@@ -1,12 +1,6 @@
 """The Alloy training: losses by hand, the same bits after a real kill, two processes, a folder that loads."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,8 +14,8 @@ from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
 from tests.training.alloy.builders import TINY, configuration
+from tests.training.processes import killed_and_resumed, train_in_two
 
-ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import os, sys, time, torch
 torch.set_num_threads(1)
@@ -62,34 +56,11 @@ def fit_to(config: AlloyTraining, out: Path) -> AlloyRecipe:
     return recipe
 
 
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def start(photos: Path, out: Path, pause: float, config: dict[str, Any]) -> subprocess.Popen:
-    arguments = [sys.executable, "-c", SCRIPT % config, str(photos), str(out), str(pause)]
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(arguments, stdout=log, stderr=log, env=environment())
-
-
-def finish(process: subprocess.Popen, out: Path) -> None:
-    assert process.wait(480) == 0, out.with_suffix(".log").read_text()
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
     config = {**TINY, "steps": 10, "validate_every": 4, "unroll": 2, "aware_share": 0.5}
-    finish(start(photos, tmp_path / "unbroken", 0, config), tmp_path / "unbroken")
-    killed = start(photos, tmp_path / "killed", 0.5, config)
-    deadline = time.monotonic() + 480
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
-    assert halfway is not None and 0 < halfway["step"] < config["steps"]
-    finish(start(photos, tmp_path / "killed", 0, config), tmp_path / "killed")
+    halfway = killed_and_resumed(SCRIPT % config, photos, tmp_path)
+    assert 0 < halfway["step"] < config["steps"]
     files = [(tmp_path / name / "alloy" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
     assert files[0] == files[1]
     for kind in ("model", "average"):
@@ -99,19 +70,11 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_pat
     assert histories[0] == histories[1] and [row["step"] for row in histories[0]] == [4, 8, 10]
 
 
-def launch(config: dict[str, Any], photos: Path, out: Path) -> None:
-    """Trains in two processes."""
-    script = out.with_suffix(".py")
-    script.write_text(SCRIPT % config)
-    arguments = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29623"]
-    variables = {**environment(), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*arguments, str(script), str(photos), str(out), "0"], env=variables, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-
-
 @pytest.mark.slow
 def test_two_processes_train_together_on_attacks_of_their_own(photos, tmp_path):
-    launch({**TINY, "batch_size": 8, "accumulate": 2, "unroll": 2, "aware_share": 0.5}, photos, tmp_path / "two")
+    train_in_two(
+        SCRIPT % {**TINY, "batch_size": 8, "accumulate": 2, "unroll": 2, "aware_share": 0.5}, photos, tmp_path / "two"
+    )
     first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(first["model"], second["model"])
     purifier = Purifier.from_pretrained(tmp_path / "two" / "alloy")
@@ -122,7 +85,7 @@ def test_two_processes_train_together_on_attacks_of_their_own(photos, tmp_path):
 def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
     # The pixel loss alone, because the unit of the feature loss is that of a process's own part of the batch.
     changes = {"sources": ("none:1",), "extractors": (), "batch_size": 4, "unroll": 2, "start": "random"}
-    launch({**TINY, **changes}, photos, tmp_path / "two")
+    train_in_two(SCRIPT % {**TINY, **changes}, photos, tmp_path / "two")
     two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
     model = fit_to(settings(**changes), tmp_path / "one").model
     assert close(dict(model.named_parameters()), two["model"])

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +17,7 @@ from purifier.training._checkpoint import load_checkpoint
 from purifier.training.gad import GADTraining, train
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, class_folders, classifier
+from tests.training.processes import killed_and_resumed, train_in_two
 
 SCRIPT = """
 import sys, time, torch
@@ -35,7 +31,7 @@ def losses(self, model, batch, step):
 GADRecipe.losses = losses
 train(GADTraining(data=sys.argv[1], **%r), sys.argv[2], model=classifier())
 """
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+
 OWN_TASK = """
 import torch
 from purifier.training.gad import Observed, Task
@@ -68,28 +64,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("classes"))
 
 
-def start(folders: Path, out: Path, pause: float) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT % TINY, str(folders), str(out), str(pause)]
-    with out.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
-
-
-def finish(process: subprocess.Popen, out: Path) -> None:
-    assert process.wait(240) == 0, out.with_suffix(".log").read_text()
-
-
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(folders: Path, tmp_path: Path) -> None:
-    finish(start(folders, tmp_path / "unbroken", 0), tmp_path / "unbroken")
-    killed = start(folders, tmp_path / "killed", 0.4)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "killed" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    halfway = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
-    assert halfway is not None and 0 < halfway["step"] < TINY["steps"]
-    finish(start(folders, tmp_path / "killed", 0), tmp_path / "killed")
+    halfway = killed_and_resumed(SCRIPT % TINY, folders, tmp_path)
+    assert 0 < halfway["step"] < TINY["steps"]
     files = [(tmp_path / name / "gad" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
     assert files[0] == files[1]
     critics = [load_checkpoint(tmp_path / name / "checkpoint.pt")["critic"] for name in ("unbroken", "killed")]
@@ -98,18 +76,10 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(folders: Path, 
 
 @pytest.mark.slow
 def test_two_processes_train_together(folders: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
     # Without the terms of classes, whose centres are each process's own, and the attack's random start.
-    script.write_text(SCRIPT % {**TINY, "variant": "li", "eps": 1e-9})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29619"]
-    done = subprocess.run(
-        [*command, str(script), str(folders), str(tmp_path / "two"), "0"],
-        env={**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    config = GADTraining(data=str(folders), **{**TINY, "variant": "li", "eps": 1e-9})
-    train(config, tmp_path / "one", model=classifier())
+    settings = {**TINY, "variant": "li", "eps": 1e-9}
+    train_in_two(SCRIPT % settings, folders, tmp_path / "two")
+    train(GADTraining(data=str(folders), **settings), tmp_path / "one", model=classifier())
     one, two = (Purifier.from_pretrained(tmp_path / name / "gad") for name in ("one", "two"))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-3)

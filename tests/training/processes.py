@@ -1,0 +1,66 @@
+"""Trainings in processes of their own: killed and going on, and two at a time.
+
+Their source is a script that trains on the data at `sys.argv[1]` into the folder at `sys.argv[2]`, and waits
+`sys.argv[3]` seconds before each step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from purifier.training._checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[2]
+# Seconds that a slow machine may take.
+LIMIT = 480
+
+
+def killed_and_resumed(source: str, data: Path, folder: Path, *, pause: float = 0.5) -> dict[str, Any]:
+    """Trains into folder/"unbroken", and into folder/"killed" in two goes.
+
+    Returns:
+        The checkpoint that the kill left.
+    """
+    unbroken, killed = folder / "unbroken", folder / "killed"
+    _finish(_start(source, data, unbroken, 0), unbroken)
+    process = _start(source, data, killed, pause)
+    deadline = time.monotonic() + LIMIT
+    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    halfway = load_checkpoint(killed / "checkpoint.pt")
+    assert halfway is not None, killed.with_suffix(".log").read_text()
+    _finish(_start(source, data, killed, 0), killed)
+    return halfway
+
+
+def train_in_two(source: str, data: Path, out: Path) -> None:
+    """Trains in two processes of one torchrun, on the CPU."""
+    script = out.with_suffix(".py")
+    script.write_text(source)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    variables = {**_environment(), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*torchrun, str(script), str(data), str(out), "0"], env=variables, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def _start(source: str, data: Path, out: Path, pause: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", source, str(data), str(out), str(pause)]
+    with out.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
+
+
+def _finish(process: subprocess.Popen[bytes], out: Path) -> None:
+    assert process.wait(LIMIT) == 0, out.with_suffix(".log").read_text()
