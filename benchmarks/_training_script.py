@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +31,18 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def export(folder: Path, to: Path | None) -> None:
-    """Prints where a purifier was written, and saves it once more in half precision where that is wanted."""
+    """Prints where a purifier was written, and saves it once more, in half precision and under its folder's name."""
     print(folder)
     if to is not None:
-        Purifier.from_pretrained(folder).half().save_pretrained(to)
+        purifier = Purifier.from_pretrained(folder).half()
+        purifier.name = to.name
+        purifier.save_pretrained(to)
+        (to / "training.yaml").write_text(without_places((folder / "training.yaml").read_text()))
+
+
+def without_places(settings: str) -> str:
+    """Shortens the absolute paths in the text of a training.yaml to their last two parts."""
+    return re.sub(r"(?<=[\s'\"=])/(?:[^\s/'\"]+/)*([^\s/'\"]+/[^\s/'\"]+)", r"\1", settings)
 
 
 def run_presets(

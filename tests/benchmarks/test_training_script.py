@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from _training_script import read_changes
+from pathlib import Path
 
+import pytest
+import torch
+from _training_script import export, read_changes, without_places
+
+from purifier import Purifier
 from purifier.training.alloy import AlloyTraining
+from tests.builders import small_purifier
 
 
 def test_a_change_is_read_as_the_type_of_the_field() -> None:
@@ -22,3 +27,22 @@ def test_a_change_is_read_as_the_type_of_the_field() -> None:
 def test_a_setting_that_there_is_not_is_refused() -> None:
     with pytest.raises(SystemExit, match="expected KEY=VALUE with a field of AlloyTraining, got 'stops=3'"):
         read_changes(AlloyTraining, ["stops=3"])
+
+
+def test_what_ships_is_named_after_its_folder_in_half_precision_and_names_no_places(tmp_path: Path) -> None:
+    small = small_purifier("alloy")
+    small.save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "training.yaml").write_text(
+        "steps: 5\ndata:\n- /home/me/kit/photos\ninit: /home/me/runs/x/alloy\n"
+    )
+    export(tmp_path / "run", tmp_path / "alloy-s")
+    shipped = Purifier.from_pretrained(tmp_path / "alloy-s")
+    assert shipped.name == "alloy-s"
+    for one, other in zip(small.parameters(), shipped.parameters(), strict=True):
+        torch.testing.assert_close(one.half().float(), other.float(), rtol=0, atol=0)
+    assert (tmp_path / "alloy-s" / "training.yaml").read_text() == "steps: 5\ndata:\n- kit/photos\ninit: x/alloy\n"
+
+
+def test_names_and_relative_paths_stay() -> None:
+    text = "init: nrp-resg\nextractors:\n- vgg=_kit:feature_extractor:0.5\ndata: photos/a\nrate: 1/2\n"
+    assert without_places(text) == text
