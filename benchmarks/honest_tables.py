@@ -32,7 +32,7 @@ from _kit import environment, kit, kit_module, model, write_result
 from _yolox import loss_of, yolox
 from tqdm import tqdm
 
-from purifier import Purifier
+from purifier import Purifier, list_purifiers
 from purifier._hub import is_trained
 from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
 from purifier.attacks.threats import ThreatModel
@@ -64,7 +64,7 @@ class Part:
 def learned() -> dict[str, Purifier]:
     """The purifiers of the papers that have weights or need none; gs and ncis at i = 5."""
     found = {f"{name} i=5": Purifier.from_pretrained(name, iterations=5) for name in ("gs", "ncis")}
-    ours = [name for name in ("nrp-resg", "nrp") if is_trained(name)]
+    ours = [name for name in ("nrp-resg", "nrp", "alloy", "alloy-s") if name in list_purifiers() and is_trained(name)]
     return found | {name: Purifier.from_pretrained(name) for name in ours}
 
 

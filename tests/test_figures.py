@@ -33,6 +33,13 @@ def test_the_shipped_nrp_resg_is_the_one_that_was_measured():
     assert measured["settings"]["weights"]["nrp-resg"] == shipped["files"] != {}
 
 
+def test_the_shipped_gad_is_the_one_that_was_measured():
+    shipped = json.loads((ROOT / "weights" / "gad-cifar10-resnet20" / "config.json").read_text())
+    for part in ("blind", "aware", "bpda"):
+        measured = json.loads((ROOT / "benchmarks" / "results" / f"gad_cifar10_resnet20_{part}.json").read_text())
+        assert measured["weights"] == shipped["files"] != {}
+
+
 def test_the_shipped_ncis_is_the_best_of_the_candidates():
     candidates = json.loads((ROOT / "benchmarks" / "results" / "select_ncis.json").read_text())["candidates"]
     assert len(candidates) > 1
