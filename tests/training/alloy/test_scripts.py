@@ -67,12 +67,13 @@ def test_weights_are_exported_in_half_precision(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = "ssp:vgg:0.5:1,none:0.5"
-    call(monkeypatch, script, "alloy-s-cpu", "--out", tmp_path / "runs", "--export", tmp_path / "half", sources=sources)
-    full, half = (Purifier.from_pretrained(tmp_path / name) for name in ("runs/alloy-s-cpu/alloy-s", "half"))
+    to = tmp_path / "alloy-s"
+    call(monkeypatch, script, "alloy-s-cpu", "--out", tmp_path / "runs", "--export", to, sources=sources)
+    full, half = (Purifier.from_pretrained(tmp_path / name) for name in ("runs/alloy-s-cpu/alloy-s", "alloy-s"))
     assert half.name == "alloy-s"
     for a, b in zip(full.parameters(), half.parameters(), strict=True):
         assert a.half().float().equal(b)
-    card = (tmp_path / "half" / "README.md").read_text()
+    card = (tmp_path / "alloy-s" / "README.md").read_text()
     assert "- sources: ('ssp:vgg:0.5:1', 'none:0.5')\n" in card
 
 
