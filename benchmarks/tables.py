@@ -17,6 +17,7 @@ from typing import Any
 
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets
 from _speed_table import markdown
+from art_context import markdown as art_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -212,6 +213,11 @@ def speed(name: str) -> str:
     return markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
 
 
+def art_context() -> str:
+    """The table of benchmarks/art_context.py."""
+    return art_markdown(result("art_context")) if measured("art_context") else "Not measured yet."
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
@@ -236,6 +242,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu networks": lambda: speed("cpu_networks"),
     "speed cpu nrp": lambda: speed("cpu_nrp"),
     "speed gpu": lambda: speed("gpu"),
+    "art context": art_context,
     "best": best_rows,
     "demo classifier": demo_classifier,
     "tiled memory": tiled_memory,
