@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import purifier
+from purifier._files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -90,9 +91,7 @@ def environment() -> dict[str, Any]:
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
-    temporary = RESULTS / f".{name}.json"
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    temporary.replace(RESULTS / f"{name}.json")
+    write_text(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 class _Scaled(nn.Module):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from _kit import kit
 
 from purifier import Purifier
@@ -72,6 +73,47 @@ def run_presets(
     sys.path.insert(0, str(Path(__file__).parent))
     folder = train(settings(args.preset, args.set, args.init), args.out / args.preset, minutes=args.minutes)
     export(folder, args.export)
+
+
+def run_commands(
+    text: str,
+    learn: Callable[[argparse.Namespace], None],
+    measure: Callable[[argparse.Namespace], None],
+    out: Path,
+    *,
+    images: int,
+    aware_images: int,
+) -> None:
+    """Reads the command line of a script that trains a purifier for one model and measures it, and does so.
+
+    Args:
+        text: The script's own docstring.
+        learn: What `train` calls; it has --minutes, --set and --out.
+        measure: What `measure` calls; it has --images, --aware-images, --work and --out.
+        out: Folder of the run, unless --out says otherwise.
+        images: Images that are measured on, unless --images says otherwise.
+        aware_images: Those of the attacker who knows the purifier.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train", help="train the purifier in front of the model")
+    add_options(one)
+    one.set_defaults(run=learn)
+    two = commands.add_parser("measure", help="measure it")
+    two.add_argument("--images", type=int, default=images)
+    two.add_argument("--aware-images", type=int, default=aware_images)
+    two.add_argument("--work", type=Path, default=out / "measured", help="folder for records")
+    two.set_defaults(run=measure)
+    for command in (one, two):
+        command.add_argument("--out", type=Path, default=out)
+    args = parser.parse_args()
+    args.run(args)
+
+
+def curve(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How a training in `out` went: settings, validations and seconds."""
+    training = torch.load(out / "checkpoint.pt", weights_only=True)
+    return {"settings": settings, "history": training["history"], "seconds": training["seconds"]}
 
 
 def read_changes(config: type[Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from train_alloy import PRESETS, settings
 
 from purifier import Purifier
+from purifier._files import write_text
 from purifier.attacks import PGD, SSP
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._data import evenly
@@ -225,9 +226,7 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
         folder = train(config, work / name)
         seconds = (load_checkpoint(work / name / "checkpoint.pt") or {})["seconds"]
         known = {"settings": stated, "changes": changes, "seconds": seconds, "rows": judged(folder, judges())}
-        temporary = done.with_suffix(".part")
-        temporary.write_text(json.dumps(known))
-        temporary.replace(done)
+        write_text(done, json.dumps(known))
     return {key: known[key] for key in ("changes", "seconds", "rows")}
 
 

@@ -29,6 +29,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from _art_table import RESNET, markdown
 from _kit import correct, environment, imagenet, interval, model, write_result
 from torch import Tensor, nn
 
@@ -45,7 +46,6 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "ART total variation": ("TotalVarMin", {}),
 }
 ATTACK = {"norm": "Linf", "eps": 8 / 255, "alpha": 2 / 255, "steps": 10}
-RESNET = "ResNet-50 forward"
 _BATCH = 10
 
 
@@ -203,34 +203,6 @@ def _cost(seconds: list[float], resnet: list[float], images: int) -> dict[str, A
         "resnet50s": ratio.median,
         "resnet50s_quartiles": [ratio.low, ratio.high],
     }
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Returns the table."""
-    where = result["environment"]
-    lines = [
-        f"{result['images']} images, 224 x 224; PGD Linf 8/255 on the bare ResNet-50, 10 steps. Batches of "
-        f"{result['batch']}, {where['threads']} threads, torch {where['torch']}, toolbox {where['toolbox']['art']}; "
-        f"medians of {result['runs']} rounds. In brackets: middle half; 95 % interval.",
-        "",
-        "| purifier | ms an image | ResNet-50s | standard accuracy | robust accuracy, purifier-blind |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in result["rows"].items():
-        low, high = row["resnet50s_quartiles"]
-        cells = [
-            "none (ResNet-50 forward)" if name == RESNET else name,
-            f"{row['ms_per_image']:.3g}",
-            f"{row['resnet50s']:.3g} ({low:.3g} to {high:.3g})",
-            *(_share(row[kind]) for kind in ("standard", "robust")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _share(figure: dict[str, Any]) -> str:
-    low, high = figure["interval"]
-    return f"{figure['accuracy']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> None:

@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from _kit import RESULTS, correct, environment, imagenet, interval, model, write_result
 from safetensors.torch import load_file, save_file
+from tables import best_of
 from torch import Tensor
 from tqdm import tqdm
 
 from purifier import Purifier, list_purifiers
+from purifier._files import replacing
 from purifier.attacks import PGD
 
 EPS, ALPHA, STEPS = 16 / 255, 1.6 / 255, 10
@@ -44,8 +46,9 @@ def attacked(name: str, images: Tensor, labels: Tensor, work: Path) -> Tensor:
     path = work / f"{name}-{len(images)}.safetensors"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        save_file({"images": attack(model(name), images, labels, 20, f"attack {name}")}, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
+        moved = attack(model(name), images, labels, 20, f"attack {name}")
+        with replacing(path) as temporary:
+            save_file({"images": moved}, temporary)
     return load_file(path)["images"]
 
 
@@ -103,7 +106,7 @@ def measure_aware(name: str, args: argparse.Namespace, table: dict[str, Any], sa
     images, labels = imagenet(args.aware_images)
     network = model(name)
     for kind, source in args.purifiers.items():
-        best = max((row for row in table if row.startswith(f"{kind} i=")), key=lambda row: table[row]["mean"])
+        best = best_of(table, kind)
         if "aware" in table[best]:
             continue
         purifier = torch.compile(Purifier.from_pretrained(source, iterations=int(best.split("=")[1])))
@@ -163,12 +166,12 @@ def run(name: str, args: argparse.Namespace) -> None:
         raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
     table = result["rows"]
     for kind, source in args.purifiers.items():
-        digest = digest_of(source)
-        if result["weights"].get(kind, digest) != digest:
+        found = digest(Purifier.from_pretrained(source))
+        if result["weights"].get(kind, found) != found:
             print(f"{kind}: other weights than those of {path.name}; its rows are measured again")
             for row in [row for row in table if row.startswith(f"{kind} i=")]:
                 del table[row]
-        result["weights"][kind] = digest
+        result["weights"][kind] = found
 
     def save() -> None:
         write_result(path.stem, {**result, "environment": environment()})
@@ -181,10 +184,10 @@ def run(name: str, args: argparse.Namespace) -> None:
     print_table(name, table)
 
 
-def digest_of(source: str) -> str:
+def digest(purifier: Purifier) -> str:
     """SHA-256 of a purifier's weights."""
-    weights = Purifier.from_pretrained(source).method.state_dict()
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
+    values = purifier.method.state_dict().values()
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
 
 
 if __name__ == "__main__":

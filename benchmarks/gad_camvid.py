@@ -15,9 +15,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from _kit import environment, kit, model, write_result
-from _training_script import add_options, read_changes
+from _training_script import curve, read_changes, run_commands
 from tqdm import tqdm
 
 from purifier import Purifier
@@ -88,26 +87,12 @@ def measure(args: argparse.Namespace) -> None:
         found[part] = {"settings": evaluation.settings, "rows": [row.to_dict() for row in evaluation.rows]}
         for row in found[part]["rows"]:
             print(part, row["purifier"], row["attack"], row["robust"])
-    training = torch.load(args.out / "checkpoint.pt", weights_only=True)
-    curve = {"settings": SETTINGS, "history": training["history"], "seconds": training["seconds"]}
-    write_result("gad_camvid", {"parts": found, "training": curve, "environment": environment()})
+    training = curve(args.out, SETTINGS)
+    write_result("gad_camvid", {"parts": found, "training": training, "environment": environment()})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", help="train GAD in front of LR-ASPP")
-    add_options(one)
-    one.set_defaults(run=learn)
-    two = commands.add_parser("measure", help="measure it on the test part")
-    two.add_argument("--images", type=int, default=117)
-    two.add_argument("--aware-images", type=int, default=20)
-    two.add_argument("--work", type=Path, default=Path("runs/gad_camvid/measured"), help="folder for records")
-    two.set_defaults(run=measure)
-    for command in (one, two):
-        command.add_argument("--out", type=Path, default=Path("runs/gad_camvid"))
-    args = parser.parse_args()
-    args.run(args)
+    run_commands(__doc__, learn, measure, Path("runs/gad_camvid"), images=117, aware_images=20)
 
 
 if __name__ == "__main__":

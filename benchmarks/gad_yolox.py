@@ -21,12 +21,13 @@ from typing import Any
 
 import torch
 from _kit import environment, kit, write_result
-from _training_script import add_options, read_changes
+from _training_script import curve, read_changes, run_commands
 from _yolox import Detector, loss_of, yolox
 from torchvision.ops import box_convert
 from tqdm import tqdm
 
 from purifier import Purifier
+from purifier._files import write_text
 from purifier.attacks import PGD, Aware, Blind
 from purifier.evaluation import EvaluationSettings, boxed_images, evaluate_detector
 from purifier.training._data import read_rgb, to_tensor
@@ -71,9 +72,7 @@ def label(detector: Detector, photos: Path, file: Path) -> Path:
         pairs = zip(box_convert(found["boxes"][sure], "xyxy", "xywh"), found["labels"][sure], strict=True)
         boxes += [{"image_id": number, "bbox": box.tolist(), "category_id": int(kind)} for box, kind in pairs]
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps({"images": images, "annotations": boxes}))
-    partial.replace(file)
+    write_text(file, json.dumps({"images": images, "annotations": boxes}))
     return file
 
 
@@ -114,26 +113,12 @@ def measure(args: argparse.Namespace) -> None:
             found[f"{part} {kind}"] = {"settings": evaluation.settings, "rows": rows}
             for row in rows:
                 print(part, row["purifier"], row["attack"], row["robust"])
-    training = torch.load(args.out / "checkpoint.pt", weights_only=True)
-    curve = {"settings": SETTINGS, "history": training["history"], "seconds": training["seconds"]}
-    write_result("gad_yolox", {"parts": found, "training": curve, "environment": environment()})
+    training = curve(args.out, SETTINGS)
+    write_result("gad_yolox", {"parts": found, "training": training, "environment": environment()})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", help="train GAD in front of YOLOX-Nano")
-    add_options(one)
-    one.set_defaults(run=learn)
-    two = commands.add_parser("measure", help="measure it on COCO images")
-    two.add_argument("--images", type=int, default=100)
-    two.add_argument("--aware-images", type=int, default=10)
-    two.add_argument("--work", type=Path, default=Path("runs/gad_yolox/measured"), help="folder for records")
-    two.set_defaults(run=measure)
-    for command in (one, two):
-        command.add_argument("--out", type=Path, default=Path("runs/gad_yolox"))
-    args = parser.parse_args()
-    args.run(args)
+    run_commands(__doc__, learn, measure, Path("runs/gad_yolox"), images=100, aware_images=10)
 
 
 if __name__ == "__main__":

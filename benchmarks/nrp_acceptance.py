@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from purifier import Purifier
+from purifier._files import replacing
 from purifier._hub import bundled_config, is_trained
 from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack
 
@@ -74,9 +75,8 @@ def attack(work: Path, count: int, device: torch.device) -> None:
             moved = ssp(features, x, None)
         else:
             moved = WHITE_BOX[name](generator)(networks[on], x, y)
-        temporary = path.with_suffix(".part")
-        save_file({"images": moved.cpu().contiguous()}, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file({"images": moved.cpu().contiguous()}, temporary)
 
 
 def chunks(work: Path, name: str, on: str, images: Tensor) -> Iterator[Tensor]:

@@ -14,7 +14,6 @@ compute in bfloat16 to save time.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from _kit import RESULTS, environment, kit, model, write_result
-from blind_pgd import attack, purified
+from blind_pgd import attacked, digest, purified
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -55,15 +53,6 @@ def predicted(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(batch).argmax(1) for batch in images.split(20)])
 
 
-def attacked(name: str, images: Tensor, labels: Tensor, work: Path) -> Tensor:
-    path = work / f"{name}-{len(images)}.safetensors"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        save_file({"images": attack(model(name), images, labels, 20, f"attack {name}")}, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)
-    return load_file(path)["images"]
-
-
 def candidate(argument: str) -> Purifier:
     """Loads "a" or the mean of the weights of "a+b"."""
     members = [Purifier.from_pretrained(part, iterations=1) for part in argument.split("+")]
@@ -71,11 +60,6 @@ def candidate(argument: str) -> Purifier:
     mean = {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
     members[0].method.load_state_dict(mean)
     return members[0]
-
-
-def digest(purifier: Purifier) -> str:
-    values = purifier.method.state_dict().values()
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
 
 
 def rates(purifier: Purifier, images: Tensor, hostile: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from purifier._files import replacing
+
 _INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _COLOURS = {"float32": "#1d4ed8", "bfloat16": "#c2410c", "float16": "#15803d"}
 _OTHER = "#9ca3af"
@@ -52,9 +54,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         panel.spines[side].set_visible(False)
     panel.spines["bottom"].set_color(_GRID)
     _words(figure, result, height)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, dpi=_DPI, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _art_table import markdown as art_markdown
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets
 from _speed_table import markdown
-from art_context import markdown as art_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)

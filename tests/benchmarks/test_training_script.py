@@ -33,7 +33,7 @@ def test_what_ships_is_named_after_its_folder_in_half_precision_and_names_no_pla
     small = small_purifier("alloy")
     small.save_pretrained(tmp_path / "run")
     (tmp_path / "run" / "training.yaml").write_text(
-        "steps: 5\ndata:\n- /home/me/kit/photos\ninit: /home/me/runs/x/alloy\n"
+        "steps: 5\ndata:\n- /anywhere/kit/photos\ninit: /anywhere/runs/x/alloy\n"
     )
     export(tmp_path / "run", tmp_path / "alloy-s")
     shipped = Purifier.from_pretrained(tmp_path / "alloy-s")

@@ -13,6 +13,7 @@ from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, train
 from tests.training.processes import killed_and_resumed, train_in_two
+from tests.training.states import close, gradients, same, weights
 
 NARROW = (4, 4, 4, 8, 8)
 TINY: dict[str, Any] = {
@@ -69,27 +70,10 @@ def settings(photos):
     return lambda base, **changes: NRPTraining(data=(str(photos),), **{**base, **changes})
 
 
-def weights(folder: Path, network: str = "model") -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "checkpoint.pt")[network]
-
-
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-
-
 def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPRecipe:
     recipe = NRPRecipe(config)
     fit(recipe, config, out, minutes=minutes)
     return recipe
-
-
-def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5) for key in one)
-
-
-def gradients(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Gradients of the last step, which Adam would hide the scale of."""
-    return {name: weight.grad for name, weight in network.named_parameters()}
 
 
 @pytest.mark.slow

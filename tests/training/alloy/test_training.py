@@ -15,6 +15,7 @@ from purifier.training._loop import fit
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
 from tests.training.alloy.builders import TINY, configuration
 from tests.training.processes import killed_and_resumed, train_in_two
+from tests.training.states import close, gradients, same, weights
 
 SCRIPT = """
 import os, sys, time, torch
@@ -36,18 +37,6 @@ torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt
 @pytest.fixture
 def settings(photos):
     return lambda **changes: configuration(photos, **changes)
-
-
-def weights(folder: Path, kind: str = "model") -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "checkpoint.pt")[kind]
-
-
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-
-
-def close(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == two.keys() and all(torch.allclose(one[key], two[key], rtol=1e-3, atol=1e-5) for key in one)
 
 
 def fit_to(config: AlloyTraining, out: Path) -> AlloyRecipe:
@@ -89,7 +78,7 @@ def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_p
     two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
     model = fit_to(settings(**changes), tmp_path / "one").model
     assert close(dict(model.named_parameters()), two["model"])
-    assert close({name: weight.grad for name, weight in model.named_parameters()}, two["gradients"])
+    assert close(gradients(model), two["gradients"])
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
