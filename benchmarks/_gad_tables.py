@@ -1,10 +1,12 @@
-"""The tables of benchmarks/gad_cifar10.py."""
+"""The tables of benchmarks/gad_cifar10.py, gad_camvid.py and gad_yolox.py."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from _evaluation_table import column, grid, measure_of, percent
 
 RESULTS = Path(__file__).parent / "results"
 BLIND = ("PGD 8/255", "DeepFool", "C&W L2")
@@ -16,8 +18,7 @@ def _rows(target: str, part: str) -> list[dict[str, Any]]:
 
 
 def _cell(found: dict[str, Any]) -> str:
-    low, high = found["interval"]
-    return f"{100 * found['share']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    return percent(found["share"], found["interval"])
 
 
 def _cells(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -59,12 +60,46 @@ def gad_targets(target: str, own: str = "gad-cifar10-resnet20") -> str:
     for name in BLIND[1:]:
         below = purified - cells[own, name]
         checks.append((f"{name}, blind, below standard accuracy behind it, at most", 8.0, below, below <= 8))
+    full = cells.get((f"gad {target}-full-900", "PGD 8/255"))
     for variant in ("li", "lt"):
         other = cells.get((f"gad {target}-{variant}", "PGD 8/255"))
-        if other is not None:
-            checks.append(
-                (f"PGD 8/255, blind, above {variant}", other, cells[own, "PGD 8/255"], cells[own, "PGD 8/255"] > other)
-            )
+        if full is not None and other is not None:
+            checks.append((f"full, PGD 8/255, blind, above {variant}, 900 steps each", other, full, full > other))
+    return _checks(checks)
+
+
+def gad_task(name: str) -> str:
+    """A model's table behind GAD and other purifiers: segmentation ("camvid") or detection ("yolox")."""
+    rows = _task_rows(name)
+    return grid(rows) if rows else "Not measured yet."
+
+
+def gad_task_targets(name: str) -> str:
+    """What GAD is held to in front of a segmenter or detector."""
+    cells = {(row["purifier"], column(row)): 100 * measure_of(row)[0] for row in _task_rows(name)}
+    if not cells:
+        return "Not measured yet."
+    clean = "no attack"
+    lost = cells["none", clean] - cells["gad", clean]
+    checks = [("clean figure lost, at most", 6.0, lost, lost <= 6)]
+    for attack in dict.fromkeys(title for _, title in cells if title.endswith(", blind")):
+        taken = cells["none", clean] - cells["none", attack]
+        back = 100 * (cells["gad", attack] - cells["none", attack]) / taken
+        checks.append((f"{attack}: % won back of what it took, at least", 50.0, back, back >= 50))
+    more = cells["gad", clean] - cells["gad, jpeg", clean]
+    checks.append(("clean figure lost by jpeg after it (the paper: under 3), at most", 3.0, more, more <= 3))
+    return _checks(checks)
+
+
+def _task_rows(name: str) -> list[dict[str, Any]]:
+    """Rows of every part of a result; clean ones of the first part only, as later ones take fewer images."""
+    path = RESULTS / f"gad_{name}.json"
+    parts = list(json.loads(path.read_text())["parts"].values()) if path.exists() else []
+    attacked = [row for part in parts for row in part["rows"] if "attack_key" in row["settings"]]
+    return [row for part in parts[:1] for row in part["rows"] if "attack_key" not in row["settings"]] + attacked
+
+
+def _checks(checks: list[tuple[str, float, float, bool]]) -> str:
     lines = ["| target, in points | wanted | measured | holds |", "|---|---|---|---|"]
     lines += [f"| {name} | {w:.1f} | {m:.1f} | {'yes' if holds else 'no'} |" for name, w, m, holds in checks]
     return "\n".join(lines)

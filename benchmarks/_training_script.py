@@ -14,6 +14,8 @@ from _kit import kit
 
 from purifier import Purifier
 
+_PLACES = ("data", "masks", "annotations")
+
 
 def photographs() -> tuple[str, ...]:
     """The kit's folders to train on; the small kit of benchmarks/pack_kit.py has no objects."""
@@ -110,9 +112,10 @@ def run_commands(
     args.run(args)
 
 
-def curve(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """How a training in `out` went: settings, validations and seconds."""
+def curve(out: Path) -> dict[str, Any]:
+    """How a training in `out` went: settings without places, validations and seconds."""
     training = torch.load(out / "checkpoint.pt", weights_only=True)
+    settings = {name: value for name, value in training["settings"].items() if name not in _PLACES}
     return {"settings": settings, "history": training["history"], "seconds": training["seconds"]}
 
 

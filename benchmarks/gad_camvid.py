@@ -38,7 +38,8 @@ SETTINGS: dict[str, Any] = {
     "vectors": 1024,
     "perceptual_weight": 0.0,
     "critic_filters": 16,
-    "learning_rate": 5e-4,
+    "learning_rate": 8e-4,
+    "detach_clean": True,
     "warmup_steps": 50,
     "batch_size": 8,
     "steps": 1500,
@@ -87,8 +88,7 @@ def measure(args: argparse.Namespace) -> None:
         found[part] = {"settings": evaluation.settings, "rows": [row.to_dict() for row in evaluation.rows]}
         for row in found[part]["rows"]:
             print(part, row["purifier"], row["attack"], row["robust"])
-    training = curve(args.out, SETTINGS)
-    write_result("gad_camvid", {"parts": found, "training": training, "environment": environment()})
+    write_result("gad_camvid", {"parts": found, "training": curve(args.out), "environment": environment()})
 
 
 def main() -> None:

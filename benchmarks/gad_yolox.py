@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from purifier import Purifier
 from purifier._files import write_text
-from purifier.attacks import PGD, Aware, Blind
+from purifier.attacks import BPDA, PGD, Aware, Blind
 from purifier.evaluation import EvaluationSettings, boxed_images, evaluate_detector
 from purifier.training._data import read_rgb, to_tensor
 from purifier.training.gad import GADTraining, train
@@ -45,7 +45,8 @@ SETTINGS: dict[str, Any] = {
     "size": 192,
     "perceptual_weight": 0.0,
     "critic_filters": 16,
-    "learning_rate": 5e-4,
+    "learning_rate": 8e-4,
+    "detach_clean": True,
     "warmup_steps": 50,
     "batch_size": 4,
     "steps": 1500,
@@ -89,10 +90,12 @@ def measure(args: argparse.Namespace) -> None:
     detector, folder = yolox(), kit() / "coco_val100"
     gad, jpeg = Purifier.from_pretrained(args.out / "gad"), Purifier.from_pretrained("jpeg")
     blind = {"jpeg": jpeg, "gs i=3": Purifier.from_pretrained("gs", iterations=3), "gad": gad}
-    blind["gad, jpeg"] = Purifier.chain(gad, jpeg)
+    both = Purifier.chain(gad, jpeg)
+    blind["gad, jpeg"] = both
     parts = {
         "blind": (blind, {"blind": Blind()}, args.images),
         "aware": ({"gad": gad}, {"aware": Aware()}, args.aware_images),
+        "bpda": ({"gad, jpeg": both}, {"bpda": BPDA()}, args.aware_images),
     }
     found: dict[str, Any] = {}
     for part, (purifiers, threats, count) in parts.items():
@@ -113,8 +116,7 @@ def measure(args: argparse.Namespace) -> None:
             found[f"{part} {kind}"] = {"settings": evaluation.settings, "rows": rows}
             for row in rows:
                 print(part, row["purifier"], row["attack"], row["robust"])
-    training = curve(args.out, SETTINGS)
-    write_result("gad_yolox", {"parts": found, "training": training, "environment": environment()})
+    write_result("gad_yolox", {"parts": found, "training": curve(args.out), "environment": environment()})
 
 
 def main() -> None:

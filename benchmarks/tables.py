@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from _art_table import markdown as art_markdown
-from _gad_tables import cifar10_targets, gad_accuracy, gad_targets
+from _evaluation_table import grid, percent
+from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
 from _speed_table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,13 +38,9 @@ def blind_pgd() -> dict[str, dict[str, Any]]:
     return {name: result(f"blind_pgd_{name}")["rows"] for name in names}
 
 
-def _percent(value: float, spread: list[float] | None = None) -> str:
-    return f"{100 * value:.1f}" + (f" ({100 * max(0, spread[0]):.0f}-{100 * spread[1]:.0f})" if spread else "")
-
-
 def _aware(row: dict[str, Any]) -> str:
     aware = row.get("aware")
-    return f"{_percent(aware['robust'], aware['robust_interval'])}, n={aware['images']}" if aware else "not measured"
+    return f"{percent(aware['robust'], aware['robust_interval'])}, n={aware['images']}" if aware else "not measured"
 
 
 def accuracy(rows: Callable[[str], bool]) -> str:
@@ -55,10 +52,10 @@ def accuracy(rows: Callable[[str], bool]) -> str:
     for model, table in blind_pgd().items():
         for row, r in table.items():
             if rows(row):
-                standard = _percent(r["standard"], r["standard_interval"])
-                blind = _percent(r["robust"], r["robust_interval"])
+                standard = percent(r["standard"], r["standard_interval"])
+                blind = percent(r["robust"], r["robust_interval"])
                 aware = blind if row == "none" else _aware(r)
-                out.append(f"| {model} | {row} | {standard} | {blind} | {_percent(r['mean'])} | {aware} |")
+                out.append(f"| {model} | {row} | {standard} | {blind} | {percent(r['mean'])} | {aware} |")
     return "\n".join(out)
 
 
@@ -118,8 +115,8 @@ def selection() -> str:
 def demo_classifier() -> str:
     r = result("demo_classifier")
     return (
-        f"Top-1 on the {r['images']} test pictures: {_percent(r['clean_accuracy'])} % clean, "
-        f"{_percent(r['robust_accuracy'])} % under PGD (Linf, eps 8/255, alpha 2/255, 10 steps, random start)."
+        f"Top-1 on the {r['images']} test pictures: {percent(r['clean_accuracy'])} % clean, "
+        f"{percent(r['robust_accuracy'])} % under PGD (Linf, eps 8/255, alpha 2/255, 10 steps, random start)."
     )
 
 
@@ -132,35 +129,9 @@ def tiled_memory() -> str:
     )
 
 
-def _honest_value(row: dict[str, Any]) -> str:
-    if "robust_accuracy" in row:
-        return _percent(row["robust_accuracy"]["share"], row["robust_accuracy"]["interval"])
-    name = next(name for name in ("pixel_accuracy", "map_50") if name in row["robust"])
-    spread = row["robust_intervals"].get(name)
-    return _percent(row["robust"][name], list(spread) if spread else None)
-
-
 def honest(name: str) -> str:
-    """A table of benchmarks/honest_tables.py: purifiers down, attacks with what the attacker knows across."""
-    if not measured(f"honest_{name}"):
-        return "Not measured yet."
-    rows = result(f"honest_{name}")["rows"]
-    columns: dict[str, dict[str, str]] = {}
-    for row in rows:
-        settings = row["settings"]
-        if row["threat"] == "worst-case":
-            title = f"worst case of the aware attacks, eps {row['eps'] * 255:.0f}/255"
-        else:
-            title = f"{settings['attack_key']}, {settings['threat_key']}" if "attack_key" in settings else "no attack"
-        columns.setdefault(title, {})[row["purifier"]] = _honest_value(row)
-    purifiers = list(dict.fromkeys(row["purifier"] for row in rows))
-    lines = [f"n = {rows[0]['images']} images.", "", "| purifier | " + " | ".join(columns) + " |"]
-    lines.append("|" + "---|" * (len(columns) + 1))
-    for purifier in purifiers:
-        missing = "as blind" if purifier == "none" else "not measured"
-        cells = [values.get(purifier, missing) for values in columns.values()]
-        lines.append(f"| {purifier} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """A table of benchmarks/honest_tables.py."""
+    return grid(result(f"honest_{name}")["rows"]) if measured(f"honest_{name}") else "Not measured yet."
 
 
 def crosscheck() -> str:
@@ -172,8 +143,8 @@ def crosscheck() -> str:
     for name, row in result("crosscheck_attacks")["rows"].items():
         ours, theirs = row["ours"], row["theirs"]
         lines.append(
-            f"| {name} | {row['images']} | {_percent(ours['robust_accuracy'], ours['interval'])} | "
-            f"{_percent(theirs['robust_accuracy'], theirs['interval'])}, {row['other']['package']} "
+            f"| {name} | {row['images']} | {percent(ours['robust_accuracy'], ours['interval'])} | "
+            f"{percent(theirs['robust_accuracy'], theirs['interval'])}, {row['other']['package']} "
             f"{row['other']['version']} | {ours['mean_l2_of_fooled']:.3f} | {theirs['mean_l2_of_fooled']:.3f} |"
         )
     return "\n".join(lines)
@@ -189,7 +160,7 @@ def nrp_accuracy(classifier: str) -> str:
     lines = [f"{classifier}, n = {r['settings']['images']}.", "", "| purifier | " + " | ".join(heads) + " |"]
     lines.append("|" + "---|" * (len(heads) + 1))
     for purifier, row in rows.items():
-        cells = [_percent(row[head]["accuracy"], row[head]["interval"]) for head in heads]
+        cells = [percent(row[head]["accuracy"], row[head]["interval"]) for head in heads]
         lines.append(f"| {purifier} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -237,6 +208,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad resnet20": lambda: gad_accuracy("resnet20"),
     "gad resnet20 targets": lambda: gad_targets("resnet20"),
     "gad vgg8": lambda: gad_accuracy("vgg8"),
+    "gad camvid": lambda: gad_task("camvid"),
+    "gad camvid targets": lambda: gad_task_targets("camvid"),
+    "gad yolox": lambda: gad_task("yolox"),
+    "gad yolox targets": lambda: gad_task_targets("yolox"),
     "cifar10 classifiers": cifar10_targets,
     "speed cpu gs": lambda: speed("cpu_gs"),
     "speed cpu networks": lambda: speed("cpu_networks"),

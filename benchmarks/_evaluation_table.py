@@ -1,0 +1,42 @@
+"""A table of evaluation rows: purifiers down, attacks with what the attacker knows across."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def percent(value: float, spread: Sequence[float] | None = None) -> str:
+    """A share in %, with its interval in brackets."""
+    return f"{100 * value:.1f}" + (f" ({100 * max(0, spread[0]):.0f}-{100 * spread[1]:.0f})" if spread else "")
+
+
+def measure_of(row: dict[str, Any]) -> tuple[float, Sequence[float] | None]:
+    """Accuracy of a classifier, pixel accuracy of a segmenter or mAP@0.5 of a detector, with its interval if any."""
+    if "robust_accuracy" in row:
+        return row["robust_accuracy"]["share"], row["robust_accuracy"]["interval"]
+    name = next(name for name in ("pixel_accuracy", "map_50") if name in row["robust"])
+    return row["robust"][name], row["robust_intervals"].get(name)
+
+
+def column(row: dict[str, Any]) -> str:
+    """Head of the column that a row belongs to."""
+    settings = row["settings"]
+    if row["threat"] == "worst-case":
+        return f"worst case of the aware attacks, eps {row['eps'] * 255:.0f}/255"
+    return f"{settings['attack_key']}, {settings['threat_key']}" if "attack_key" in settings else "no attack"
+
+
+def grid(rows: Sequence[dict[str, Any]]) -> str:
+    """The table; columns of fewer images than the first row say of how many."""
+    count = rows[0]["images"]
+    columns: dict[str, dict[str, str]] = {}
+    for row in rows:
+        title = column(row) + (f" (n={row['images']})" if row["images"] != count else "")
+        columns.setdefault(title, {})[row["purifier"]] = percent(*measure_of(row))
+    lines = [f"n = {count} images.", "", "| purifier | " + " | ".join(columns) + " |"]
+    lines.append("|" + "---|" * (len(columns) + 1))
+    for purifier in dict.fromkeys(row["purifier"] for row in rows):
+        missing = "as blind" if purifier == "none" else "not measured"
+        lines.append(f"| {purifier} | " + " | ".join(found.get(purifier, missing) for found in columns.values()) + " |")
+    return "\n".join(lines)
