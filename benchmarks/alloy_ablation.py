@@ -126,7 +126,11 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "small-patch-2": lambda base: {"patch": 2, "filters": 32, "blocks": 8},
     "small-patch-3": lambda base: {"patch": 3, "filters": 48, "blocks": 8},
     "small-patch-4": lambda base: {"patch": 4, "filters": 64, "blocks": 8},
-    "random-start": lambda base: {"start": "random"},
+    # How it learns.
+    "identity-start": lambda base: {"start": "identity"},
+    "rate-half": lambda base: {"learning_rate": base.learning_rate / 2},
+    "rate-double": lambda base: {"learning_rate": base.learning_rate * 2},
+    "batch-half": lambda base: {"batch_size": max(1, base.batch_size // 2), "steps": base.steps * 2},
     # Crops.
     "crop-48": lambda base: {"crop_size": 48},
     "crop-96": lambda base: {"crop_size": 96},

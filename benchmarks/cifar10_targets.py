@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from purifier._files import replacing
 from purifier._reference import ReferenceClassifier, reference_model
 
 # Mean and standard deviation of the training images.
@@ -127,8 +128,8 @@ def train(args: argparse.Namespace) -> None:
             total += loss.item()
         seconds += time.monotonic() - started
         state = {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
-        torch.save(state | {"epoch": epoch + 1, "seconds": seconds}, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with replacing(path) as temporary:
+            torch.save(state | {"epoch": epoch + 1, "seconds": seconds}, temporary)
         tqdm.write(f"epoch {epoch + 1} size {sizes[epoch]} loss {total / a_epoch:.3f} seconds {seconds:.0f}")
     if args.package:
         from demo_classifier import package

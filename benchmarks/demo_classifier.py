@@ -36,6 +36,7 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from purifier._files import replacing, write_text  # noqa: E402
 from purifier._reference import ReferenceClassifier  # noqa: E402
 
 SIZE = 128
@@ -246,8 +247,8 @@ class Trainer:
         state = {name: getattr(self, name).state_dict() for name in ("model", "ema", "optimizer")}
         state |= {"step": self.step, "epoch": self.epoch, "seconds": self.seconds}
         state |= {"rng": self.rng.getstate(), "generator": self.generator.get_state()}
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
 
     def restore(self, path: Path) -> None:
         """Continues from a checkpoint written by `save`."""
@@ -344,8 +345,8 @@ def package(model: ReferenceClassifier, architecture: dict[str, Any], folder: Pa
     }
     written = {"model.safetensors": stored, "config.json": (json.dumps(config, indent=2) + "\n").encode()}
     for name, content in written.items():
-        (folder / f"{name}.tmp").write_bytes(content)
-        (folder / f"{name}.tmp").replace(folder / name)
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 # ---- measurement ---------------------------------------------------------------------------------------
@@ -418,9 +419,7 @@ def evaluate(args: argparse.Namespace) -> None:
         },
     }
     args.result.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.result.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(args.result)
+    write_text(args.result, json.dumps(result, indent=2) + "\n")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

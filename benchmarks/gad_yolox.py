@@ -49,12 +49,12 @@ SETTINGS: dict[str, Any] = {
     "detach_clean": True,
     "warmup_steps": 50,
     "batch_size": 4,
-    "steps": 1500,
+    "steps": 600,
     "ema_decay": 0.99,
     "precision": "no",
     "device": "cpu",
     "validation_images": 24,
-    "validate_every": 150,
+    "validate_every": 100,
     "checkpoint_every": 50,
 }
 

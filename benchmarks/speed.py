@@ -18,7 +18,6 @@ import math
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -47,6 +46,7 @@ from _speed_table import markdown, ratio_targets
 from torch import Tensor
 
 from purifier._errors import PurifierError
+from purifier._files import write_text
 from purifier.inference.precision import resolve_device
 from purifier.inference.timing import interleave, speedup, spread
 
@@ -286,9 +286,7 @@ def _processor() -> str:
 def _write(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     PURIFIER_KIT=<folder> python benchmarks/train_alloy.py PRESET [--minutes M] [--init FOLDER] [--set KEY=VALUE ...]
 
+    alloy-warm, alloy-s-warm no networks, noise only, 32 px crops: minutes on a CPU, for others to start from
     alloy-cpu, alloy-s-cpu   64 px crops, batches of 8, float32: what one CPU core does in an hour or two
     alloy-gpu, alloy-s-gpu   112 px crops, batches of 32, bfloat16, long
 
@@ -38,16 +39,22 @@ SOURCES = (
 # Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
 _LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "start": "identity"}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 64, "batch_size": 8, "warmup_steps": 50}
+_CPU |= {"learning_rate": 1e-3}
 _CPU |= {"checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
+# The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
+_WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
+_WARM |= {"crop_size": 32, "steps": 1500, "ema_decay": 0.99}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 112, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
 _GPU |= {"unroll": 2, "ema_decay": 0.9995, "compile": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "alloy-warm": {**_LARGE, **_WARM},
+    "alloy-s-warm": {**_SMALL, **_WARM},
     "alloy-cpu": {**_LARGE, **_CPU, "steps": 1500},
-    "alloy-s-cpu": {**_SMALL, **_CPU, "steps": 2500, "learning_rate": 6e-4},
+    "alloy-s-cpu": {**_SMALL, **_CPU, "steps": 2500},
     "alloy-gpu": {**_LARGE, **_GPU},
     "alloy-s-gpu": {**_SMALL, **_GPU},
 }

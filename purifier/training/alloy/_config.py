@@ -62,7 +62,7 @@ class AlloyTraining(PhotographTraining):
     filters: int = 64
     blocks: int = 12
     clamp: bool = True
-    start: Literal["random", "identity"] = "identity"
+    start: Literal["random", "identity"] = "random"
     init: str = ""
     validation_images: int = 32
     labelled: str = ""

@@ -104,7 +104,7 @@ def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
 def test_training_lowers_the_loss_from_the_identity_on(tmp_path, settings):
     # Room beside the copies of the pixels.
     network = {"filters": 24, "learning_rate": 5e-3, "steps": 60, "batch_size": 8, "ema_decay": 0.0}
-    config = settings(**network, sources=("sign:1",), eps_low=18 / 255)
+    config = settings(**network, start="identity", sources=("sign:1",), eps_low=18 / 255)
     recipe = AlloyRecipe(config)
     batch = torch.stack([recipe.crops[number] for number in range(12)])
 
@@ -164,7 +164,8 @@ VARIANTS = {
     "aware": ({"aware_share": 1.0}, {"pixel", "tiny", "judge"}),
     "aware in half precision": ({"aware_share": 1.0, "precision": "bf16"}, {"pixel", "tiny", "judge"}),
     "no clamp": ({"clamp": False, "unroll": 2}, {"pixel", "tiny", "judge"}),
-    "random start": ({"start": "random", "patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
+    "wide patches": ({"patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
+    "identity start": ({"start": "identity"}, {"pixel", "tiny", "judge"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
 }
 
@@ -207,7 +208,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"attack_alpha": 0.0}, "expected attack_alpha in"),
         ({"aware_share": 1.5}, "aware_share in"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
-        ({"filters": 11}, "expected filters of at least 12"),
+        ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
         ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
         ({"name": ".."}, "expected name as that of a folder.*got '..'"),
@@ -250,7 +251,7 @@ def test_a_trained_purifier_can_be_trained_further(tmp_path, settings):
 
 
 def test_sample_pictures_start_with_the_clean_ones(settings):
-    recipe = AlloyRecipe(settings())
+    recipe = AlloyRecipe(settings(start="identity"))
     clean, purified, attacked, undone = recipe.samples(recipe.model)
     assert clean.shape == (2, 3, 128, 128)
     assert torch.allclose(clean, purified, atol=1e-5) and torch.allclose(attacked, undone, atol=1e-5)
@@ -288,7 +289,7 @@ def test_labelled_pictures_give_accuracies(photos, tmp_path, settings):
     folder = tmp_path / "labelled" / "cat"
     folder.mkdir(parents=True)
     Image.open(photos / "0.png").save(folder / "0.png")
-    recipe = AlloyRecipe(settings(labelled=str(tmp_path / "labelled")))
+    recipe = AlloyRecipe(settings(labelled=str(tmp_path / "labelled"), start="identity"))
     found = recipe.validate(recipe.model)
     assert {"standard", "robust_pgd", "robust_ssp"} <= found.keys()
     # Validated at the purifier's own iterations, which start as the identity.
