@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from purifier._files import replacing
 
 _INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
-_LINES = {"clean": ("clean", "#1d4ed8"), "attacked": ("attacked, purifier-blind", "#c2410c")}
+_LINES = {"clean": ("", "#1d4ed8"), "attacked": (", purifier-blind", "#c2410c")}
 _TITLES = {"gad_camvid": "LR-ASPP, CamVid: pixel accuracy", "gad_yolox": "YOLOX-Nano, photographs: F1 of boxes"}
 _DPI = 128
 
@@ -38,10 +38,10 @@ def draw(trainings: dict[str, dict[str, Any]], path: Path) -> None:
 
 def _curves(panel: Any, history: list[dict[str, float]]) -> None:
     steps = [entry["step"] for entry in history]
-    for key, (label, colour) in _LINES.items():
-        panel.plot(steps, [100 * entry[key] for entry in history], color=colour, linewidth=1.8, label=label)
+    for key, (knows, colour) in _LINES.items():
+        panel.plot(steps, [100 * entry[key] for entry in history], color=colour, linewidth=1.8, label=f"{key}{knows}")
         bare = 100 * history[-1][f"{key}_bare"]
-        panel.axhline(bare, color=colour, linewidth=1, linestyle=(0, (3, 2)), label=f"{label}, without purifier")
+        panel.axhline(bare, color=colour, linewidth=1, linestyle=(0, (3, 2)), label=f"{key}, without purifier")
     panel.set_ylim(0, 100)
     panel.set_xlim(0, steps[-1])
     panel.grid(axis="y", color=_GRID, linewidth=0.8)
