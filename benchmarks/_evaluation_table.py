@@ -1,4 +1,4 @@
-"""A table of evaluation rows: purifiers down, attacks with what the attacker knows across."""
+"""Tables of evaluations: purifiers down and attacks with what the attacker knows across; and what was wanted."""
 
 from __future__ import annotations
 
@@ -39,4 +39,11 @@ def grid(rows: Sequence[dict[str, Any]]) -> str:
     for purifier in dict.fromkeys(row["purifier"] for row in rows):
         missing = "as blind" if purifier == "none" else "not measured"
         lines.append(f"| {purifier} | " + " | ".join(found.get(purifier, missing) for found in columns.values()) + " |")
+    return "\n".join(lines)
+
+
+def holds(head: str, targets: Sequence[tuple[str, float, float, bool]]) -> str:
+    """A table of targets, each with what is wanted, what was measured, and whether it holds."""
+    lines = [f"| {head} | wanted | measured | holds |", "|---|---|---|---|"]
+    lines += [f"| {text} | {w:.1f} | {m:.1f} | {'yes' if held else 'no'} |" for text, w, m, held in targets]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from _evaluation_table import column, grid, measure_of, percent
+from _evaluation_table import column, grid, holds, measure_of, percent
 
 RESULTS = Path(__file__).parent / "results"
 BLIND = ("PGD 8/255", "DeepFool", "C&W L2")
@@ -65,7 +65,7 @@ def gad_targets(target: str, own: str = "gad-cifar10-resnet20") -> str:
         other = cells.get((f"gad {target}-{variant}", "PGD 8/255"))
         if full is not None and other is not None:
             checks.append((f"full, PGD 8/255, blind, above {variant}, 900 steps each", other, full, full > other))
-    return _checks(checks)
+    return holds("target, in points", checks)
 
 
 def gad_task(name: str) -> str:
@@ -88,7 +88,7 @@ def gad_task_targets(name: str) -> str:
         checks.append((f"{attack}: % won back of what it took, at least", 50.0, back, back >= 50))
     more = cells["gad", clean] - cells["gad, jpeg", clean]
     checks.append(("clean figure lost by jpeg after it (the paper: under 3), at most", 3.0, more, more <= 3))
-    return _checks(checks)
+    return holds("target, in points", checks)
 
 
 def _task_rows(name: str) -> list[dict[str, Any]]:
@@ -97,12 +97,6 @@ def _task_rows(name: str) -> list[dict[str, Any]]:
     parts = list(json.loads(path.read_text())["parts"].values()) if path.exists() else []
     attacked = [row for part in parts for row in part["rows"] if "attack_key" in row["settings"]]
     return [row for part in parts[:1] for row in part["rows"] if "attack_key" not in row["settings"]] + attacked
-
-
-def _checks(checks: list[tuple[str, float, float, bool]]) -> str:
-    lines = ["| target, in points | wanted | measured | holds |", "|---|---|---|---|"]
-    lines += [f"| {name} | {w:.1f} | {m:.1f} | {'yes' if holds else 'no'} |" for name, w, m, holds in checks]
-    return "\n".join(lines)
 
 
 def cifar10_targets() -> str:

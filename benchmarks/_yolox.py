@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,62 +12,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, box_iou
 
-_SIDE, _GREY = 416, 114 / 255
+_GREY = 114 / 255
 
 
 class Detector(nn.Module):
     """Letterboxes images in [0, 1] of any sizes, detects, and gives boxes in the images' own pixels.
 
     Args:
-        net: Takes (N, 3, 416, 416), returns (N, A, 85): cx, cy, w, h, objectness, class scores.
-        decode: Turns that into {"boxes", "scores", "labels"}.
+        net: Takes (N, 3, side, side), returns (N, A, 85): cx, cy, w, h, objectness, class scores.
+        decode: Turns that into {"boxes", "scores", "labels"}, one for each image.
         categories: Category id of each class.
+        side: What the longer side of an image is made to be, in pixels.
     """
 
     categories: Tensor
 
-    def __init__(self, net: nn.Module, decode: Any, categories: list[int]) -> None:
+    def __init__(self, net: nn.Module, decode: Any, categories: list[int], side: int = 416) -> None:
         super().__init__()
-        self.net, self.decode = net, decode
+        self.net, self.decode, self.side = net, decode, side
         self.register_buffer("categories", torch.tensor(categories))
 
     def forward(self, images: Iterable[Tensor]) -> list[dict[str, Tensor]]:
         """Detects; every result also carries "raw", every box before suppression, through which gradients flow."""
-        return [self._detect(image) for image in images]
+        images = list(images)
+        together = len({image.shape for image in images}) == 1
+        batches = [torch.stack(images)] if together else [image[None] for image in images]
+        return [found for batch in batches for found in self._detect(batch)]
 
-    def _detect(self, image: Tensor) -> dict[str, Tensor]:
-        scale = _SIDE / max(image.shape[1:])
-        size = [round(side * scale) for side in image.shape[1:]]
-        small = F.interpolate(image[None], size, mode="bilinear", antialias=False)
-        raw = self.net(F.pad(small, (0, _SIDE - size[1], 0, _SIDE - size[0]), value=_GREY))
-        found = self.decode(raw.detach())[0]
-        boxes = torch.cat((box_convert(raw[0, :, :4], "cxcywh", "xyxy") / scale, raw[0, :, 4:]), 1)
-        return {
-            "boxes": found["boxes"] / scale,
-            "scores": found["scores"],
-            "labels": self.categories[found["labels"]],
-            "raw": boxes,
-        }
+    def _detect(self, images: Tensor) -> list[dict[str, Tensor]]:
+        scale = self.side / max(images.shape[2:])
+        size = [round(side * scale) for side in images.shape[2:]]
+        small = F.interpolate(images, size, mode="bilinear", antialias=False)
+        raw = self.net(F.pad(small, (0, self.side - size[1], 0, self.side - size[0]), value=_GREY))
+        boxes = torch.cat((box_convert(raw[..., :4], "cxcywh", "xyxy") / scale, raw[..., 4:]), 2)
+        return [
+            {
+                "boxes": found["boxes"] / scale,
+                "scores": found["scores"],
+                "labels": self.categories[found["labels"]],
+                "raw": rows,
+            }
+            for found, rows in zip(self.decode(raw.detach()), boxes, strict=True)
+        ]
 
 
-def yolox(device: str = "cpu") -> Detector:
+def yolox(device: str = "cpu", side: int = 416) -> Detector:
     """The kit's detector, in eval mode."""
     truth = json.loads((kit() / "coco_val100" / "instances.json").read_text())
     categories = sorted(category["id"] for category in truth["categories"])
-    return Detector(model("yolox_nano"), kit_module().yolox_detections, categories).eval().to(device)
+    return Detector(model("yolox_nano"), kit_module().yolox_detections, categories, side).eval().to(device)
+
+
+def index_of(detector: Detector) -> Callable[[Tensor], Tensor]:
+    """Returns a function that turns categories (M,) into numbers of the detector's classes."""
+    place = {int(category): number for number, category in enumerate(detector.categories)}
+    return lambda labels: torch.tensor([place[int(label)] for label in labels], dtype=torch.long, device=labels.device)
 
 
 def loss_of(detector: Detector, kind: str = "cls+loc") -> Any:
     """Returns a loss, over all the boxes that overlap an object by half: lost score ("cls"), lost overlap ("loc")."""
-    place = {int(category): number for number, category in enumerate(detector.categories)}
+    index = index_of(detector)
 
     def loss(outputs: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> Tensor:
         terms = []
         for found, target in zip(outputs, targets, strict=True):
             raw = found["raw"]
             overlap = box_iou(raw[:, :4], target["boxes"])
-            wanted = torch.tensor([place[int(label)] for label in target["labels"]], device=raw.device)
-            score = (raw[:, 4:5] * raw[:, 5:][:, wanted]).clamp_min(1e-8)
+            score = (raw[:, 4:5] * raw[:, 5:][:, index(target["labels"])]).clamp_min(1e-8)
             # Which boxes count is decided where they are now, not differentiated.
             near = (overlap > 0.5).detach() | (overlap == overlap.amax(0, keepdim=True)).detach()
             lost = {"cls": -score.log(), "loc": 1 - overlap}

@@ -46,6 +46,8 @@ from purifier.training.alloy._losses import relative_distance
 
 ITERATIONS = (1, 2, 3)
 EPS = 16 / 255
+# Presets with networks, as these are the judges.
+_JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != ()]
 
 Changes = dict[str, Any]
 
@@ -257,7 +259,7 @@ def _cell(head: str, value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of {', '.join(ABLATIONS)}; all where none")
-    parser.add_argument("--preset", choices=PRESETS, default="alloy-s-cpu")
+    parser.add_argument("--preset", choices=_JUDGED, default="alloy-s-cpu")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=48, help="held-out images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of all runs")

@@ -12,15 +12,15 @@ benchmarks/results/gad_camvid.json. The purifier stays in --out: LR-ASPP is the 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _gad_measure import evaluated, parts
 from _kit import environment, kit, model, write_result
 from _training_script import curve, read_changes, run_commands
-from tqdm import tqdm
 
-from purifier import Purifier
-from purifier.attacks import BIM, BPDA, Aware, Blind
+from purifier.attacks import BIM
 from purifier.attacks._base import Attack
 from purifier.evaluation import EvaluationSettings, evaluate_segmenter, masked_images
 from purifier.training.gad import GADTraining, train
@@ -63,31 +63,20 @@ def learn(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    gad, jpeg = Purifier.from_pretrained(args.out / "gad"), Purifier.from_pretrained("jpeg")
-    both = Purifier.chain(gad, jpeg)
-    blind = {"jpeg": jpeg, "gs i=5": Purifier.from_pretrained("gs", iterations=5), "gad": gad, "gad, jpeg": both}
-    parts = {
-        "blind": (blind, {"blind": Blind()}, args.images),
-        "aware": ({"gad": gad}, {"aware": Aware()}, args.aware_images),
-        "bpda": ({"gad, jpeg": both}, {"bpda": BPDA()}, args.aware_images),
-    }
     found: dict[str, Any] = {}
-    for part, (purifiers, threats, count) in parts.items():
-        with tqdm(desc=part, unit="image") as bar:
-            evaluation = evaluate_segmenter(
-                model("lraspp_camvid"),
-                masked_images(kit() / "camvid" / "test", None, count, masks=kit() / "camvid" / "test_labels"),
-                ignore_index=11,
-                purifiers=purifiers,
-                attacks=attack(),
-                threats=threats,
-                out=args.work / f"{part}-{count}",
-                settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
-                progress=bar.update,
-            )
-        found[part] = {"settings": evaluation.settings, "rows": [row.to_dict() for row in evaluation.rows]}
-        for row in found[part]["rows"]:
-            print(part, row["purifier"], row["attack"], row["robust"])
+    for part, (purifiers, threats, count) in parts(args.out / "gad", 5, args.images, args.aware_images).items():
+        evaluate = partial(
+            evaluate_segmenter,
+            model("lraspp_camvid"),
+            masked_images(kit() / "camvid" / "test", None, count, masks=kit() / "camvid" / "test_labels"),
+            ignore_index=11,
+            purifiers=purifiers,
+            attacks=attack(),
+            threats=threats,
+            out=args.work / f"{part}-{count}",
+            settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
+        )
+        found[part] = evaluated(part, evaluate)
     write_result("gad_camvid", {"parts": found, "training": curve(args.out), "environment": environment()})
 
 

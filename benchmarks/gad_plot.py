@@ -10,30 +10,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from _plot import FAINT, INK, blank, tidy, write
 
-from purifier._files import replacing
-
-_INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _LINES = {"clean": ("", "#1d4ed8"), "attacked": (", purifier-blind", "#c2410c")}
 _TITLES = {"gad_camvid": "LR-ASPP, CamVid: pixel accuracy", "gad_yolox": "YOLOX-Nano, photographs: F1 of boxes"}
-_DPI = 128
 
 
 def draw(trainings: dict[str, dict[str, Any]], path: Path) -> None:
     """Writes a PNG with a panel for each training: with the purifier solid, without it dashed."""
-    figure = Figure(figsize=(4.6 * len(trainings), 3.7), dpi=_DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(4.6 * len(trainings), 3.7, layout="constrained")
     panels = figure.subplots(1, len(trainings), squeeze=False)[0]
     for panel, (name, training) in zip(panels, trainings.items(), strict=True):
         _curves(panel, training["history"])
-        panel.set_title(_TITLES.get(name, name), fontsize=10, color=_INK, loc="left", weight="bold")
-        panel.set_xlabel(f"steps of {training['settings']['batch_size']} samples", color=_FAINT, fontsize=8.5)
-    panels[0].set_ylabel("%", color=_FAINT, fontsize=8.5, rotation=0)
-    panels[0].legend(frameon=False, fontsize=8.5, labelcolor=_INK)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+        panel.set_title(_TITLES.get(name, name), fontsize=10, color=INK, loc="left", weight="bold")
+        panel.set_xlabel(f"steps of {training['settings']['batch_size']} samples", color=FAINT, fontsize=8.5)
+    panels[0].set_ylabel("%", color=FAINT, fontsize=8.5, rotation=0)
+    panels[0].legend(frameon=False, fontsize=8.5, labelcolor=INK)
+    write(figure, path)
 
 
 def _curves(panel: Any, history: list[dict[str, float]]) -> None:
@@ -44,11 +37,7 @@ def _curves(panel: Any, history: list[dict[str, float]]) -> None:
         panel.axhline(bare, color=colour, linewidth=1, linestyle=(0, (3, 2)), label=f"{key}, without purifier")
     panel.set_ylim(0, 100)
     panel.set_xlim(0, steps[-1])
-    panel.grid(axis="y", color=_GRID, linewidth=0.8)
-    panel.tick_params(colors=_FAINT, labelsize=8.5, length=0)
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color(_GRID)
+    tidy(panel, "y")
 
 
 def main() -> None:

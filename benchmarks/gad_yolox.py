@@ -1,10 +1,14 @@
 """GAD for detection: trained in front of the kit's YOLOX-Nano on photographs, and measured on COCO images.
 
     export PURIFIER_KIT=<folder>
-    python benchmarks/gad_yolox.py train [--minutes M] [--set KEY=VALUE ...]
+    python benchmarks/gad_yolox.py train [--minutes M] [--set init=runs/gad_camvid/gad] [--set KEY=VALUE ...]
     python benchmarks/gad_yolox.py measure [--images 100]
 
-The photographs have no boxes: those that the detector itself is sure of (score of at least 0.5) take their place.
+The photographs have no boxes: those that the detector itself is sure of (score of at least 0.5) take their place. They
+are small: while training the detector sees them at 160 pixels for 240, about as much smaller as it sees the images of
+COCO, so that what an attack changes looks to the purifier as it will there. It may start from a generator that was
+trained in front of another model.
+
 `train` goes on where it was stopped, in --out. `measure` attacks with PGD (eps 8/255, 10 steps of 2/255) on the scores,
 the boxes, and both: the bare detector, and the whole by an attacker who knows the purifier; it writes
 benchmarks/results/gad_yolox.json. The purifier stays in --out: the detector is the kit's, so it would be of no use
@@ -16,24 +20,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from _gad_measure import evaluated, parts
 from _kit import environment, kit, write_result
 from _training_script import curve, read_changes, run_commands
 from _yolox import Detector, loss_of, yolox
+from _yolox_task import KINDS
 from torchvision.ops import box_convert
 from tqdm import tqdm
 
-from purifier import Purifier
 from purifier._files import write_text
-from purifier.attacks import BPDA, PGD, Aware, Blind
+from purifier.attacks import PGD
 from purifier.evaluation import EvaluationSettings, boxed_images, evaluate_detector
 from purifier.training._data import read_rgb, to_tensor
 from purifier.training.gad import GADTraining, train
+from purifier.training.gad.tasks._files import resized
 
-LOSSES = ("cls", "loc", "cls+loc")
+# Side of what the detector sees of a sample while training, in pixels; COCO's 640 become 416.
+SIDE = 160
 # The paper has four halvings; two, with a start from the identity, learn in the time that a CPU has.
 SETTINGS: dict[str, Any] = {
     "task": "_yolox_task:YoloxTask",
@@ -42,37 +50,38 @@ SETTINGS: dict[str, Any] = {
     "downsamples": 2,
     "norm": "none",
     "start": "identity",
-    "size": 192,
+    "size": 240,
     "perceptual_weight": 0.0,
     "critic_filters": 16,
     "learning_rate": 5e-4,
     "detach_clean": True,
-    # Its loss is ten times a cross entropy, which the other weights are made for.
-    "task_weight": 0.1,
+    "task_weight": 0.5,
     "warmup_steps": 50,
-    "batch_size": 4,
-    "steps": 350,
+    "batch_size": 3,
+    "steps": 2000,
     "ema_decay": 0.99,
     "precision": "no",
     "device": "cpu",
     "validation_images": 24,
-    "validate_every": 50,
+    "validate_every": 200,
     "checkpoint_every": 50,
 }
 
 
 @torch.no_grad()
-def label(detector: Detector, photos: Path, file: Path) -> Path:
-    """Writes what the detector is sure of in each photograph as a COCO file, unless that is done."""
+def label(detector: Detector, photos: Path, size: int, file: Path) -> Path:
+    """Writes what the detector is sure of in photographs, seen at the samples' size, as COCO, unless that is done."""
     if file.exists():
         return file
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     for number, path in enumerate(tqdm(sorted(photos.glob("*.jpg")), desc="boxes", unit="image")):
-        (found,) = detector([to_tensor(read_rgb(path))])
+        pixels = read_rgb(path)
+        (found,) = detector([to_tensor(resized(pixels, size, size))])
         images.append({"id": number, "file_name": path.name})
         sure = found["scores"] >= 0.5
-        pairs = zip(box_convert(found["boxes"][sure], "xyxy", "xywh"), found["labels"][sure], strict=True)
+        found_boxes = found["boxes"][sure] * torch.tensor([pixels.shape[1] / size, pixels.shape[0] / size] * 2)
+        pairs = zip(box_convert(found_boxes, "xyxy", "xywh"), found["labels"][sure], strict=True)
         boxes += [{"image_id": number, "bbox": box.tolist(), "category_id": int(kind)} for box, kind in pairs]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps({"images": images, "annotations": boxes}))
@@ -82,42 +91,30 @@ def label(detector: Detector, photos: Path, file: Path) -> Path:
 def learn(args: argparse.Namespace) -> None:
     # The settings name the task by its module.
     sys.path.insert(0, str(Path(__file__).parent))
-    detector, photos = yolox(), kit() / "photos"
-    places = {"data": str(photos), "annotations": str(label(detector, photos, args.out / "boxes.json"))}
-    config = GADTraining(**{**SETTINGS, **places, **read_changes(GADTraining, args.set)})
+    detector, photos = yolox(side=SIDE), kit() / "photos"
+    values = {**SETTINGS, "data": str(photos), **read_changes(GADTraining, args.set)}
+    boxes = label(detector, photos, values["size"], args.out / f"boxes-{values['size']}.json")
+    config = GADTraining(**{**values, "annotations": str(boxes)})
     print(train(config, args.out, model=detector, minutes=args.minutes))
 
 
 def measure(args: argparse.Namespace) -> None:
     detector, folder = yolox(), kit() / "coco_val100"
-    gad, jpeg = Purifier.from_pretrained(args.out / "gad"), Purifier.from_pretrained("jpeg")
-    blind = {"jpeg": jpeg, "gs i=3": Purifier.from_pretrained("gs", iterations=3), "gad": gad}
-    both = Purifier.chain(gad, jpeg)
-    blind["gad, jpeg"] = both
-    parts = {
-        "blind": (blind, {"blind": Blind()}, args.images),
-        "aware": ({"gad": gad}, {"aware": Aware()}, args.aware_images),
-        "bpda": ({"gad, jpeg": both}, {"bpda": BPDA()}, args.aware_images),
-    }
     found: dict[str, Any] = {}
-    for part, (purifiers, threats, count) in parts.items():
-        for kind in LOSSES:
-            with tqdm(desc=f"{part} {kind}", unit="image") as bar:
-                evaluation = evaluate_detector(
-                    detector,
-                    boxed_images(folder / "images", None, count, annotations=folder / "instances.json"),
-                    loss=loss_of(detector, kind),
-                    purifiers=purifiers,
-                    attacks={f"PGD 8/255, {kind}": PGD(eps=8 / 255, alpha=2 / 255, steps=10)},
-                    threats=threats,
-                    out=args.work / f"{part}-{kind}-{count}",
-                    settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
-                    progress=bar.update,
-                )
-            rows = [row.to_dict() for row in evaluation.rows]
-            found[f"{part} {kind}"] = {"settings": evaluation.settings, "rows": rows}
-            for row in rows:
-                print(part, row["purifier"], row["attack"], row["robust"])
+    for part, (purifiers, threats, count) in parts(args.out / "gad", 3, args.images, args.aware_images).items():
+        for kind in KINDS:
+            evaluate = partial(
+                evaluate_detector,
+                detector,
+                boxed_images(folder / "images", None, count, annotations=folder / "instances.json"),
+                loss=loss_of(detector, kind),
+                purifiers=purifiers,
+                attacks={f"PGD 8/255, {kind}": PGD(eps=8 / 255, alpha=2 / 255, steps=10)},
+                threats=threats,
+                out=args.work / f"{part}-{kind}-{count}",
+                settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
+            )
+            found[f"{part} {kind}"] = evaluated(f"{part} {kind}", evaluate)
     write_result("gad_yolox", {"parts": found, "training": curve(args.out), "environment": environment()})
 
 

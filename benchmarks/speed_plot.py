@@ -12,15 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from _plot import FAINT, INK, blank, tidy, write
 from matplotlib.figure import Figure
 
-from purifier._files import replacing
-
-_INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _COLOURS = {"float32": "#1d4ed8", "bfloat16": "#c2410c", "float16": "#15803d"}
 _OTHER = "#9ca3af"
-_BAR, _HEAD, _GAP, _DPI = 0.27, 0.26, 0.14, 128
+_BAR, _HEAD, _GAP = 0.27, 0.26, 0.14
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -29,8 +26,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     count = sum(len(rows) for rows in groups.values())
     head, foot = 1.0, 0.75
     height = head + foot + count * _BAR + len(groups) * (_HEAD + _GAP)
-    figure = Figure(figsize=(9, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(9, height)
     left = 3.3 / 9
     panel = figure.add_axes((left, foot / height, 1 - left - 0.06, 1 - (head + foot) / height))
     at = 0.0
@@ -44,18 +40,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         at += _GAP
     panel.set_ylim(at - _GAP, -_HEAD / 2)
     panel.set_xlim(0, 1.12 * high)
-    panel.axvline(1, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
+    panel.axvline(1, color=INK, linewidth=1, linestyle=(0, (3, 2)))
     panel.set_yticks([])
-    panel.grid(axis="x", color=_GRID, linewidth=0.8)
     panel.set_axisbelow(True)
-    panel.tick_params(axis="x", colors=_FAINT, labelsize=8.5, length=0)
-    panel.set_xlabel("times as fast as the plain form (dashed), higher is better", color=_FAINT, fontsize=8.5)
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color(_GRID)
+    tidy(panel, "x")
+    panel.set_xlabel("times as fast as the plain form (dashed), higher is better", color=FAINT, fontsize=8.5)
     _words(figure, result, height)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+    write(figure, path)
 
 
 def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -66,7 +57,7 @@ def joined(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {**results[0], "rows": [row for result in results for row in result["rows"]]}
 
 
-_TEXT: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": _INK}
+_TEXT: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 9, "color": INK}
 
 
 def _groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -84,15 +75,15 @@ def _bar(panel: Any, at: float, row: dict[str, Any], high: float) -> None:
     low, top = row["ratio_quartiles"]
     colour = _COLOURS.get(row["dtype"], _OTHER) if ours else _OTHER
     panel.barh(at, row["ratio"], height=_BAR * 0.78, color=colour, alpha=1 if row["compile"] == "none" else 0.62)
-    panel.plot([low, top], [at, at], color=_INK, linewidth=1.2)
+    panel.plot([low, top], [at, at], color=INK, linewidth=1.2)
     # White behind, where the dashed line would cross the figure.
     behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     end = max(top, row["ratio"]) + 0.012 * high
-    panel.text(end, at, f"{row['ratio']:.2f}x", fontsize=8.5, va="center", color=_INK, bbox=behind)
+    panel.text(end, at, f"{row['ratio']:.2f}x", fontsize=8.5, va="center", color=INK, bbox=behind)
     iterations = f" i={row['iterations']}" if row["iterations"] else ""
     compiled = "" if row["compile"] == "none" else f", compile {row['compile']}"
     label = f"{row['name']}{iterations}, {row['dtype']}{compiled}"
-    panel.text(-0.015, at, label, transform=panel.get_yaxis_transform(), **{**_TEXT, "fontsize": 8.5, "color": _FAINT})
+    panel.text(-0.015, at, label, transform=panel.get_yaxis_transform(), **{**_TEXT, "fontsize": 8.5, "color": FAINT})
 
 
 def _words(figure: Figure, result: dict[str, Any], height: float) -> None:
@@ -100,10 +91,10 @@ def _words(figure: Figure, result: dict[str, Any], height: float) -> None:
     threads = f", {settings['threads']} threads" if settings["device"] == "cpu" else ""
     first = f"{where['device_name']}{threads}"
     second = f"torch {where['torch']}, commit {where['commit'][:10]}; bars: medians, lines: middle half of the rounds"
-    figure.text(0.02, 1 - 0.27 / height, "Purifiers beside their papers' plain forms", fontsize=12, color=_INK,
+    figure.text(0.02, 1 - 0.27 / height, "Purifiers beside their papers' plain forms", fontsize=12, color=INK,
                 weight="bold", va="center")  # fmt: skip
-    figure.text(0.02, 1 - 0.53 / height, first, fontsize=8.5, color=_FAINT, va="center")
-    figure.text(0.02, 1 - 0.73 / height, second, fontsize=8.5, color=_FAINT, va="center")
+    figure.text(0.02, 1 - 0.53 / height, first, fontsize=8.5, color=FAINT, va="center")
+    figure.text(0.02, 1 - 0.73 / height, second, fontsize=8.5, color=FAINT, va="center")
 
 
 def main() -> None:

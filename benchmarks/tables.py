@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from _art_table import markdown as art_markdown
-from _evaluation_table import grid, percent
+from _evaluation_table import grid, holds, percent
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
 from _speed_table import markdown
 
@@ -91,11 +91,7 @@ def alloy_targets(name: str, mean: float) -> str:
         ahead = 100 * (ours["mean"] - max(ncis["mean"], gs["mean"]))
         targets.append(("mean, points above the best of ncis and gs", 10.0, ahead))
         targets.append(("standard accuracy, of ncis at its best", 100 * ncis["standard"], 100 * ours["standard"]))
-    lines = ["| target, ResNet-50, i=2 | wanted | measured | holds |", "|---|---|---|---|"]
-    lines += [
-        f"| {text} | {least:.1f} | {got:.1f} | {'yes' if got >= least else 'no'} |" for text, least, got in targets
-    ]
-    return "\n".join(lines)
+    return holds("target, ResNet-50, i=2", [(text, least, got, got >= least) for text, least, got in targets])
 
 
 def selection() -> str:

@@ -41,8 +41,7 @@ _LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
 _COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 64, "batch_size": 8, "warmup_steps": 50}
-_CPU |= {"learning_rate": 1e-3}
-_CPU |= {"checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
+_CPU |= {"learning_rate": 1e-3, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
 _WARM |= {"crop_size": 32, "steps": 1500, "ema_decay": 0.99}

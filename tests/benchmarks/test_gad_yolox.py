@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from _yolox import Detector, loss_of
-from _yolox_task import YoloxTask
+from _yolox_task import YoloxTask, detection_loss
+from gad_yolox import label
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,10 +27,11 @@ class TinyYolox(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.d3 = nn.Conv2d(3, 6, 8, 8)
-        self.head = nn.Conv2d(6, 7, 4, 4)
+        self.d4, self.d5 = nn.Conv2d(6, 5, 2, 2), nn.Conv2d(5, 4, 2, 2)
+        self.head = nn.Conv2d(4, 7, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        raw = self.head(F.silu(self.d3(images))).flatten(2).transpose(1, 2)
+        raw = self.head(F.silu(self.d5(self.d4(self.d3(images))))).flatten(2).transpose(1, 2)
         places = 32 * torch.stack(torch.meshgrid(torch.arange(13.0), torch.arange(13.0), indexing="xy"), -1).flatten(
             0, 1
         )
@@ -82,6 +86,62 @@ def test_features_are_those_of_the_boxes(detector: Detector, tmp_path: Path) -> 
     targets = [{"boxes": boxes, "labels": torch.tensor([1, 2])}]
     found = made.task.observe(picture, targets)
     with torch.no_grad():
-        plain = [detector.net.d3(torch.full((1, 3, 416, 416), value))[0, :, 20, 20] for value in (0.0, 1.0)]
+        plain = [_levels(detector.net, torch.full((1, 3, 416, 416), value)) for value in (0.0, 1.0)]
     torch.testing.assert_close(found.vectors.detach(), torch.stack(plain), atol=1e-4, rtol=1e-4)
     assert found.labels.tolist() == [1, 2]
+
+
+def _levels(net: nn.Module, picture: Tensor) -> Tensor:
+    """The features of a plain picture, of all levels."""
+    maps = [net.d3(picture)]
+    for level in (net.d4, net.d5):
+        maps.append(level(maps[-1]))
+    return torch.cat([one[0, :, one.shape[2] // 2, one.shape[3] // 2] for one in maps])
+
+
+def test_images_of_one_size_are_detected_together_as_one_by_one(detector: Detector) -> None:
+    images = [torch.rand(3, 40, 60) for _ in range(3)]
+    together = detector(images)
+    for image, found in zip(images, together, strict=True):
+        (alone,) = detector([image])
+        assert alone.keys() == found.keys()
+        for name in alone:
+            torch.testing.assert_close(found[name], alone[name])
+    assert [len(one["boxes"]) for one in detector([images[0], torch.rand(3, 50, 50)])] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # Found: -log(0.5) + 1 - 0.8; the worse one beside it does not count.
+        ([[0, 0, 10, 8, 1.0, 0, 0.5], [0, 0, 10, 6, 1.0, 0, 0.5]], 0.6931 + 0.2),
+        # A sure box where there is nothing: -log(1 - 0.9) more; an unsure one is let be.
+        ([[0, 0, 10, 10, 1.0, 0, 1.0], [50, 50, 60, 60, 0.9, 1, 0], [70, 70, 80, 80, 0.4, 1, 0]], 2.3026),
+    ],
+)
+def test_the_training_loss_wants_each_object_found_and_nothing_else(
+    detector: Detector, rows: list[list[float]], expected: float
+) -> None:
+    raw = torch.tensor(rows, requires_grad=True)
+    truth = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([2])}
+    loss = detection_loss(detector)([{"raw": raw}], [truth])
+    assert loss.item() == pytest.approx(expected, abs=1e-3)
+    loss.backward()
+    assert raw.grad is not None and raw.grad.isfinite().all()
+
+
+def test_photographs_are_labelled_with_what_is_seen_at_the_samples_size(detector: Detector, tmp_path: Path) -> None:
+    Image.new("RGB", (80, 40), "white").save(tmp_path / "a.jpg")
+    sure = {"boxes": torch.tensor([[8.0, 16, 24, 32], [0, 0, 4, 4]]), "scores": torch.tensor([0.9, 0.1])}
+    seen: list[torch.Size] = []
+
+    def see(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        seen.append(images[0].shape)
+        return [{**sure, "labels": torch.tensor([2, 1])}]
+
+    detector.forward = see  # type: ignore[assignment]
+    file = label(detector, tmp_path, 32, tmp_path / "boxes.json")
+    assert seen == [(3, 32, 32)]
+    # Scaled back by 80 / 32 and 40 / 32, as x, y, width, height.
+    (box,) = json.loads(file.read_text())["annotations"]
+    assert box == {"image_id": 0, "bbox": [20.0, 20.0, 40.0, 20.0], "category_id": 2}
