@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from purifier import OptionError, Purifier
 from purifier.methods import gs
-from purifier.methods.gs import GaussianSmoothing, gaussian_kernel
+from purifier.methods.gs import GaussianSmoothing, gaussian_kernel, trimmed
 from tests.builders import pictures
 
 
@@ -120,6 +120,23 @@ def test_the_kernel_sums_to_one_and_has_the_standard_deviation_of_its_passes() -
         return sum(tap * (at - len(taps) // 2) ** 2 for at, tap in enumerate(taps))
 
     assert variance(many) == pytest.approx(7 * variance(once), rel=1e-12)
+
+
+@pytest.mark.parametrize(("kernel_size", "iterations"), [(1, 0), (5, 1), (5, 7), (5, 20), (11, 20)])
+def test_the_ends_of_the_kernel_that_are_left_out_weigh_nothing(kernel_size: int, iterations: int) -> None:
+    whole = gaussian_kernel(kernel_size, iterations)
+    kept = trimmed(whole)
+    ends = (len(whole) - len(kept)) // 2
+    assert kept == whole[ends : len(whole) - ends]
+    assert 1 - sum(kept) <= 2.1e-9
+    # Fewer would not do.
+    assert sum(whole[: ends + 1]) > 1e-9
+
+
+def test_the_reach_grows_with_the_square_root_of_the_iterations() -> None:
+    (few,), (many,) = (GaussianSmoothing(iterations=number).stages() for number in (5, 20))
+    assert few.halo is not None and many.halo is not None
+    assert many.halo <= 2.2 * few.halo
 
 
 @pytest.mark.parametrize("size", [(256, 256), (480, 640)], ids=lambda size: f"{size[0]}x{size[1]}")
