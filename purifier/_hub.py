@@ -215,7 +215,7 @@ def _read(folder: _Folder, source: str) -> Package:
             return _read_stand_in(config["stand_in"], source)
         method = str(config["method"]).split("-")[0]
         convert = "convert a published checkpoint with 'purifier convert FILE FOLDER' or "
-        raise _no_weights(source, method, convert, where=" where 'purifier train --help' lists that")
+        raise _no_weights(source, method, convert)
     files = config.get("files", {})
     if not isinstance(files, dict):
         raise WeightsError(f'expected "files" in config.json of {source!r} to map file names to SHA-256, got {files!r}')
@@ -226,10 +226,10 @@ def _read(folder: _Folder, source: str) -> Package:
     return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
 
 
-def _no_weights(source: str, method: str, convert: str = "", *, where: str = "") -> NoWeightsError:
+def _no_weights(source: str, method: str, convert: str = "") -> NoWeightsError:
     return NoWeightsError(
-        f"{source!r} has no bundled weights yet; {convert}train it with 'purifier train {method}'{where}, then give "
-        "the folder to from_pretrained"
+        f"{source!r} has no bundled weights yet; {convert}train it with 'purifier train {method}', then give the "
+        "folder to from_pretrained"
     )
 
 
