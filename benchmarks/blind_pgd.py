@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--aware-images", type=int, default=50)
+    parser.add_argument("--aware-images", type=int, default=30)
     parser.add_argument("--purifiers", nargs="+", metavar="NAME[=FOLDER]", help="of " + ", ".join(ITERATED))
     parser.add_argument("--dtype", default="float32", help="what the iterated purifiers compute in")
     parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")

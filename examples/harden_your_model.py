@@ -2,7 +2,7 @@
 
 python examples/harden_your_model.py TRAIN TEST --out hardened   # two folders with a folder of pictures for each class
 
-Needs pip install "purifier[train]". The same command goes on where it was stopped. An attacker who knows the purifier
+Needs pip install ".[train]". The same command goes on where it was stopped. An attacker who knows the purifier
 can still fool the whole, as the last figure says.
 """
 

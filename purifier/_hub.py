@@ -129,8 +129,10 @@ def fetch(
             raise OptionError(f"expected a revision with a hub repository only, got {revision!r} with {name!r}, {kind}")
         return _read(resources.files("purifier.weights") / name if bundled else Path(name), name)
     if is_name and _REPO.fullmatch(name):
-        folder = _download(name, revision, token, cache_dir, local_files_only, force_download)
-        return _read(folder, name)
+        hub = (name, revision, token, cache_dir, local_files_only, force_download)
+        # Alone first: what is no purifier is refused before its weights are downloaded.
+        _read_config(_download(*hub, ["config.json"]), name)
+        return _read(_download(*hub, ["config.json", "*.safetensors", "README.md"]), name)
     names = list_purifiers()
     if not is_name or os.sep in name or name.startswith("."):
         raise WeightsError(f"expected a folder with config.json, got {name!r}, which is not a folder")
@@ -147,10 +149,12 @@ def _download(
     cache_dir: str | Path | None,
     local_files_only: bool,
     force_download: bool,
+    patterns: list[str],
 ) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -164,7 +168,7 @@ def _download(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             force_download=force_download,
-            allow_patterns=["config.json", "*.safetensors", "README.md"],
+            allow_patterns=patterns,
         )
     except RevisionNotFoundError as error:
         raise WeightsError(
@@ -172,16 +176,16 @@ def _download(
         ) from error
     except GatedRepoError as error:
         raise WeightsError(f"{repo!r} is gated; accept its terms on the hub and pass token=...") from error
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise WeightsError(
-            f"expected a repository on the hub, got {repo!r}, which it does not have or does not show; check the "
-            "spelling, or pass token=... if it is private"
+            f"expected a folder or a repository on the hub, got {repo!r}; there is no folder of that name here, and "
+            "the hub does not have or does not show it; check the spelling, or pass token=... if it is private"
         ) from error
     except LocalEntryNotFoundError as error:
         wanted = f" at revision {revision!r}" if revision else ""
         raise WeightsError(
-            f"{repo!r}{wanted} is not in the local cache and could not be downloaded; check the revision, or go "
-            "online once without local_files_only"
+            f"{repo!r}{wanted} is not in the local cache and could not be downloaded, and there is no folder of that "
+            "name here; check the spelling and the revision, or go online once without local_files_only"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(f"{repo!r} could not be downloaded: {error}") from error
@@ -274,7 +278,11 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     """Writes a purifier's folder; each file gets its name only when it is whole, config.json last.
 
     Weights go into shards of at most SHARD_BYTES. Weights files of an earlier save are removed.
+
+    Raises:
+        OptionError: Where the folder has a config.json that is no purifier's.
     """
+    old = _old_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
     for file, data in _pack(state):
@@ -284,9 +292,27 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     write_text(folder / "config.json", json.dumps({**config, "files": files}, indent=2) + "\n")
     if card is not None:
         write_text(folder / "README.md", card)
-    for stale in folder.glob("model*.safetensors"):
-        if stale.name not in files:
-            stale.unlink()
+    for stale in old - files.keys():
+        (folder / stale).unlink(missing_ok=True)
+
+
+def _old_files(folder: Path) -> set[str]:
+    """Returns the names of the weights files of an earlier save."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return set()
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or config.get("kind") != "purifier":
+        raise OptionError(
+            f"expected a new folder, an empty one or a purifier's, got {str(folder)!r}, whose config.json is no "
+            "purifier's; give another folder"
+        )
+    files = config.get("files")
+    names = files if isinstance(files, dict) else {}
+    return {name for name in names if Path(name).name == name and name.endswith(".safetensors")}
 
 
 def digests(state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,5 +66,10 @@ def check_range(images: Tensor, advice: str) -> None:
     ):
         return
     low, high = (value.item() for value in images.detach().aminmax())
+    if math.isnan(low):
+        raise InputError(
+            "expected images in [0, 1], got values that are not numbers (nan); find where they arise, or replace them "
+            "with images.nan_to_num()"
+        )
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")

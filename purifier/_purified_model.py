@@ -77,13 +77,15 @@ class PurifiedModel(nn.Module):
 
     def _purify(self, images: Any) -> Any:
         if isinstance(images, list | tuple):
-            return type(images)([self._purify(image) for image in images])
+            purified = [self._purify(image) for image in images]
+            # A named tuple takes its values one by one.
+            return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
         check_form(images)
         if self.mean is None or self.std is None:
             check_range(
                 images,
                 "they look normalised: wrap the model with the mean=... and std=... that they were normalised with "
-                "(or processor=...), or divide by 255 if they are 0..255",
+                "(or purifier.wrap with processor=...), or divide by 255 if they are 0..255",
             )
             return self.purifier.purify(images)
         # In single precision at least: undoing and redoing a normalisation in half precision would cost bits.
@@ -103,9 +105,15 @@ class PurifiedModel(nn.Module):
 def _per_channel(name: str, values: Sequence[float] | None) -> list[float] | None:
     if values is None:
         return None
-    tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
+    try:
+        tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0)
     if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
-        raise OptionError(f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values}")
+        raise OptionError(
+            f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
+            "numbers such as [0.5, 0.5, 0.5]"
+        )
     numbers: list[float] = tensor.expand(3).tolist()
     return numbers
 

@@ -18,6 +18,7 @@ from purifier.inference.compiling import Compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, leaves, tune
+from purifier.methods._options import check_bool, check_integer
 from purifier.methods.chain import Chain
 from purifier.methods.noise import ProjectedNoise
 
@@ -96,6 +97,8 @@ class Purifier(_hub.HubMixin, nn.Module):
             WeightsError: Files are missing, damaged, or do not fit the configuration.
             OptionError: An option is unknown, fixed by the weights, or out of its range.
         """
+        _check_source(name)
+        check_bool("compile", compile)
         target = resolve_device(device)
         package = _hub.fetch(
             name,
@@ -137,6 +140,9 @@ class Purifier(_hub.HubMixin, nn.Module):
             save_directory: The folder; made if it is not there.
             config: Not used; the purifier states its own.
             model_card_kwargs: Values for the card's template, where the purifier brings no card.
+
+        Raises:
+            OptionError: Where the folder has a config.json that is no purifier's.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
         _hub.write(Path(save_directory), self._config(), self.method.state_dict(), card)
@@ -209,8 +215,6 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     @iterations.setter
     def iterations(self, value: int) -> None:
-        from purifier.methods._options import check_integer
-
         setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
 
     def _iterated(self) -> Method:
@@ -231,6 +235,9 @@ class Purifier(_hub.HubMixin, nn.Module):
             sigma: Standard deviation of the Gaussian noise, in units of the [0, 1] range.
             eps: The noise is cut off at this absolute value, same units.
             generator: Source of the noise; torch's global one where None.
+
+        Raises:
+            OptionError: Where an option is out of its range, or this purifier is tiled, which noise cannot be.
         """
         noise = ProjectedNoise(sigma=sigma, eps=eps)
         noise.generator = generator
@@ -242,10 +249,11 @@ class Purifier(_hub.HubMixin, nn.Module):
 
         Args:
             *purifiers: Names, folders, hub repositories or purifiers. What is loaded here goes where the given
-                purifiers are.
+                purifiers are. Where some are tiled, the chain is, in the smallest of their tiles.
 
         Raises:
-            OptionError: Where there are none, or they are on different devices or in different dtypes.
+            OptionError: Where there are none, they are on different devices or in different dtypes, or one is tiled
+                and another cannot be.
         """
         if not purifiers:
             raise OptionError("expected at least one purifier to chain, got none")
@@ -261,7 +269,9 @@ class Purifier(_hub.HubMixin, nn.Module):
         ]
         chained = links[0]._variant(Chain([link.method for link in links]), "+".join(link.name for link in links))
         chained._compiler = Compiler() if any(link._compiler for link in links) else None
-        return chained
+        chained.card = None
+        tiles = [link._tile for link in links if link._tile is not None]
+        return chained.tiled(min(tiles)) if tiles else chained
 
     def tiled(self, size: int = 512) -> Purifier:
         """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights.
@@ -278,7 +288,10 @@ class Purifier(_hub.HubMixin, nn.Module):
         return tiled
 
     def _variant(self, method: Method, name: str) -> Purifier:
-        variant = Purifier(method, name=name)
+        if self._tile is not None:
+            check_tileable(method, self._tile, name)
+        variant = Purifier(method, name=name, card=self.card)
+        variant._tile = self._tile
         variant._compiler = None if self._compiler is None else Compiler()
         return variant.to(device=self.device, dtype=self.dtype)
 
@@ -288,7 +301,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> PurifiedModel:
-        """Puts this purifier in front of a model; see `purifier.wrap`.
+        """Puts this purifier in front of a model; `purifier.wrap` also takes a `processor` and reads timm models.
 
         Args:
             model: Any module or function whose call takes images.
@@ -330,6 +343,20 @@ class Purifier(_hub.HubMixin, nn.Module):
         compiled = ", compile=True" if self._compiler else ""
         place = f"dtype={self.dtype}, device={str(self.device)!r}"
         return f"name={self.name!r}, parameters={weights:,}, {place}{tile}{compiled}"
+
+
+def _check_source(source: Any) -> None:
+    if isinstance(source, str | os.PathLike):
+        return
+    if isinstance(source, Method):
+        advice = "make it one with Purifier(method)"
+    elif isinstance(source, PurifiedModel):
+        advice = "give its .purifier"
+    else:
+        advice = "give one of purifier.list_purifiers(); wrap takes the model first, then the purifier"
+    raise OptionError(
+        f"expected a purifier, or the name, folder or hub repository of one, got {type(source).__name__}; {advice}"
+    )
 
 
 def _memory_format(images: Tensor) -> torch.memory_format:

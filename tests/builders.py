@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from purifier import Purifier
+from purifier import Purifier, _hub
 from purifier.methods import METHODS, Method
 
 # Options that make a method small; the others are small as they are.
@@ -54,6 +55,21 @@ def enliven(module: nn.Module) -> None:
             # NCIS adds its network's output to a smoothed image; the others put out the image itself.
             if last.bias is not None and not any("out_conv" in name for name, _ in module.named_modules()):
                 last.bias.add_(0.5)
+
+
+@contextmanager
+def stand_in(folder: Path) -> Iterator[None]:
+    """Bundles the purifiers "gs" and "soft", for which "gs" stands in, and nothing else."""
+    for name in ("soft", "gs"):
+        Purifier(METHODS["gs"](iterations=2), name=name).save_pretrained(folder / name)
+    config = folder / "soft" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "trained": False, "stand_in": "gs"}))
+    with pytest.MonkeyPatch.context() as patch:
+        files = _hub.resources.files
+        patch.setattr(_hub.resources, "files", lambda name: folder if name == "purifier.weights" else files(name))
+        # As if the user had been told.
+        patch.setattr(_hub, "_warned_of", {"soft"})
+        yield
 
 
 def small_purifier(case: str) -> Purifier:

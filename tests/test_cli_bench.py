@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from purifier import OptionError, UnknownNameError
 from purifier.cli import command
 from purifier.commands import bench
+from tests.builders import stand_in
 
 TINY = ["--size", "24x32", "--batch", "1", "--device", "cpu", "--dtype", "float32", "--runs", "2", "--warmup", "0"]
 
@@ -43,6 +44,16 @@ def test_the_table_and_the_file_say_the_same(tmp_path: Path) -> None:
     (line,) = [line for line in done.output.splitlines() if line.startswith("| ncis |")]
     assert "24 x 32" in line and f"{result['resnet50s']:.2f}" in line
     assert bench._milliseconds(result["rows"]["ncis"]["median_per_image"]) in line
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_stand_in_is_measured_under_its_own_name(tmp_path: Path) -> None:
+    with stand_in(tmp_path):
+        done = invoke("soft", *TINY, "--json", tmp_path / "bench.json")
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert (result["purifier"], set(result["rows"])) == ("gs", {"gs", "ResNet-50"})
+    assert "| gs |" in done.output and "soft" not in done.output
 
 
 @pytest.mark.slow

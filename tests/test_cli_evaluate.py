@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from purifier import InputError, OptionError, PurifierError
 from purifier.cli import command, main
+from purifier.commands._model_options import build_purifiers
+from tests.builders import stand_in
 from tests.evaluation.scenes import class_folders, mask_folders
 
 SCENES = Path(__file__).parent / "evaluation" / "scenes.py"
@@ -101,6 +103,17 @@ def test_what_a_purifier_was_trained_for_is_compared_with(folder: Path, tmp_path
     assert "expected PURIFIER:eps=16/255,size=224 for --trained" in str(result.exception)
 
 
+def test_a_stand_in_is_reported_under_its_own_name(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--data", folder, "--purifier", "soft:iterations=1", "--attack", "PGD:steps=2", "--probe-images", "0"]
+    with stand_in(tmp_path / "bundled"):
+        result = evaluate(*arguments, "--trained", "soft:iterations=1:eps=1/255", "--out", tmp_path / "out")
+        assert set(build_purifiers(["soft+gs:iterations=1"], "cpu", "auto")) == {"gs+gs:iterations=1"}
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert {row["purifier"] for row in rows} == {"none", "gs:iterations=1"}
+    assert "self-check outside" in result.output and "soft" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -143,6 +156,9 @@ def test_images_that_cannot_be_evaluated_are_refused(folder: Path, tmp_path: Pat
     (folder / "zebra").mkdir()
     (folder / "red" / "0.png").rename(folder / "zebra" / "0.png")
     result = evaluate("--data", folder, "--out", tmp_path / "out")
+    assert "got 4 folders, of which these are no class: 'zebra'" in str(result.exception)
+    (tmp_path / "labels.csv").write_text("file,label\nzebra/0.png,3\n")
+    result = evaluate("--data", folder, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
     assert "expected labels within 0..2, as the model has 3 classes, got 3 for zebra/0.png" in str(result.exception)
 
 

@@ -59,7 +59,7 @@ def test_a_file_is_purified_as_the_library_purifies_it(tmp_path: Path) -> None:
 def test_a_file_goes_into_a_folder_under_its_own_name(tmp_path: Path) -> None:
     photograph(tmp_path / "a.jpg")
     assert purify(tmp_path / "a.jpg", tmp_path / "out").exit_code == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert set(files(tmp_path / "out")) == {"a.png"}
 
 
 def test_a_folder_tree_is_mirrored(tmp_path: Path) -> None:
@@ -107,6 +107,76 @@ def test_a_second_run_skips_what_is_there_and_overwrite_does_not(tmp_path: Path)
     assert files(tmp_path / "out") == {"a.png": b"mine", "b.png": whole["b.png"]}
     assert "purified 2, skipped 0, failed 0" in purify(tmp_path / "in", tmp_path / "out", "--overwrite").output
     assert files(tmp_path / "out") == whole
+
+
+def test_other_settings_than_those_of_the_pictures_that_are_there_are_refused(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--tile", 32).output
+    made = files(tmp_path / "out")
+    result = purify(tmp_path / "in", tmp_path / "out", "--iterations", 3)
+    assert isinstance(result.exception, OptionError)
+    assert "got those of others (purifier.options.iterations: 7 there, 3 here); choose another DST" in str(
+        result.exception
+    )
+    # Neither tiles nor the size of batches change what comes out.
+    again = purify(tmp_path / "in", tmp_path / "out", "--batch-size", 1)
+    assert "skipped 1" in again.output and "note" not in again.output
+    assert files(tmp_path / "out") == made
+    assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3, "--overwrite").output
+    assert files(tmp_path / "out") != made
+    assert "skipped 1" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3).output
+    assert isinstance(purify(tmp_path / "in", tmp_path / "out").exception, OptionError)
+
+
+def test_a_folder_that_was_emptied_takes_other_settings(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    purify(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "out" / "a.png").unlink()
+    assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3).output
+
+
+def test_pictures_of_unknown_settings_are_kept_with_a_note(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    photograph(tmp_path / "out" / "a.png")
+    for _ in range(2):
+        result = purify(tmp_path / "in", tmp_path / "out")
+        assert result.exit_code == 0 and "skipped 1" in result.output
+        assert (
+            "note: kept the pictures that are in DST (1), made with settings of which there is no record;"
+            in result.stderr
+        )
+    photograph(tmp_path / "b.png")
+    assert "note" not in purify(tmp_path / "in" / "a.png", tmp_path / "c.png").output
+    assert "note: kept the pictures that are in DST (1)" in purify(tmp_path / "in" / "a.png", tmp_path / "b.png").stderr
+    assert not list(tmp_path.rglob(".purifier.json"))
+
+
+def test_an_overwriting_run_leaves_no_record_that_part_of_the_pictures_belies(tmp_path: Path) -> None:
+    for number, name in enumerate("ab"):
+        photograph(tmp_path / "in" / f"{name}.png", seed=number)
+    purify(tmp_path / "in", tmp_path / "out")
+    only = tmp_path / "in" / "a.png"
+    assert "purified 1" in purify(only, tmp_path / "out", "--iterations", 3, "--overwrite").output
+    for options in ([], ["--iterations", 3]):
+        assert (
+            "note: kept the pictures that are in DST (2)" in purify(tmp_path / "in", tmp_path / "out", *options).stderr
+        )
+
+
+def test_a_folder_that_holds_the_sources_has_a_record_too(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    assert "purified 1" in purify(tmp_path / "in", tmp_path).output
+    again = purify(tmp_path / "in", tmp_path)
+    assert "skipped 1" in again.output and "note" not in again.output
+    assert isinstance(purify(tmp_path / "in", tmp_path, "--iterations", 3).exception, OptionError)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    (tmp_path / "file").touch()
+    result = purify(tmp_path / "in", tmp_path / "file" / "out")
+    assert isinstance(result.exception, OptionError)
+    assert "expected a folder that can be written, got" in str(result.exception)
 
 
 def test_two_sources_of_one_output_name_are_kept_apart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from purifier import OptionError, Purifier
 from purifier.cli import command, main
 from purifier.commands.tune import describe_attack, make_tuning_attack, parse_numbers, report
 from purifier.evaluation.tuning import Trial, Tuning, choose
-from tests.builders import pictures
+from tests.builders import pictures, stand_in
 
 
 @pytest.fixture
@@ -55,6 +55,13 @@ def test_a_second_run_gives_the_same_without_an_attack(folder, tmp_path, monkeyp
     monkeypatch.setattr("purifier.attacks.PGD.__call__", None)
     again = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
     assert again.output == first.output
+
+
+def test_a_stand_in_is_called_by_its_own_name(folder, tmp_path):
+    with stand_in(tmp_path / "bundled"):
+        result = CliRunner().invoke(command, [*arguments(folder, tmp_path / "out"), "--purifier", "soft"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("reference:demo, gs, 6 images;") and "soft" not in result.output
 
 
 def tuned(undefended: tuple[int, int], *trials: tuple[int, int]) -> Tuning:

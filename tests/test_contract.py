@@ -232,7 +232,7 @@ def test_options_build_an_equal_twin(name: str) -> None:
         (torch.zeros(1, 3, 0, 8), r"got \(1, 3, 0, 8\)$"),
         (torch.full((1, 3, 8, 8), 200.0), r"expected images in \[0, 1\], got values from 200 to 200; divide by 255"),
         (torch.full((1, 3, 8, 8), -1.0), r"got values from -1 to -1; .* undo your model's normalisation"),
-        (torch.full((1, 3, 8, 8), torch.nan), r"got values from nan to nan"),
+        (torch.full((1, 3, 8, 8), torch.nan), r"got values that are not numbers \(nan\); find where they arise"),
         (torch.full((1, 3, 8, 8), torch.inf), r"got values from inf to inf"),
         (Image.new("RGB", (8, 8)), r"got Image; for PIL images, uint8 arrays and paths use purify_image"),
         (torch.zeros(3, 8, 8).numpy(), r"got ndarray; for PIL images, uint8 arrays and paths use purify_image"),
@@ -254,5 +254,5 @@ def test_float_noise_round_the_range_is_tolerated() -> None:
 def test_one_nan_pixel_is_enough_to_be_refused() -> None:
     images = pictures(2, 3, 8, 8)
     images[1, 2, 3, 4] = torch.nan
-    with pytest.raises(InputError, match="got values from nan to nan"):
+    with pytest.raises(InputError, match="got values that are not numbers"):
         small_purifier("gs")(images)

@@ -151,7 +151,6 @@ def test_a_name_without_weights_can_load_another_network_and_says_so_once(
     assert not recwarn.list
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_revision_of_what_has_none_is_refused(folder: Path) -> None:
     with pytest.raises(OptionError, match="hub repository only, got 'main' with 'gs', a bundled name"):
         Purifier.from_pretrained("gs", revision="main")
@@ -159,6 +158,7 @@ def test_a_revision_of_what_has_none_is_refused(folder: Path) -> None:
         Purifier.from_pretrained(folder, revision="v1")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(OptionError, match="got 'cuda', but torch sees no CUDA device; use 'cpu'"):
         Purifier.from_pretrained("gs", device="cuda")
@@ -169,9 +169,33 @@ def test_a_device_of_no_such_name_is_refused() -> None:
         Purifier.from_pretrained("gs", device="gpu")
 
 
-@pytest.mark.parametrize("dtype", ["float", "int8", torch.int64, 16])
-def test_a_dtype_that_is_no_float_is_refused(dtype: object) -> None:
-    with pytest.raises(OptionError, match=r"expected dtype to be 'auto', 'float32', .* or a torch dtype, got"):
+@pytest.mark.parametrize("device", ["mps", "xpu", "vulkan"])
+def test_a_device_of_another_kind_that_is_not_here_is_refused(device: str) -> None:
+    if device == getattr(torch.accelerator.current_accelerator(check_available=True), "type", None):
+        pytest.skip("is here")
+    with pytest.raises(OptionError, match=f"got '{device}', but torch sees no {device.upper()} device; use 'cpu'"):
+        Purifier.from_pretrained("gs", device=device)
+
+
+def test_a_device_that_is_neither_a_name_nor_a_number_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"expected a device such as 'cpu', 'cuda' or 'auto', got 3\.5"):
+        Purifier.from_pretrained("gs", device=3.5)  # type: ignore[arg-type]
+
+
+def test_compile_that_is_no_bool_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected compile to be True or False, got 'false'"):
+        Purifier.from_pretrained("gs", compile="false")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [None, 3, torch.nn.Identity()], ids=str)
+def test_what_names_no_purifier_is_refused(source: object) -> None:
+    with pytest.raises(OptionError, match=r"expected a purifier, or the name, .*, got .*; give one of purifier\.list_"):
+        Purifier.from_pretrained(source)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float", "int8", torch.int64, 16, torch.float8_e4m3fn, torch.complex64])
+def test_a_dtype_that_purifiers_do_not_compute_in_is_refused(dtype: object) -> None:
+    with pytest.raises(OptionError, match=r"expected dtype to be 'auto', 'float32', .* or such a torch dtype, got"):
         Purifier.from_pretrained("gs", dtype=dtype)  # type: ignore[arg-type]
 
 
@@ -204,6 +228,29 @@ def test_saving_again_removes_stale_shards_and_leaves_no_temporary_files(
     assert names(folder) == ["README.md", "config.json", "model.safetensors"]
     small_purifier("gs").save_pretrained(folder)
     assert names(folder) == ["README.md", "config.json"]
+
+
+def test_saving_again_leaves_files_that_are_not_its_own(folder: Path) -> None:
+    for name in ("model_of_mine.safetensors", "model-00001-of-00002.safetensors"):
+        (folder / name).write_bytes(b"mine")
+    (folder.parent / "model.safetensors").write_bytes(b"mine")
+    edit_config(folder, files={"model.safetensors": "0" * 64, "../model.safetensors": "0" * 64, "README.md": "0" * 64})
+    small_purifier("gs").save_pretrained(folder)
+    assert names(folder) == [
+        "README.md", "config.json", "model-00001-of-00002.safetensors", "model_of_mine.safetensors",
+    ]  # fmt: skip
+    assert (folder.parent / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("text", ['{"model_type": "bert"}', '{"kind": "classifier"}', "[]", "{"])
+def test_a_folder_of_another_library_is_not_written_to(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(OptionError, match=r"got .*, whose config\.json is no purifier's; give another folder"):
+        small_purifier("ncis").save_pretrained(tmp_path)
+    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert (tmp_path / "config.json").read_text() == text
+    assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
 
 
 def test_a_save_that_fails_leaves_the_old_folder_readable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,6 +454,12 @@ def test_a_repository_that_is_not_in_the_cache_is_refused(cache: Path) -> None:
         load(REPO, cache)
 
 
+@pytest.mark.parametrize("name", ["hardened/gadd", "hardened/gad--2"])
+def test_a_mistyped_folder_is_not_only_called_a_repository(name: str, cache: Path) -> None:
+    with pytest.raises(WeightsError, match=f"'{name}'.* there is no folder of that name here"):
+        load(name, cache)
+
+
 def test_a_repository_without_a_network_is_refused_in_the_same_words(cache: Path) -> None:
     with pytest.raises(WeightsError, match="'org/name' is not in the local cache and could not be downloaded"):
         Purifier.from_pretrained(REPO, cache_dir=cache)
@@ -422,7 +475,7 @@ def test_a_damaged_repository_is_refused(folder: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("RepositoryNotFoundError", "expected a repository on the hub, got 'org/name', which it does not have"),
+        ("RepositoryNotFoundError", "got 'org/name'; there is no folder of that name here, and the hub does not have"),
         ("RevisionNotFoundError", "expected a revision of 'org/name', got 'v9', which it does not have"),
         ("GatedRepoError", "'org/name' is gated; accept its terms on the hub and pass token="),
         ("HfHubHTTPError", "'org/name' could not be downloaded: server on fire"),
@@ -456,6 +509,22 @@ def test_what_the_hub_is_asked_for_is_what_the_caller_said(folder: Path, monkeyp
         "repo": REPO, "revision": "v1", "token": "t", "cache_dir": "c", "local_files_only": False,
         "force_download": True, "allow_patterns": ["config.json", "*.safetensors", "README.md"],
     }  # fmt: skip
+
+
+def test_what_is_no_purifier_is_refused_before_its_weights_are_downloaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(repo: str, *, allow_patterns: list[str], **options: object) -> str:
+        asked.extend(allow_patterns)
+        return str(folder)
+
+    edit_config(folder, kind="classifier")
+    monkeypatch.setattr(_hub, "snapshot_download", download)
+    with pytest.raises(WeightsError, match="it is no purifier's"):
+        Purifier.from_pretrained(REPO)
+    assert asked == ["config.json"]
 
 
 def test_a_pushed_purifier_loads_from_the_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,30 @@ def test_what_looks_at_the_whole_image_is_refused(name: str) -> None:
         small_purifier(name).tiled(64)
 
 
+def test_noise_before_tiles_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"got 'gs-dynamic', which cannot be tiled; leave tiled\(\) out"):
+        small_purifier("gs").tiled(64).dynamic()
+
+
+def test_a_chain_has_the_smallest_tile_of_its_links() -> None:
+    one, two = small_purifier("gs"), small_purifier("ncis")
+    images = pictures(1, 3, 70, 45)
+    for links in [(one.tiled(32), two), (one, two.tiled(32)), (one.tiled(64), two.tiled(32)), (one.tiled(32), "jpeg")]:
+        chained = Purifier.chain(*links)
+        assert "tile=32" in repr(chained)
+    torch.testing.assert_close(
+        Purifier.chain(one.tiled(32), two)(images), Purifier.chain(one, two)(images), rtol=0, atol=1e-5
+    )
+    assert "tile" not in repr(Purifier.chain(one, two))
+
+
+@pytest.mark.parametrize("tiled_first", [True, False])
+def test_a_chain_with_a_tiled_link_and_one_that_cannot_be_tiled_is_refused(tiled_first: bool) -> None:
+    links = [small_purifier("gs").tiled(64), small_purifier("tvm")]
+    with pytest.raises(OptionError, match=r"got '.*\+.*', which cannot be tiled; leave tiled\(\) out"):
+        Purifier.chain(*(links if tiled_first else reversed(links)))
+
+
 @pytest.mark.parametrize("size", [0, 15, 64.0, "64"])
 def test_a_wrong_tile_size_is_refused(size: object) -> None:
     with pytest.raises(OptionError, match="expected a tile size of at least 16 pixels, got"):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from purifier import OptionError
+from purifier.evaluation._defences import Defences, Variant
 from purifier.inference.memory import peak_extra_bytes
-from purifier.inference.timing import Spread, interleave, speedup, spread
+from purifier.inference.timing import Spread, interleave, speedup, spread, wait_for
 
 
 class Clock:
@@ -56,6 +57,26 @@ def test_a_time_limit_leaves_three_rounds_at_least() -> None:
     clock = Clock()
     assert len(interleave({"a": clock.taking("a", 10.0)}, runs=9, warmup=1, seconds=5, clock=clock)["a"]) == 3
     assert len(interleave({"a": clock.taking("a", 10.0)}, runs=9, warmup=1, seconds=55, clock=clock)["a"]) == 5
+
+
+def test_any_accelerator_is_waited_for_and_the_cpu_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr("torch.accelerator.synchronize", waited.append)
+    interleave({"a": lambda: None}, device="mps", runs=1, warmup=0)
+    assert waited == [torch.device("mps")] * 2
+    interleave({"a": lambda: None}, device="cpu", runs=1, warmup=0)
+    wait_for(torch.device("meta"))
+    assert len(waited) == 2
+
+
+def test_an_evaluation_waits_for_the_accelerator_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("meta"))
+    monkeypatch.setattr("torch.accelerator.synchronize", waited.append)
+    images = torch.empty(2, 3, 8, 8, device="meta")
+    Defences(torch.nn.Identity(), {}).timed("none", Variant(), images)
+    assert waited == [images.device] * 2
 
 
 def test_median_and_quartiles_of_known_values() -> None:

@@ -117,6 +117,18 @@ def test_wrong_options_of_dynamic_inference_are_refused(option: str, value: obje
         small_purifier("gs").dynamic(**{option: value})  # type: ignore[arg-type]
 
 
+def test_variants_of_the_same_weights_keep_the_card_and_a_chain_has_none() -> None:
+    plain = small_purifier("ncis")
+    plain.card = "# measured"
+    assert (plain.tiled(16).card, plain.dynamic().card) == ("# measured", "# measured")
+    assert Purifier.chain(plain, "gs").card is None
+
+
+def test_what_is_no_purifier_is_refused_in_a_chain() -> None:
+    with pytest.raises(OptionError, match=r"expected a purifier, or the name, .*, got NoneType; give one of"):
+        Purifier.chain("gs", None)  # type: ignore[arg-type]
+
+
 def test_a_variant_follows_the_weights_that_it_shares() -> None:
     plain = small_purifier("ncis")
     variants = [plain.tiled(16), plain.dynamic(), Purifier.chain("gs", plain)]

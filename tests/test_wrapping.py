@@ -6,7 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +20,11 @@ from tests.builders import pictures, seeded, small_purifier, unchanged
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 IMAGES = pictures(2, 3, 12, 10)
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: Tensor
 
 
 class Recorder(nn.Module):
@@ -95,6 +100,15 @@ def test_a_list_of_different_sizes_is_purified_one_by_one(kind: type) -> None:
     assert type(got) is kind
     assert [image.shape for image in got] == [image.shape for image in images]
     assert all(torch.equal(one, purify(other)) for one, other in zip(got, images, strict=True))
+
+
+def test_a_named_tuple_of_images_stays_one() -> None:
+    model, purify = Recorder(), small_purifier("gs")
+    images = Pair(pictures(3, 9, 8), pictures(3, 17, 5))
+    purify.wrap(model)(images)
+    ((got,), _) = model.calls[0]
+    assert type(got) is Pair
+    assert torch.equal(got.left, purify(images.left)) and torch.equal(got.right, purify(images.right))
 
 
 def test_every_other_argument_is_the_very_object() -> None:
@@ -181,7 +195,10 @@ def test_mean_and_std_come_as_numbers_lists_or_tensors(mean: Any) -> None:
 
 def test_images_that_look_normalised_are_refused_and_told_what_to_pass() -> None:
     model = Recorder()
-    text = r"got values from -.*; they look normalised: wrap the model with the mean=\.\.\. and std=\.\.\. that they"
+    text = (
+        r"got values from -.*; they look normalised: wrap the model with the mean=\.\.\. and std=\.\.\. that they were "
+        r"normalised with \(or purifier\.wrap with processor=\.\.\.\)"
+    )
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(model)(normalise(IMAGES))
     assert not model.calls
@@ -206,6 +223,9 @@ def test_mean_without_std_is_refused(given: dict[str, list[float]]) -> None:
         ([0.5, 0.5], STD, r"expected mean as one number a channel \(3\), got \[0\.5, 0\.5\]"),
         (MEAN, [0.2, 0.2, 0.0], r"expected std as one number a channel \(3\), positive, got"),
         (MEAN, -1.0, r"expected std as one number a channel \(3\), positive, got -1"),
+        ("imagenet", "imagenet", r"expected mean as one number a channel \(3\), got 'imagenet'; give numbers such as"),
+        (MEAN, ["a", "b", "c"], r"expected std as one number a channel \(3\), positive, got \['a', 'b', 'c'\]"),
+        ([None] * 3, STD, r"expected mean as one number a channel \(3\), got \[None, None, None\]"),
     ],
 )
 def test_a_mean_or_std_that_is_none_is_refused(mean: Any, std: Any, text: str) -> None:
@@ -304,6 +324,26 @@ def test_a_plain_function_is_wrapped() -> None:
 def test_what_cannot_be_called_is_refused(model: object) -> None:
     with pytest.raises(WrapError, match="expected a model that can be called, got"):
         purifier.wrap(model, "gs")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (lambda: None, r"got NoneType; give one of purifier\.list_purifiers\(\)"),
+        (classifier, r"got Classifier; .* wrap takes the model first, then the purifier"),
+        (lambda: small_purifier("gs").wrap(classifier()), r"got PurifiedModel; give its \.purifier"),
+        (lambda: small_purifier("gs").method, r"got GaussianSmoothing; make it one with Purifier\(method\)"),
+    ],
+    ids=["nothing", "model", "wrapped model", "method"],
+)
+def test_what_is_no_purifier_is_refused(given: Callable[[], Any], text: str) -> None:
+    with pytest.raises(OptionError, match=f"expected a purifier, or the name, folder or hub repository of one, {text}"):
+        purifier.wrap(classifier(), given())
+
+
+def test_a_model_and_a_purifier_the_wrong_way_round_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"got Classifier; .* wrap takes the model first, then the purifier"):
+        purifier.wrap("ncis", classifier())  # type: ignore[arg-type]
 
 
 def test_a_model_that_takes_views_of_its_images_works() -> None:

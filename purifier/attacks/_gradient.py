@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier._errors import OptionError
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
 from purifier.attacks._losses import cross_entropy
 from purifier.attacks._progress import progress_bar
+from purifier.methods._options import check_bool, check_integer
 
 
 class GradientAttack(Attack):
@@ -49,14 +49,12 @@ class GradientAttack(Attack):
         check_norm(norm)
         check_eps(eps, norm)
         check_eps(alpha, norm, "alpha")
-        if steps < 0 or restarts < 1:
-            raise OptionError(f"expected steps >= 0 and restarts >= 1, got steps={steps}, restarts={restarts}")
         self.eps = eps
         self.alpha = alpha
-        self.steps = steps
+        self.steps = check_integer("steps", steps, low=0)
         self.norm: Norm = norm
-        self.targeted = targeted
-        self.restarts = restarts
+        self.targeted = check_bool("targeted", targeted)
+        self.restarts = check_integer("restarts", restarts, low=1)
         self.loss: Loss = cross_entropy if loss is None else loss
         self.generator = generator
 

@@ -20,6 +20,7 @@ from purifier.attacks._balls import Norm, ascend, check_norm, project, random_st
 from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
 from purifier.attacks._losses import cross_entropy, dlr, margin, places, targeted_dlr
 from purifier.attacks._progress import progress_bar
+from purifier.methods._options import check_bool, check_integer
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr}
 _TARGETED = "dlr-targeted"
@@ -84,20 +85,17 @@ class APGD(Attack):
                 'expected loss="ce" or "dlr" with targeted=True, got "dlr-targeted", which takes labels to leave and '
                 "chooses its goals itself"
             )
-        if steps < 1 or restarts < 1 or goals < 1 or not 0 < rho < 1:
-            raise OptionError(
-                "expected steps, restarts and goals >= 1 and rho in (0, 1), got "
-                f"steps={steps}, restarts={restarts}, goals={goals}, rho={rho}"
-            )
+        if not 0 < rho < 1:
+            raise OptionError(f"expected rho in (0, 1), got {rho}")
         self.eps = eps
-        self.steps = steps
+        self.steps = check_integer("steps", steps, low=1)
         self.norm: Norm = norm
-        self.targeted = targeted
-        self.restarts = restarts
+        self.targeted = check_bool("targeted", targeted)
+        self.restarts = check_integer("restarts", restarts, low=1)
         self.loss: str | Loss = loss
-        self.goals = goals
+        self.goals = check_integer("goals", goals, low=1)
         self.rho = rho
-        self.random_start = random_start
+        self.random_start = check_bool("random_start", random_start)
         self.generator = generator
 
     @property

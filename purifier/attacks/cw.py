@@ -18,6 +18,7 @@ from purifier.attacks._active import pick
 from purifier.attacks._base import Attack, Model, input_gradient
 from purifier.attacks._losses import margin as logit_margin
 from purifier.attacks._progress import progress_bar
+from purifier.methods._options import check_bool, check_integer
 
 # Keeps arctanh finite on black and white.
 _INSIDE = 1 - 1e-6
@@ -72,19 +73,17 @@ class CW(Attack):
         share: float = 0.9,
         margin: Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
-        if steps < 1 or search < 1:
-            raise OptionError(f"expected steps >= 1 and search >= 1, got steps={steps}, search={search}")
         if not (alpha > 0 and c > 0 and kappa >= 0 and 0 < share <= 1):
             raise OptionError(
                 "expected alpha > 0, c > 0, kappa >= 0 and share in (0, 1], got "
                 f"alpha={alpha}, c={c}, kappa={kappa}, share={share}"
             )
-        self.steps = steps
+        self.steps = check_integer("steps", steps, low=1)
         self.alpha = alpha
         self.c = c
-        self.search = search
+        self.search = check_integer("search", search, low=1)
         self.kappa = kappa
-        self.targeted = targeted
+        self.targeted = check_bool("targeted", targeted)
         self.share = share
         self.margin: Callable[[Any, Any], Tensor] = logit_margin if margin is None else margin
 

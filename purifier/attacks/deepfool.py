@@ -17,6 +17,7 @@ from purifier.attacks._base import Attack, Model, input_gradient
 from purifier.attacks._losses import fooled, places
 from purifier.attacks._losses import margin as logit_margin
 from purifier.attacks._progress import progress_bar
+from purifier.methods._options import check_integer
 
 # Added to the gap, so that a point on a boundary is pushed over it.
 _BEYOND = 1e-4
@@ -62,13 +63,10 @@ class DeepFool(Attack):
         share: float = 0.9,
         margin: Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
-        if steps < 1 or candidates < 1 or not overshoot >= 0 or not 0 < share <= 1:
-            raise OptionError(
-                "expected steps >= 1, candidates >= 1, overshoot >= 0 and share in (0, 1], got "
-                f"steps={steps}, candidates={candidates}, overshoot={overshoot}, share={share}"
-            )
-        self.steps = steps
-        self.candidates = candidates
+        if not overshoot >= 0 or not 0 < share <= 1:
+            raise OptionError(f"expected overshoot >= 0 and share in (0, 1], got overshoot={overshoot}, share={share}")
+        self.steps = check_integer("steps", steps, low=1)
+        self.candidates = check_integer("candidates", candidates, low=1)
         self.overshoot = overshoot
         self.share = share
         self.margin = margin

@@ -12,6 +12,7 @@ from torch import Tensor
 from purifier.attacks._balls import Norm
 from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
+from purifier.methods._options import check_bool
 
 
 class PGD(GradientAttack):
@@ -64,7 +65,7 @@ class PGD(GradientAttack):
             loss=loss,
             generator=generator,
         )
-        self.random_start = random_start
+        self.random_start = check_bool("random_start", random_start)
 
     def _start(self, images: Tensor) -> Tensor:
         return self._random_point(images) if self.random_start else super()._start(images)

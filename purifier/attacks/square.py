@@ -19,6 +19,7 @@ from purifier.attacks._base import Attack, Loss, Model, check_eps, per_image
 from purifier.attacks._losses import cross_entropy, margin, mean_margin
 from purifier.attacks._progress import progress_bar
 from purifier.attacks._random import integers, signs, uniform
+from purifier.methods._options import check_bool, check_integer
 
 _LOSSES = {"margin": mean_margin, "ce": cross_entropy}
 # The share of the image that a square covers is halved at these steps of 10,000.
@@ -74,12 +75,12 @@ class Square(Attack):
         check_eps(eps, norm)
         if not callable(loss) and loss not in _LOSSES:
             raise OptionError(f'expected loss="margin", "ce" or a function, got {loss!r}')
-        if queries < 1 or not 0 < p <= 1:
-            raise OptionError(f"expected queries >= 1 and p in (0, 1], got queries={queries}, p={p}")
+        if not 0 < p <= 1:
+            raise OptionError(f"expected p in (0, 1], got {p}")
         self.eps = eps
-        self.queries = queries
+        self.queries = check_integer("queries", queries, low=1)
         self.norm: Norm = norm
-        self.targeted = targeted
+        self.targeted = check_bool("targeted", targeted)
         self.loss: str | Loss = loss
         self.p = p
         self.generator = generator

@@ -17,6 +17,7 @@ from purifier._normalised import Normalised
 from purifier.attacks._balls import Norm, ascend, project, random_start
 from purifier.attacks._base import Attack, Model, check_eps, check_eval, input_gradient
 from purifier.attacks._progress import progress_bar
+from purifier.methods._options import check_integer
 
 Distance = Literal["mae", "squared"]
 Features = Callable[[Tensor], Tensor]
@@ -81,12 +82,12 @@ class SSP(Attack):
         # Of eps / 4, / 8 and / 16, the largest goes farthest in 10 steps, and all go equally far in 40.
         alpha = eps / 4 if alpha is None else alpha
         check_eps(alpha, self.norm, "alpha")
-        if steps < 0 or not 0 < noise <= 1:
-            raise OptionError(f"expected steps >= 0 and noise in (0, 1], got steps={steps}, noise={noise}")
+        if not 0 < noise <= 1:
+            raise OptionError(f"expected noise in (0, 1], got {noise}")
         self.features = features
         self.eps = eps
         self.alpha = alpha
-        self.steps = steps
+        self.steps = check_integer("steps", steps, low=0)
         self.distance: Distance = distance
         self.noise = noise
         self.generator = generator

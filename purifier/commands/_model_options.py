@@ -1,8 +1,9 @@
-"""Command-line options that `purifier evaluate` and `purifier attack` share."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purifier._errors import OptionError
@@ -53,7 +54,19 @@ def build_purifiers(texts: Sequence[str], device: Any, dtype: str) -> Mapping[st
 
     # Not bfloat16 where that is fast, as elsewhere: figures would depend on the machine, and gradients be coarse.
     precise = "float32" if dtype == "auto" else _LONG.get(dtype, dtype)
-    return {text: make_purifier(text, device=device, dtype=precise) for text in texts}
+    return {loaded_name(text): make_purifier(text, device=device, dtype=precise) for text in texts}
+
+
+def loaded_name(text: str) -> str:
+    """Returns a purifier's text with the network that loads: nrp-resg for nrp, where that stands in for it."""
+    from purifier import _hub
+
+    if "+" in text and not Path(text).is_dir():
+        return "+".join(map(loaded_name, text.split("+")))
+    name, colon, options = text.strip().partition(":")
+    if name not in _hub.list_purifiers() or _hub.is_trained(name):
+        return text
+    return f"{_hub.bundled_config(name)['stand_in']}{colon}{options}"
 
 
 _LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

@@ -14,7 +14,7 @@ import click
 from purifier._errors import InputError, OptionError, PurifierError
 from purifier._files import write_text
 from purifier.commands._model_options import MODEL_HELP, build_attacks, build_purifiers, build_threats
-from purifier.commands.purify import Job, _batches, _sweep, plan
+from purifier.commands.purify import Job, _batches, _sweep, plan, read_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -247,13 +247,12 @@ def _is_done(job: Job, scene: Scene) -> bool:
     if not job.target.exists():
         return False
     note = job.target.with_suffix(".json")
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+    found = read_settings(note)
+    if found is None:
         raise OptionError(
             f"expected {job.target} to be of an attack, with its settings in {note.name}, got none; choose another "
             "DST, or --overwrite"
-        ) from None
+        )
     differing = differences(found, json.loads(json.dumps(scene.settings)))
     if differing:
         raise OptionError(

@@ -16,6 +16,7 @@ import click
 from purifier._errors import OptionError
 from purifier._files import write_text
 from purifier._version import __version__
+from purifier.commands._model_options import loaded_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,7 +132,8 @@ def measure(setting: Setting, *, runs: int = 10, warmup: int = 2) -> dict[str, A
     from purifier.inference.timing import interleave, speedup
 
     torch.set_num_threads(setting.threads)
-    builders = {setting.name: _purifier_call, _CLASSIFIER: _classifier_call}
+    shown = loaded_name(setting.name)
+    builders = {shown: _purifier_call, _CLASSIFIER: _classifier_call}
     # First, so that a purifier that does not load says so here.
     with torch.inference_mode():
         calls = {name: build(setting) for name, build in builders.items()}
@@ -142,9 +144,9 @@ def measure(setting: Setting, *, runs: int = 10, warmup: int = 2) -> dict[str, A
             warmup=warmup,
         )
     peaks = {name: in_fresh_process(_peak, setting, name) for name in builders}
-    cost = speedup(seconds[setting.name], seconds[_CLASSIFIER])
+    cost = speedup(seconds[shown], seconds[_CLASSIFIER])
     return {
-        "purifier": setting.name,
+        "purifier": shown,
         "options": setting.options,
         "size": [setting.height, setting.width],
         "batch": setting.batch,

@@ -17,6 +17,7 @@ from purifier.commands._model_options import (
     build_attacks,
     build_purifiers,
     build_threats,
+    loaded_name,
     long_dtypes,
 )
 
@@ -33,7 +34,8 @@ _SIZES = {"classification": 224}
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of images: one folder a class, or with --labels.",
+    help="Folder of images: one folder a class, called by its name or number in the model (or as many folders as "
+    "classes, in sorted order), or with --labels.",
 )
 @click.option(
     "--labels",
@@ -224,7 +226,7 @@ def _trained(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
         if not name or not options or set(options) - {"eps", "size"}:
             raise OptionError(f"expected PURIFIER:eps=16/255,size=224 for --trained, got {text!r}")
         if "eps" in options:
-            eps[name] = options["eps"]
+            eps[loaded_name(name)] = options["eps"]
         if "size" in options:
-            size[name] = options["size"]
+            size[loaded_name(name)] = options["size"]
     return eps, size

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
+from purifier._files import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,8 @@ Format = Literal["png", "keep"]
 _PIXELS_AN_IMAGE = 1 << 20
 # Temporary files of a killed run are swept once no run can still be writing them.
 _STALE_SECONDS = 600
+# Says with what settings the pictures of a folder were made.
+_RECORD = ".purifier.json"
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def command(
     """Purify image files.
 
     SRC is an image or a folder, searched recursively; DST is a file or a folder. Files that are in DST already are
-    skipped, so a run that was stopped goes on where it was.
+    skipped, so a run that was stopped goes on where it was; a folder DST keeps its settings in .purifier.json, and a
+    run with others is refused.
     """
     from tqdm import tqdm
 
@@ -95,8 +100,18 @@ def command(
     purifier = Purifier.from_pretrained(name, device=device, dtype=dtype, **options)
     if tile is not None:
         purifier = purifier.tiled(tile)
+    settings = _settings(purifier)
+    # A file alone has no place for a record.
+    folder = None if jobs[0].target == target else target
+    recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
+    kept = 0 if recorded or overwrite else sum(job.target.exists() for job in jobs)
+    if kept:
+        unknown = "made with settings of which there is no record; --overwrite purifies them again"
+        click.echo(f"note: kept the pictures that are in DST ({kept}), {unknown}", err=True)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
         summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite, progress=bar.update)
+    if folder is not None and overwrite and not recorded and not summary.failures:
+        _record(folder, jobs, settings, written={job.target for job in jobs})
     for path, reason in summary.failures:
         named = reason if str(path) in reason else f"{path}: {reason}"
         click.echo(f"error: {' '.join(named.split())}", err=True)
@@ -150,6 +165,71 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
         if job.target.resolve() in sources:
             raise OptionError(f"expected outputs apart from the sources, got {job.target}, a source; give another DST")
     return jobs
+
+
+def read_settings(path: Path) -> Any:
+    """Returns the settings that a JSON file has of how pictures were made, or None where there are none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+    """Compares settings with those that the pictures of a folder were made with.
+
+    A folder without pictures gets these settings as its record; one with pictures of others loses its record where
+    they are overwritten, until all of them are.
+
+    Args:
+        folder: Where outputs go.
+        jobs: What `plan` gave.
+        settings: All that outputs depend on, fit for JSON.
+        overwrite: Whether the jobs' outputs are made again.
+
+    Returns:
+        Whether all pictures in the folder are of these settings.
+
+    Raises:
+        OptionError: Where they are of others, and not overwritten, or the folder cannot be written.
+    """
+    from purifier.evaluation._records import differences
+
+    found = read_settings(folder / _RECORD)
+    differing = None if found is None else differences(found, json.loads(json.dumps(settings)))
+    if differing == "" or _record(folder, jobs, settings, written=set()):
+        return True
+    if differing and not overwrite:
+        raise OptionError(
+            f"expected the pictures in {folder} to be of these settings, got those of others ({differing}); choose "
+            "another DST, or --overwrite"
+        )
+    (folder / _RECORD).unlink(missing_ok=True)
+    return False
+
+
+def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], written: set[Path]) -> bool:
+    """Records the settings where a folder has no pictures but those written with them; returns whether it did."""
+    from purifier._images import SUFFIXES
+
+    # The folder may hold SRC.
+    sources = {job.source.resolve() for job in jobs}
+    for path in folder.rglob("*"):
+        if path.suffix.lower() in SUFFIXES and path not in written and path.resolve() not in sources:
+            return False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / _RECORD, json.dumps({"settings": settings}, indent=1) + "\n")
+    except OSError as error:
+        raise OptionError(f"expected a folder that can be written, got {folder}: {error}") from error
+    return True
+
+
+def _settings(purifier: Purifier) -> dict[str, Any]:
+    """Returns all that tells outputs apart: neither tiles nor the size of batches, which may change on the way."""
+    from purifier.evaluation._identity import purifier_identity
+
+    return {"purifier": {key: value for key, value in purifier_identity(purifier).items() if key != "tile"}}
 
 
 def _output_names(names: Sequence[Path], form: Format) -> list[Path]:

@@ -12,6 +12,7 @@ import click
 from purifier._errors import OptionError
 from purifier._files import write_text
 from purifier.commands._extras import require_extra
+from purifier.commands._model_options import loaded_name
 
 if TYPE_CHECKING:
     from purifier.attacks import Attack
@@ -25,8 +26,15 @@ _SHOWN = 4
 
 @click.command("tune")
 @click.option("--model", required=True, help="reference:demo, torchvision:NAME, timm:NAME, or module:function.")
-@click.option("--data", "folder", required=True, type=click.Path(path_type=Path), help="Folder of labelled images.")
-@click.option("--labels", type=click.Path(path_type=Path), help="CSV file,label; else a folder for each class.")
+@click.option(
+    "--data",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of images: one folder a class, called by its name or number in the model (or as many folders as "
+    "classes, in sorted order), or with --labels.",
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="CSV file with columns file,label.")
 @click.option("--purifier", "name", default="ncis", show_default=True, help="Name, folder or hub repository.")
 @click.option("--iterations", default="1..8", show_default=True, help="Numbers to try: 1..8 or 1,3,5.")
 @click.option("--kernel-size", "kernel_sizes", default="", help="Kernel sizes to try (gs): 3,5,7. [default: its own]")
@@ -104,10 +112,11 @@ def command(
     )
     write_purifier(tuning, out / "purifier", name)
     subtitle = f"{model}, {tuning.chosen.images} images; {describe_attack(attack)}; bands: 95 % intervals"
-    draw_tuning(tuning, out / "tuning.png", title=f"Choosing {name}", subtitle=subtitle, note=figure_note(tuning))
+    shown = loaded_name(name)
+    draw_tuning(tuning, out / "tuning.png", title=f"Choosing {shown}", subtitle=subtitle, note=figure_note(tuning))
     write_text(out / "tuning.json", json.dumps(tuning.to_dict(), indent=1) + "\n")
     for line in report(
-        tuning, f"{model}, {name}, {tuning.chosen.images} images; {describe_attack(attack)}", aware_images
+        tuning, f"{model}, {shown}, {tuning.chosen.images} images; {describe_attack(attack)}", aware_images
     ):
         click.echo(line)
     click.echo(f"\nfigure: {out / 'tuning.png'}\nfigures: {out / 'tuning.json'}")

@@ -15,6 +15,7 @@ from purifier._purified_model import PurifiedModel
 from purifier.attacks.threats import bare_model
 from purifier.evaluation._cells import UNDEFENDED
 from purifier.inference.precision import resolve_dtype
+from purifier.inference.timing import wait_for
 
 
 class Undefended(nn.Module):
@@ -115,6 +116,4 @@ def _rounded(images: Tensor, variant: Variant) -> Tensor:
 
 
 def _wait(images: Any) -> None:
-    first = images[0] if isinstance(images, list) else images
-    if first.device.type == "cuda":
-        torch.cuda.synchronize(first.device)
+    wait_for((images[0] if isinstance(images, list) else images).device)

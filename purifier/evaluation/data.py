@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from purifier._class_folders import number_folders
 from purifier._errors import InputError, nearest
 
 
@@ -213,7 +214,7 @@ def labelled_images(
     """Finds images with a class each: a folder for each class, or a folder and a CSV file with the labels.
 
     Folders named after `classes` get those numbers; folders named by numbers get these; others are numbered in sorted
-    order.
+    order, where `classes` are not known or as many.
 
     Args:
         folder: Where the images are.
@@ -223,7 +224,7 @@ def labelled_images(
         classes: Names of the model's classes by number.
 
     Raises:
-        InputError: Where there are no images, or labels are missing or not understood.
+        InputError: Where there are no images, labels are missing or not understood, or folders are not of `classes`.
     """
     root = _folder(folder)
     pairs = _of_class_folders(root, classes) if labels is None else _of_csv(root, Path(labels), classes)
@@ -244,19 +245,11 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
             f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "
             "file with the columns file,label"
         )
-    numbers = _number(names, classes)
+    numbers = number_folders(root, names, classes)
     pairs = [(path, numbers[name]) for name in names for path in _images_below(root / name)]
     if not pairs:
         raise _no_images(root)
     return pairs
-
-
-def _number(names: Sequence[str], classes: Sequence[str] | None) -> dict[str, int]:
-    if classes is not None and set(names) <= set(classes):
-        return {name: list(classes).index(name) for name in names}
-    if all(name.isdecimal() for name in names):
-        return {name: int(name) for name in names}
-    return {name: number for number, name in enumerate(names)}
 
 
 def _of_csv(root: Path, table: Path, classes: Sequence[str] | None) -> list[tuple[Path, int]]:

@@ -164,8 +164,8 @@ def make_purifier(
     Args:
         text: NAME:key=value with options of `Purifier.from_pretrained`; "+" between several applies them in turn;
             dynamic=true, sigma=0.05, noise_eps=16/255 add projected noise first.
-        device: Where it computes.
-        dtype: What it computes in.
+        device: Where it computes, unless the text says.
+        dtype: What it computes in, unless the text says.
 
     Raises:
         PurifierError: Where `Purifier.from_pretrained` does not know the name or an option.
@@ -174,7 +174,7 @@ def make_purifier(
         return Purifier.chain(*(make_purifier(part, device=device, dtype=dtype) for part in text.split("+")))
     name, options = parse(text)
     noise = {key: options.pop(key) for key in _DYNAMIC if key in options}
-    purifier = Purifier.from_pretrained(name, device=device, dtype=dtype, **options)
+    purifier = Purifier.from_pretrained(name, **{"device": device, "dtype": dtype, **options})
     if not noise.pop("dynamic", False):
         if noise:
             raise OptionError(f"expected dynamic=true beside {', '.join(noise)}, got {text!r}")

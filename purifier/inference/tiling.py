@@ -33,7 +33,10 @@ def check_tileable(method: Method, size: int, name: str) -> None:
     if not isinstance(size, int) or size < 16:
         raise OptionError(f"expected a tile size of at least 16 pixels, got {size!r}")
     if any(stage.halo is None for stage in method.stages()):
-        raise OptionError(f"expected a purifier whose outputs look a bounded way, got {name!r}, which cannot be tiled")
+        raise OptionError(
+            f"expected a purifier whose outputs look a bounded way, got {name!r}, which cannot be tiled; leave tiled() "
+            "out"
+        )
 
 
 def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -71,7 +72,7 @@ def interleave(
 
     Args:
         calls: What to time, by name.
-        device: Where they compute; a CUDA device is waited for before and after each call.
+        device: Where they compute; an accelerator is waited for before and after each call.
         runs: Rounds that count.
         warmup: Rounds before them that do not.
         seconds: No round begins after this time in all, once three were measured; no limit where None.
@@ -85,7 +86,7 @@ def interleave(
     """
     if runs < 1 or warmup < 0:
         raise OptionError(f"expected runs of at least 1 and warmup of at least 0, got runs={runs}, warmup={warmup}")
-    wait = _synchronizer(torch.device(device))
+    wait = partial(wait_for, torch.device(device))
     taken: dict[str, list[float]] = {name: [] for name in calls}
     names, begin = list(calls), clock()
     for number in range(-warmup, runs):
@@ -102,7 +103,8 @@ def interleave(
     return taken
 
 
-def _synchronizer(device: torch.device) -> Callable[[], None]:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return lambda: None
+def wait_for(device: torch.device) -> None:
+    """Waits until an accelerator has done what it was given; the CPU is never behind."""
+    accelerator = None if device.type == "cpu" else torch.accelerator.current_accelerator()
+    if accelerator is not None and device.type == accelerator.type:
+        torch.accelerator.synchronize(device)

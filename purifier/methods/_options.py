@@ -5,6 +5,17 @@ from __future__ import annotations
 from purifier._errors import OptionError
 
 
+def check_bool(name: str, value: object) -> bool:
+    """Returns `value` if it is True or False.
+
+    Raises:
+        OptionError: Where it is not.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"expected {name} to be True or False, got {value!r}")
+    return value
+
+
 def check_integer(name: str, value: object, *, low: int, high: int | None = None, odd: bool = False) -> int:
     """Returns `value` if it is an integer (not a bool) in low .. high, and odd where asked.
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer
+from purifier.methods._options import check_bool, check_integer
 from purifier.methods._patches import on_patches
 from purifier.methods.nrp import ResidualBlock
 
@@ -47,7 +47,7 @@ class Alloy(Method):
         self.patch = check_integer("patch", patch, low=1)
         self.filters = check_integer("filters", filters, low=1)
         self.blocks = check_integer("blocks", blocks, low=1)
-        self.clamp = clamp
+        self.clamp = check_bool("clamp", clamp)
         channels = 3 * patch**2
         self.network = nn.Sequential(
             nn.Conv2d(channels, filters, 3, padding=1),

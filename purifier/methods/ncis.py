@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from purifier._errors import WeightsError
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer
+from purifier.methods._options import check_bool, check_integer
 from purifier.methods._patches import on_patches
 from purifier.methods._thrift import may_overwrite
 from purifier.methods.gs import GaussianSmoothing
@@ -209,7 +209,7 @@ class NCIS(Method):
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0)
-        self.clamp = clamp
+        self.clamp = check_bool("clamp", clamp)
         self.network = FBIE(
             check_integer("patch", patch, low=1),
             check_integer("filters", filters, low=1),

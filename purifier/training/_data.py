@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
+from purifier._images import take_apart
 
 _T = TypeVar("_T")
 
@@ -31,7 +32,8 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
-        paths += sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        # Files that begin with a dot are other programs' notes, even where they are called like an image.
+        paths += sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in _SUFFIXES)
     if not paths:
         raise InputError(
             f"expected images ({', '.join(sorted(_SUFFIXES))}) below {[str(f) for f in folders]}, got none"
@@ -54,14 +56,23 @@ def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], lis
 
 
 def evenly(items: Sequence[_T], count: int) -> list[_T]:
-    """Returns at most `count` items, spread over the sequence."""
+    """Returns at most `count` items, spread over the sequence.
+
+    Raises:
+        OptionError: Where `count` is below 1.
+    """
+    if count < 1:
+        raise OptionError(f"expected at least 1 image to validate on, got validation_images={count}")
     return list(items[:: max(1, len(items) // count)][:count])
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image file as (H, W, 3) uint8, turned as its EXIF orientation says."""
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    """Reads an image file as (H, W, 3) uint8, turned as its EXIF orientation says; an alpha channel is dropped.
+
+    Raises:
+        InputError: Where it cannot be read.
+    """
+    return (take_apart(path).rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

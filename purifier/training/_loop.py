@@ -42,7 +42,7 @@ class LoopConfig:
         tensorboard: Whether to write losses and figures for TensorBoard (`tensorboard/` in the output folder).
         compile: Whether to compile the network; the first step then takes a minute, later ones about 0.6 of the time.
         workers: Processes that prepare crops.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda"; which GPU is CUDA_VISIBLE_DEVICES' or torchrun's to say.
     """
 
     steps: int = 8000
@@ -156,9 +156,21 @@ def fit(recipe: Recipe, config: LoopConfig, out: Path, *, minutes: float | None 
         minutes: Stop after about that time, with a checkpoint; the next call goes on. No limit where None.
 
     Raises:
-        OptionError: Where the checkpoint in `out` was made with other settings, or the batch cannot be shared out.
+        OptionError: Where the checkpoint in `out` was made with other settings, the batch cannot be shared out, or a
+            setting is out of its range.
     """
     return _Training(recipe, config, out).run(minutes)
+
+
+def _check(config: LoopConfig) -> None:
+    for name in ("batch_size", "accumulate", "checkpoint_every", "validate_every"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise OptionError(
+            f"expected device to be auto, cpu or cuda, got {config.device!r}; choose a GPU by CUDA_VISIBLE_DEVICES"
+        )
+    resolve_device(config.device)
 
 
 class _Training:
@@ -169,6 +181,7 @@ class _Training:
         from accelerate.state import AcceleratorState
         from accelerate.utils import set_seed
 
+        _check(config)
         # A training before this one in the same process may have chosen another precision.
         AcceleratorState._reset_state()
         self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"

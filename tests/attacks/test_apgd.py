@@ -101,8 +101,10 @@ def test_names_tell_the_loss():
     [
         ({"loss": "mse"}, 'expected loss="ce", "dlr", "dlr-targeted" or a function, got \'mse\''),
         ({"loss": "dlr-targeted", "targeted": True}, "takes labels to leave and chooses its goals itself"),
-        ({"steps": 0}, "expected steps, restarts and goals >= 1"),
-        ({"rho": 1}, r"rho in \(0, 1\), got .*rho=1"),
+        ({"steps": 0}, "expected steps to be an integer of at least 1, got 0"),
+        ({"steps": 1.5}, "expected steps to be an integer of at least 1, got 1.5"),
+        ({"goals": 1.5}, "expected goals to be an integer of at least 1, got 1.5"),
+        ({"rho": 1}, r"expected rho in \(0, 1\), got 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options, text):

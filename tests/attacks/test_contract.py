@@ -300,3 +300,12 @@ def test_options_are_named_and_unknown_ones_refused(kind):
         kind(8 / 255)
     with pytest.raises(TypeError, match="unexpected keyword argument 'epsilon'"):
         kind(epsilon=8 / 255)
+
+
+@pytest.mark.parametrize("kind", [FGSM, RFGSM, BIM, PGD, MIFGSM, DIFGSM, TIFGSM, DITIFGSM, APGD, CW, Square])
+def test_options_that_are_no_bool_are_refused(kind):
+    with pytest.raises(OptionError, match="expected targeted to be True or False, got 'false'"):
+        kind(targeted="false")
+    if kind in (PGD, APGD):
+        with pytest.raises(OptionError, match="expected random_start to be True or False, got 'false'"):
+            kind(random_start="false")

@@ -93,10 +93,15 @@ def test_a_margin_of_ones_own_takes_any_output():
     assert torch.equal(found, CW(**options)(victim, images, labels))
 
 
-@pytest.mark.parametrize(
-    "options", [{"steps": 0}, {"search": 0}, {"alpha": 0}, {"c": 0}, {"kappa": -1}, {"share": 0}, {"share": 1.1}]
-)
+@pytest.mark.parametrize("options", [{"alpha": 0}, {"c": 0}, {"kappa": -1}, {"share": 0}, {"share": 1.1}])
 def test_options_out_of_range_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(OptionError, match=f"expected .*{name} .*got .*{name}={value}"):
         CW(**options)
+
+
+@pytest.mark.parametrize("name", ["steps", "search"])
+@pytest.mark.parametrize("value", [0, 1.5, True])
+def test_counts_are_whole_numbers_from_1(name, value):
+    with pytest.raises(OptionError, match=f"expected {name} to be an integer of at least 1, got {value}"):
+        CW(**{name: value})

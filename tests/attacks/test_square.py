@@ -120,8 +120,9 @@ def test_queries_are_its_steps():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"queries": 0}, r"expected queries >= 1 and p in \(0, 1\], got queries=0"),
-        ({"p": 0}, "p=0"),
+        ({"queries": 0}, "expected queries to be an integer of at least 1, got 0"),
+        ({"queries": 1.5}, "expected queries to be an integer of at least 1, got 1.5"),
+        ({"p": 0}, r"expected p in \(0, 1\], got 0"),
         ({"loss": "dlr"}, 'expected loss="margin", "ce" or a function, got \'dlr\''),
     ],
 )

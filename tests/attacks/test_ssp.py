@@ -115,7 +115,8 @@ def test_features_that_are_no_batch_are_refused(images):
     [
         ({"eps": 16}, "write 16/255, not 16"),
         ({"distance": "l2"}, "expected distance='mae' or distance='squared', got 'l2'"),
-        ({"steps": -1}, "expected steps >= 0"),
+        ({"steps": -1}, "expected steps to be an integer of at least 0, got -1"),
+        ({"steps": 1.5}, "expected steps to be an integer of at least 0, got 1.5"),
         ({"noise": 0}, r"noise in \(0, 1\]"),
         ({"features": "vgg16"}, "expected features as a function of images, got str"),
     ],

@@ -26,6 +26,42 @@ def test_folders_named_by_numbers_have_these(tmp_path):
     assert labelled_images(tmp_path, 16).labels == (10, 2)
 
 
+@pytest.mark.parametrize(
+    ("names", "classes", "labels"),
+    [
+        (("n01", "n02"), ("tench", "goldfish"), (0, 1)),
+        (("cat", "emu"), ("cat", "dog"), (0, 1)),
+        (("0", "2"), ("ant", "bee", "cat"), (0, 2)),
+        (("2", "1"), ("1", "2"), (0, 1)),
+        (("b", "a"), (), (0, 1)),
+    ],
+)
+def test_folders_of_other_names_are_numbered_in_order_where_there_are_as_many_as_classes(
+    tmp_path, names, classes, labels
+):
+    for name in names:
+        (tmp_path / name).mkdir()
+        Image.fromarray(picture(0, 1)).save(tmp_path / name / "a.png")
+    assert labelled_images(tmp_path, 16, classes=classes).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("blue", "gren"), r"got 2 folders, of which these are no class: 'gren' \(did you mean 'green'.*\); rename"),
+        (("blue", "green", "read"), r"no class: 'read' \(did you mean 'red'.*\); rename"),
+        (("a", "blue", "red"), "no class: 'a'; rename"),
+        (("1", "2", "3"), "no class: '3'; rename"),
+        (tuple("tuvwxyz"), "no class: 't', 'u', 'v', 'w', 'x' and 2 more; rename"),
+    ],
+)
+def test_folders_that_are_not_of_the_models_classes_are_refused(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"named after the model's 3 classes or by their numbers, .*{said}"):
+        labelled_images(tmp_path, 16, classes=("red", "green", "blue"))
+
+
 def test_a_table_gives_numbers_or_names(tmp_path):
     class_folders(tmp_path, each=1)
     table = tmp_path / "labels.csv"

@@ -83,6 +83,7 @@ def test_purifiers_take_options_chains_and_noise():
     assert make_purifier("gs:iterations=2+jpeg:quality=75").name == "gs+jpeg"
     noisy = make_purifier("gs:iterations=2,dynamic=true,sigma=0.1,noise_eps=8/255", dtype="bfloat16")
     assert noisy.random and noisy.dtype == torch.bfloat16
+    assert make_purifier("gs:dtype=bfloat16", device="cpu", dtype="float32").dtype == torch.bfloat16
     with pytest.raises(OptionError, match="expected dynamic=true beside sigma"):
         make_purifier("gs:sigma=0.1")
 

@@ -142,3 +142,8 @@ def test_the_names_have_no_weights_yet_and_say_how_to_get_them(
     with pytest.raises(NoWeightsError, match=rf"'{name}' has no bundled weights yet; train it with .* train alloy'"):
         Purifier.from_pretrained(name)
     assert Purifier.from_pretrained(f"./{name}").name == "alloy"
+
+
+def test_a_clamp_that_is_no_bool_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected clamp to be True or False, got 'false'"):
+        Alloy(clamp="false")  # type: ignore[arg-type]

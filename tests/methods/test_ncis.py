@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from purifier import Purifier, WeightsError
+from purifier import OptionError, Purifier, WeightsError
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.ncis import FBIE, NCIS, FBINet, MaskedConv2d
 from tests.builders import enliven, pictures, rehash, small_method, small_purifier
@@ -195,3 +195,8 @@ def test_an_odd_size_equals_the_reflected_even_size_cropped_back(size: tuple[int
 
 def test_the_model_card_size_is_what_repr_says() -> None:
     assert "parameters=408,844" in repr(Purifier(NCIS()))
+
+
+def test_a_clamp_that_is_no_bool_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected clamp to be True or False, got 'false'"):
+        NCIS(clamp="false")  # type: ignore[arg-type]

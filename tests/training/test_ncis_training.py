@@ -1,11 +1,13 @@
 """The NCIS training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
 from purifier.training._checkpoint import load_checkpoint
-from purifier.training._data import RandomCrops, list_images, split_validation
+from purifier.training._data import RandomCrops, list_images, read_rgb, split_validation
 from purifier.training.ncis import NCISTraining, train
 from tests.training.processes import killed_and_resumed, train_in_two
 
@@ -120,6 +122,37 @@ def test_a_split_that_leaves_nothing_to_train_on_is_refused(photos):
         split_validation(list_images([photos])[:1], 4)
     with pytest.raises(OptionError, match="expected validation_every >= 2, got 1"):
         split_validation(list_images([photos]), 1)
+
+
+def test_notes_of_other_programs_are_no_images(photos):
+    (photos / "._photo.jpg").write_bytes(b"junk")
+    assert not [path for path in list_images([photos]) if path.name.startswith(".")]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        read_rgb(tmp_path / "broken.jpg")
+
+
+def test_sixteen_bit_pictures_are_not_cut_off(tmp_path):
+    Image.fromarray(np.full((4, 5), 32896, dtype=np.uint16)).save(tmp_path / "grey.png")
+    assert (read_rgb(tmp_path / "grey.png") == np.full((4, 5, 3), 128, dtype=np.uint8)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint_every": 0}, "expected checkpoint_every of at least 1, got 0"),
+        ({"validate_every": 0}, "expected validate_every of at least 1, got 0"),
+        ({"device": "cuda:1"}, "expected device to be auto, cpu or cuda, got 'cuda:1'; choose a GPU by"),
+        ({"validation_images": 0}, "expected at least 1 image to validate on, got validation_images=0"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_the_first_step(photos, tmp_path, change, message):
+    with pytest.raises(OptionError, match=message):
+        train(NCISTraining(data=(str(photos),), **{**TINY, **change}), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):

@@ -18,8 +18,9 @@ class GADTraining(LoopConfig):
     those are ours. Where a setting is 0 or "" for the task's own, that is what the paper uses for the task.
 
     Attributes:
-        data: Folder of images: for classification with a folder for each class, for the other tasks with the files
-            that masks or annotations belong to.
+        data: Folder of images: for classification with a folder for each class, called by its name or number in the
+            model (or as many folders as classes, in sorted order), for the other tasks with the files that masks or
+            annotations belong to.
         masks: Segmentation: folder of masks, PNG files of class numbers under the names of the images.
         annotations: Detection: COCO JSON file of instances.
         task: "classification", "segmentation", "detection", or "module:function", a `Task` of the user's own.

@@ -16,7 +16,8 @@ from purifier.training.ncis._recipe import NCISRecipe
 def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains NCIS and writes a folder that `Purifier.from_pretrained` loads.
 
-    Checkpoints and the finished purifier go to `out`; a run that was stopped goes on from its last checkpoint.
+    Checkpoints and the purifier go to `out`; a run that was stopped goes on from its last checkpoint. A training that
+    `minutes` cut short leaves a purifier too, of the steps done so far, which its card states.
 
     Args:
         config: The settings; `config.data` names at least one folder of images.

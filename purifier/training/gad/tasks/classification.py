@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from purifier._class_folders import number_folders
 from purifier._errors import InputError
 from purifier.attacks import PGD
 from purifier.training._data import list_images, read_rgb, to_tensor
@@ -27,7 +28,7 @@ class Classification(Task):
     """Images in a folder for each class; a model that gives logits (N, K).
 
     Folders named after the model's `classes`, where it has any, have their numbers; folders named by numbers have
-    these; others are numbered in sorted order.
+    these; others are numbered in sorted order, where the model has no `classes` or as many.
 
     Raises:
         OptionError: Where the model has no linear layer and none is named.
@@ -39,7 +40,8 @@ class Classification(Task):
     def __init__(self, model: nn.Module, config: GADTraining) -> None:
         super().__init__(model, config)
         self._layer = last_layer(model, nn.Linear, config.layer)
-        self._classes = getattr(model, "classes", None)
+        classes = getattr(model, "classes", None)
+        self._classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else None
         self._attack = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=divergence)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,7 +52,7 @@ class Classification(Task):
         names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
         if not names:
             raise InputError(f"expected a folder for each class in {root}, got none; sort the images into such folders")
-        numbers = _numbers(names, self._classes)
+        numbers = number_folders(root, names, self._classes)
         return [(path, numbers[name]) for name in names for path in list_images([root / name])]
 
     def load(self, item: tuple[Path, int], random: np.random.Generator | None) -> tuple[Tensor, int]:
@@ -87,12 +89,3 @@ def _checked(logits: Any, labels: Tensor) -> Tensor:
             f"{int(labels.max())}; check that the folders and the model belong together"
         )
     return logits
-
-
-def _numbers(names: list[str], classes: Any) -> dict[str, int]:
-    known = [str(name) for name in classes] if isinstance(classes, list | tuple) else []
-    if set(names) <= set(known):
-        return {name: known.index(name) for name in names}
-    if all(name.isdecimal() for name in names):
-        return {name: int(name) for name in names}
-    return {name: number for number, name in enumerate(names)}

@@ -95,6 +95,16 @@ def test_folders_are_numbered(tmp_path: Path, names: list[str], classes: list[st
     assert {path.parent.name: label for path, label in task(tmp_path, model).items()} == numbers
 
 
+def test_folders_that_are_not_of_the_models_classes_are_refused(tmp_path: Path) -> None:
+    for name in ("cat", "dgo"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
+    model = classifier()
+    model.classes = ["cat", "dog", "emu"]  # type: ignore[assignment]
+    with pytest.raises(InputError, match=r"of which these are no class: 'dgo' \(did you mean 'dog'\?\); rename them"):
+        task(tmp_path, model).items()
+
+
 def test_the_score_is_accuracy(folders: Path) -> None:
     made = task(folders)
     pairs = [made.load(item, None) for item in made.items()]
