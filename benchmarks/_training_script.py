@@ -14,7 +14,7 @@ from _kit import kit
 
 from purifier import Purifier
 
-_PLACES = ("data", "masks", "annotations")
+_PLACES = ("data", "masks", "annotations", "init")
 
 
 def photographs() -> tuple[str, ...]:
@@ -117,6 +117,19 @@ def curve(out: Path) -> dict[str, Any]:
     training = torch.load(out / "checkpoint.pt", weights_only=True)
     settings = {name: value for name, value in training["settings"].items() if name not in _PLACES}
     return {"settings": settings, "history": training["history"], "seconds": training["seconds"]}
+
+
+def joined(*trainings: dict[str, Any]) -> dict[str, Any]:
+    """One training of several `curve`s that went on from one another: "settings" is a list then, steps go on."""
+    history: list[dict[str, Any]] = []
+    for training in trainings:
+        done = history[-1]["step"] if history else 0
+        history += [{**entry, "step": done + entry["step"]} for entry in training["history"]]
+    return {
+        "settings": [training["settings"] for training in trainings],
+        "history": history,
+        "seconds": sum(training["seconds"] for training in trainings),
+    }
 
 
 def read_changes(config: type[Any], changes: Sequence[str]) -> dict[str, Any]:

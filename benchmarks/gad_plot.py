@@ -23,7 +23,8 @@ def draw(trainings: dict[str, dict[str, Any]], path: Path) -> None:
     for panel, (name, training) in zip(panels, trainings.items(), strict=True):
         _curves(panel, training["history"])
         panel.set_title(_TITLES.get(name, name), fontsize=10, color=INK, loc="left", weight="bold")
-        panel.set_xlabel(f"steps of {training['settings']['batch_size']} samples", color=FAINT, fontsize=8.5)
+        stages = training["settings"] if isinstance(training["settings"], list) else [training["settings"]]
+        panel.set_xlabel(f"steps of {stages[0]['batch_size']} samples", color=FAINT, fontsize=8.5)
     panels[0].set_ylabel("%", color=FAINT, fontsize=8.5, rotation=0)
     panels[0].legend(frameon=False, fontsize=8.5, labelcolor=INK)
     write(figure, path)

@@ -7,7 +7,8 @@
 The photographs have no boxes: those that the detector itself is sure of (score of at least 0.5) take their place. They
 are small: while training the detector sees them at 160 pixels for 240, about as much smaller as it sees the images of
 COCO, so that what an attack changes looks to the purifier as it will there. It may start from a generator that was
-trained in front of another model.
+trained in front of another model. After `start`, which learns to undo attacks, `finish` draws it nearer to clean
+images.
 
 `train` goes on where it was stopped, in --out. `measure` attacks with PGD (eps 8/255, 10 steps of 2/255) on the scores,
 the boxes, and both: the bare detector, and the whole by an attacker who knows the purifier; it writes
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 from _gad_measure import evaluated, parts
 from _kit import environment, kit, write_result
-from _training_script import curve, read_changes, run_commands
+from _training_script import curve, joined, read_changes, run_commands
 from _yolox import Detector, loss_of, yolox
 from _yolox_task import KINDS
 from torchvision.ops import box_convert
@@ -66,6 +67,7 @@ SETTINGS: dict[str, Any] = {
     "validate_every": 200,
     "checkpoint_every": 50,
 }
+FINISH: dict[str, Any] = {"reconstruction_weight": 30.0, "steps": 400, "validate_every": 50, "seed": 1}
 
 
 @torch.no_grad()
@@ -92,16 +94,23 @@ def learn(args: argparse.Namespace) -> None:
     # The settings name the task by its module.
     sys.path.insert(0, str(Path(__file__).parent))
     detector, photos = yolox(side=SIDE), kit() / "photos"
-    values = {**SETTINGS, "data": str(photos), **read_changes(GADTraining, args.set)}
-    boxes = label(detector, photos, values["size"], args.out / f"boxes-{values['size']}.json")
-    config = GADTraining(**{**values, "annotations": str(boxes)})
-    print(train(config, args.out, model=detector, minutes=args.minutes))
+    changes = read_changes(GADTraining, args.set)
+    size = {**SETTINGS, **changes}["size"]
+    places = {"data": str(photos), "annotations": str(label(detector, photos, size, args.out / f"boxes-{size}.json"))}
+    start = GADTraining(**{**SETTINGS, **places, **changes})
+    trained = train(start, args.out / "start", model=detector, minutes=args.minutes)
+    # The last step of a training is validated, whatever its number.
+    if [entry["step"] for entry in curve(args.out / "start")["history"]][-1:] == [start.steps]:
+        finish = GADTraining(**{**SETTINGS, **FINISH, **places, **changes, "init": str(trained)})
+        trained = train(finish, args.out / "finish", model=detector, minutes=args.minutes)
+    print(trained)
 
 
 def measure(args: argparse.Namespace) -> None:
     detector, folder = yolox(), kit() / "coco_val100"
     found: dict[str, Any] = {}
-    for part, (purifiers, threats, count) in parts(args.out / "gad", 3, args.images, args.aware_images).items():
+    gad = args.out / "finish" / "gad"
+    for part, (purifiers, threats, count) in parts(gad, 3, args.images, args.aware_images).items():
         for kind in KINDS:
             evaluate = partial(
                 evaluate_detector,
@@ -115,7 +124,8 @@ def measure(args: argparse.Namespace) -> None:
                 settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
             )
             found[f"{part} {kind}"] = evaluated(f"{part} {kind}", evaluate)
-    write_result("gad_yolox", {"parts": found, "training": curve(args.out), "environment": environment()})
+    training = joined(curve(args.out / "start"), curve(args.out / "finish"))
+    write_result("gad_yolox", {"parts": found, "training": training, "environment": environment()})
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from _training_script import export, read_changes, without_places
+from _training_script import export, joined, read_changes, without_places
 
 from purifier import Purifier
 from purifier.training.alloy import AlloyTraining
@@ -46,3 +46,13 @@ def test_what_ships_is_named_after_its_folder_in_half_precision_and_names_no_pla
 def test_names_and_relative_paths_stay() -> None:
     text = "init: nrp-resg\nextractors:\n- vgg=_kit:feature_extractor:0.5\ndata: photos/a\nrate: 1/2\n"
     assert without_places(text) == text
+
+
+def test_trainings_that_went_on_from_one_another_are_joined() -> None:
+    first = {"settings": {"steps": 4}, "history": [{"step": 2, "clean": 0.1}, {"step": 4, "clean": 0.2}], "seconds": 5}
+    then = {"settings": {"steps": 3}, "history": [{"step": 3, "clean": 0.3}], "seconds": 2}
+    assert joined(first, then) == {
+        "settings": [{"steps": 4}, {"steps": 3}],
+        "history": [{"step": 2, "clean": 0.1}, {"step": 4, "clean": 0.2}, {"step": 7, "clean": 0.3}],
+        "seconds": 7,
+    }
