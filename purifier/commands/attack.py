@@ -253,7 +253,7 @@ def _is_done(job: Job, scene: Scene) -> bool:
             f"expected {job.target} to be of an attack, with its settings in {note.name}, got none; choose another "
             "DST, or --overwrite"
         )
-    differing = differences(found, json.loads(json.dumps(scene.settings)))
+    differing = differences(found, scene.settings)
     if differing:
         raise OptionError(
             f"expected {job.target} to be of an attack with these settings, got one of others ({differing}); choose "

@@ -196,7 +196,7 @@ def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any],
     from purifier.evaluation._records import differences
 
     found = read_settings(folder / _RECORD)
-    differing = None if found is None else differences(found, json.loads(json.dumps(settings)))
+    differing = None if found is None else differences(found, settings)
     if differing == "" or _record(folder, jobs, settings, written=set()):
         return True
     if differing and not overwrite:

@@ -87,8 +87,11 @@ class Records:
 
 
 def differences(there: Any, here: Mapping[str, Any]) -> str:
-    """Says in what two settings differ, such as "attack.steps: 10 there, 20 here"; "" where they are equal."""
-    old, new = flatten(there), flatten(here)
+    """Says in what settings that were read differ from others that JSON can hold; "" where they are equal.
+
+    Such as "attack.steps: 10 there, 20 here".
+    """
+    old, new = flatten(there), flatten(json.loads(json.dumps(here)))
     keys = [key for key in sorted({*old, *new}) if old.get(key, "nothing") != new.get(key, "nothing")]
     shown = [f"{key}: {old.get(key, 'nothing')} there, {new.get(key, 'nothing')} here" for key in keys[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,6 +120,16 @@ def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
     return F.conv2d(reflect_pad(rows, 0, 0, radius, radius), kernel.mT, groups=channels)
 
 
+def _smooth(images: Tensor, taps: list[float]) -> Tensor:
+    if len(taps) == 1:
+        return images
+    if torch.compiler.is_exporting():
+        return _smooth_any_size(images, taps)
+    if torch.compiler.is_compiling():
+        return (_smooth_dense if max(images.shape[-2:]) <= _DENSE_COMPILED else _smooth_any_size)(images, taps)
+    return _smooth_blocks(images, taps)
+
+
 class GaussianSmoothing(Method):
     """Smooths with a Gaussian kernel, several times.
 
@@ -139,17 +150,5 @@ class GaussianSmoothing(Method):
         return {"kernel_size": self.kernel_size, "iterations": self.iterations}
 
     def stages(self) -> list[Stage]:
-        return [Stage(self._smooth, halo=len(self._taps()) // 2)]
-
-    def _taps(self) -> list[float]:
-        return trimmed(gaussian_kernel(self.kernel_size, self.iterations))
-
-    def _smooth(self, images: Tensor) -> Tensor:
-        if self.iterations == 0 or self.kernel_size == 1:
-            return images
-        taps = self._taps()
-        if torch.compiler.is_exporting():
-            return _smooth_any_size(images, taps)
-        if torch.compiler.is_compiling():
-            return (_smooth_dense if max(images.shape[-2:]) <= _DENSE_COMPILED else _smooth_any_size)(images, taps)
-        return _smooth_blocks(images, taps)
+        taps = trimmed(gaussian_kernel(self.kernel_size, self.iterations))
+        return [Stage(partial(_smooth, taps=taps), halo=len(taps) // 2)]

@@ -15,11 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
-from purifier._images import take_apart
+from purifier._images import SUFFIXES, take_apart
 
 _T = TypeVar("_T")
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def list_images(folders: Sequence[str | Path]) -> list[Path]:
@@ -33,11 +31,9 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
         if not folder.is_dir():
             raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
         # Files that begin with a dot are other programs' notes, even where they are called like an image.
-        paths += sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in _SUFFIXES)
+        paths += sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(
-            f"expected images ({', '.join(sorted(_SUFFIXES))}) below {[str(f) for f in folders]}, got none"
-        )
+        raise InputError(f"expected images ({', '.join(sorted(SUFFIXES))}) below {[str(f) for f in folders]}, got none")
     return paths
 
 
