@@ -2,17 +2,19 @@
 
     PURIFIER_KIT=<folder> python benchmarks/alloy_ablation.py [NAME ...] [--preset alloy-s-cpu] [--steps 300]
 
-Without names every ablation is run. The photographs are the validation part of `photos` and `objects/train`, shrunk to
-128 x 128. Each purifier is judged with k = 1, 2 and 3 iterations by
+Without names every ablation is run. The photographs are the middles (160 x 160) of those in the validation part of
+`photos` and `objects/train` that are large enough. Each purifier is judged with k = 1, 2 and 3 iterations by
 
     psnr           of purified clean images to the clean ones, in dB
-    standard NAME  share of clean images that the extractor, where it is a classifier, classifies as without a purifier
+    standard NAME  share of clean images that a classifier classifies as without a purifier, of the half that it is
+                   surest of: what it makes of the others changes with every pixel
     robust NAME    the same of images under its own blind PGD, Linf 16/255, 10 steps of 1.6/255
     left NAME      distance of its features to the clean ones' under SSP, Linf 16/255, 10 steps of 4/255, purified over
                    not purified: 0 where everything is undone, 1 where nothing is
     mean           of all standard and robust
 
-by every extractor of the preset, also those that an ablation leaves out, to which the rest must generalise.
+by the extractors of the presets, also where an ablation leaves them out and the rest must generalise to them, and by
+the features of a network that no training has seen, the kit's DeepLab.
 A run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json.
 """
 
@@ -29,6 +31,7 @@ from typing import Any
 import torch
 from _kit import environment, write_result
 from torch import Tensor
+from torchvision.transforms.functional import center_crop
 from tqdm import tqdm
 from train_alloy import PRESETS, settings
 
@@ -36,9 +39,9 @@ from purifier import Purifier
 from purifier._files import write_text
 from purifier.attacks import PGD, SSP
 from purifier.training._checkpoint import load_checkpoint
-from purifier.training._data import evenly
+from purifier.training._data import evenly, read_rgb, to_tensor
 from purifier.training._photographs import crops_and_validation
-from purifier.training._validation import psnr, read_square
+from purifier.training._validation import psnr
 from purifier.training.alloy import AlloyTraining, train
 from purifier.training.alloy._extractors import Extractor, load_extractors
 from purifier.training.alloy._lines import read_extractors, read_sources
@@ -46,8 +49,18 @@ from purifier.training.alloy._losses import relative_distance
 
 ITERATIONS = (1, 2, 3)
 EPS = 16 / 255
+SIDE = 160
+JUDGES = (
+    "vgg=_kit:feature_extractor:0",
+    "mobilenet=_kit:mobilenet@net.features:0",
+    "demo=reference:demo@stages:0",
+    "deeplab=_kit:deeplab:0",
+)
 # Presets with networks, as these are the judges.
 _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != ()]
+
+# The extractors that are VGG-19.
+_VGG = ("vgg", "centre")
 
 Changes = dict[str, Any]
 
@@ -73,9 +86,19 @@ def keep_extractors(base: AlloyTraining, *names: str) -> Changes:
     }
 
 
-def leave_out(base: AlloyTraining, name: str) -> Changes:
-    names = [line.name for line in read_extractors(base.extractors)]
-    return keep_extractors(base, *(other for other in names if other != name))
+def leave_out(base: AlloyTraining, *names: str) -> Changes:
+    others = [line.name for line in read_extractors(base.extractors) if line.name not in names]
+    return keep_extractors(base, *others)
+
+
+def replace_extractor(base: AlloyTraining, name: str, line: str) -> Changes:
+    known = zip(base.extractors, read_extractors(base.extractors), strict=True)
+    return {"extractors": tuple(line if one.name == name else text for text, one in known)}
+
+
+def _without_logits(base: AlloyTraining) -> str:
+    (text,) = keep_extractors(base, "mobilenet")["extractors"]
+    return str(text.replace("+net.classifier.1", ""))
 
 
 def weightless(base: AlloyTraining) -> Changes:
@@ -105,22 +128,30 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # Strength.
     "eps-to-8": lambda base: {"eps": 8 / 255},
     "eps-from-12": lambda base: {"eps_low": 12 / 255},
+    "large-steps": lambda base: {"attack_alpha": 0.75},
+    "small-steps": lambda base: {"attack_alpha": 0.25},
     # Extractors: each left out of attacks and losses, and each alone.
-    "without-vgg": lambda base: leave_out(base, "vgg"),
+    "without-vgg": lambda base: leave_out(base, *_VGG),
+    "without-vgg-loss": lambda base: leave_out(base, "centre"),
     "without-mobilenet": lambda base: leave_out(base, "mobilenet"),
     "without-demo": lambda base: leave_out(base, "demo"),
-    "only-vgg": lambda base: keep_extractors(base, "vgg"),
+    "only-vgg": lambda base: keep_extractors(base, *_VGG),
     "only-mobilenet": lambda base: keep_extractors(base, "mobilenet"),
     "only-demo": lambda base: keep_extractors(base, "demo"),
+    # How deep the features are.
+    "last-layer": lambda base: replace_extractor(base, "mobilenet", "mobilenet=_kit:mobilenet@net.features:1.5"),
+    "without-logits": lambda base: replace_extractor(base, "mobilenet", _without_logits(base)),
     # Pixels against features.
     "pixels-only": weightless,
     "features-only": lambda base: {"pixel_weight": 0.0},
     "pixels-less": lambda base: {"pixel_weight": base.pixel_weight / 4},
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
     # Repeated application.
-    "unroll-2": lambda base: {"unroll": 2},
+    "unroll-1": lambda base: {"unroll": 1},
     "unroll-3": lambda base: {"unroll": 3},
     "no-clamp": lambda base: {"clamp": False},
+    "no-blur": lambda base: {"blur": 0},
+    "blur-3": lambda base: {"blur": 3},
     # The network; the three patches at the arithmetic of alloy-s.
     "half-depth": lambda base: {"blocks": max(1, base.blocks // 2)},
     "narrower": lambda base: {"filters": base.filters * 3 // 4},
@@ -134,7 +165,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "rate-double": lambda base: {"learning_rate": base.learning_rate * 2},
     "batch-half": lambda base: {"batch_size": max(1, base.batch_size // 2), "steps": base.steps * 2},
     # Crops.
-    "crop-48": lambda base: {"crop_size": 48},
+    "crop-64": lambda base: {"crop_size": 64},
     "crop-96": lambda base: {"crop_size": 96},
     "shrink-0.6": lambda base: {"shrink": 0.6},
 }
@@ -156,16 +187,18 @@ class Judge:
         self.damage = self._distance(self.moved)
         self.fooled: Tensor | None = None
         if extractor.classifies(images[:1]):
-            self.classes = self._classes(images)
+            sureness = _in_batches(lambda x: extractor(x).softmax(1).amax(1), images)
+            self.sure = sureness.topk(-(-len(images) // 2)).indices
+            self.classes = self._classes(images[self.sure])
             pgd = PGD(eps=EPS, alpha=1.6 / 255, steps=10, generator=random)
-            self.fooled = _in_batches(lambda x: pgd(extractor, x, self._classes(x)), images)
+            self.fooled = _in_batches(lambda x: pgd(extractor, x, self._classes(x)), images[self.sure])
 
     def figures(self, purify: Callable[[Tensor], Tensor], clean: Tensor) -> dict[str, float]:
         """Figures of a purifier, of which purified clean images are at hand."""
         name = self.extractor.name
         found = {f"left {name}": self._distance(_in_batches(purify, self.moved)) / self.damage}
         if self.fooled is not None:
-            found[f"standard {name}"] = self._share(clean)
+            found[f"standard {name}"] = self._share(clean[self.sure])
             found[f"robust {name}"] = self._share(_in_batches(purify, self.fooled))
         return found
 
@@ -192,9 +225,10 @@ def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def held_out(base: AlloyTraining, count: int) -> Tensor:
-    """Images of the validation part, which no ablation changes."""
+    """Middles (N, 3, 160, 160) of images of the validation part, which no ablation changes."""
     _, paths = crops_and_validation(base)
-    return torch.stack([read_square(path) for path in evenly(paths, count)])
+    images = [image for image in map(read_rgb, paths) if min(image.shape[:2]) >= SIDE]
+    return torch.stack([center_crop(to_tensor(image), [SIDE, SIDE]) for image in evenly(images, count)])
 
 
 def judged(folder: Path, judges: list[Judge]) -> dict[str, dict[str, float]]:
@@ -261,7 +295,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of {', '.join(ABLATIONS)}; all where none")
     parser.add_argument("--preset", choices=_JUDGED, default="alloy-s-cpu")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--images", type=int, default=48, help="held-out images")
+    parser.add_argument("--images", type=int, default=96, help="held-out images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of all runs")
     parser.add_argument("--work", type=Path, default=Path("runs/alloy_ablation"))
     parser.add_argument("--name", default="alloy_ablation", help="name of the result file")
@@ -278,7 +312,7 @@ def main() -> None:
     def judges() -> list[Judge]:
         if not made:
             images = held_out(base, args.images)
-            made.extend(Judge(one, images) for one in load_extractors(read_extractors(base.extractors)))
+            made.extend(Judge(one, images) for one in load_extractors(read_extractors(JUDGES)))
         return made
 
     runs: dict[str, dict[str, Any]] = {}

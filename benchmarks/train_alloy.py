@@ -3,8 +3,8 @@
     PURIFIER_KIT=<folder> python benchmarks/train_alloy.py PRESET [--minutes M] [--init FOLDER] [--set KEY=VALUE ...]
 
     alloy-warm, alloy-s-warm no networks, noise only, 32 px crops: minutes on a CPU, for others to start from
-    alloy-cpu, alloy-s-cpu   64 px crops, batches of 8, float32: what one CPU core does in an hour or two
-    alloy-gpu, alloy-s-gpu   112 px crops, batches of 32, bfloat16, long
+    alloy-cpu, alloy-s-cpu   128 px crops, batches of 8, float32: an hour or two on two CPU cores, from a warm start
+    alloy-gpu, alloy-s-gpu   128 px crops, batches of 32, bfloat16, long
 
 A setting that is a tuple takes its entries separated by commas: --set sources=ssp:vgg:0.5:2-3,none:0.5. The extractors
 are the kit's VGG-19 and MobileNetV2 and the demo classifier; no other model and no evaluation image of the kit is read.
@@ -22,32 +22,35 @@ from _training_script import photographs, read_changes, run_presets
 
 from purifier.training.alloy import AlloyTraining, train
 
+# VGG-19 costs ten times what MobileNetV2 does, so the loss looks at a quarter of each crop with it.
+_DEPTHS = "+".join(f"net.features.{block}" for block in (3, 6, 10, 13, 17))
 EXTRACTORS = (
-    "vgg=_kit:feature_extractor:0.5",
-    "mobilenet=_kit:mobilenet@net.features:0.25",
+    "vgg=_kit:feature_extractor:0",
+    "centre=_kit:centre_extractor:0.5",
+    f"mobilenet=_kit:mobilenet@{_DEPTHS}+net.classifier.1:1.5",
     "demo=reference:demo@stages:0.25",
 )
 SOURCES = (
-    "ssp:vgg:0.25:2-3",
-    "ssp:mobilenet:0.20:2-3",
-    "kl:mobilenet:0.20:2-3",
-    "kl:demo:0.10:2-3",
-    "gaussian:0.075",
-    "sign:0.075",
+    "ssp:vgg:0.10:2-3",
+    "ssp:mobilenet:0.35:2-4",
+    "kl:mobilenet:0.30:3-6",
+    "gaussian:0.07",
+    "sign:0.08",
     "none:0.10",
 )
 # Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
 _LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
-_CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 64, "batch_size": 8, "warmup_steps": 50}
-_CPU |= {"learning_rate": 1e-3, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "pixel_weight": 1.0, "attack_alpha": 0.5}
+_COMMON |= {"blur": 1, "unroll": 2}
+_CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
+_CPU |= {"learning_rate": 6e-4, "checkpoint_every": 25, "validate_every": 500, "validation_images": 24}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
-_WARM |= {"crop_size": 32, "steps": 1500, "ema_decay": 0.99}
-_GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 112, "batch_size": 32, "workers": 12}
+_WARM |= {"crop_size": 32, "steps": 1500, "learning_rate": 1e-3, "ema_decay": 0.99, "unroll": 1}
+_GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
-_GPU |= {"unroll": 2, "ema_decay": 0.9995, "compile": True}
+_GPU |= {"ema_decay": 0.9995, "compile": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "alloy-warm": {**_LARGE, **_WARM},

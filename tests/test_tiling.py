@@ -13,6 +13,7 @@ from tests.builders import pictures, small_method, small_purifier
 CASES = {
     "alloy": {"blocks": 1},
     "alloy with large patches": {"blocks": 1, "patch": 3},
+    "alloy with blur": {"blocks": 1, "patch": 3, "blur": 2},
     "bit-depth": {},
     "gs": {"kernel_size": 5, "iterations": 7},
     "jpeg": {"quality": 60},

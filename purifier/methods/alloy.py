@@ -6,7 +6,8 @@ real networks ("General adversarial defense via pixel level and feature level di
 repeated application of a small network (Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying
 Adversarial Perturbations", WACV 2024). How it is trained is in `purifier.training.alloy`.
 
-No skip runs from input to output: it would carry the perturbation through.
+No skip runs from input to output: it would carry the perturbation through. For the same reason the network may see a
+blurred image, which it learns to sharpen: most of a perturbation is finer than what a picture is recognised by.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from purifier.methods._base import Method, Stage
 from purifier.methods._options import check_bool, check_integer
 from purifier.methods._patches import on_patches
+from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 
 
@@ -32,6 +34,7 @@ class Alloy(Method):
         filters: Width of the network.
         blocks: Number of residual blocks (convolution, ReLU, convolution).
         clamp: Whether each application ends with a clamp to [0, 1].
+        blur: Passes of GS (K = 5) over the image before each application of the network; 0 for none.
 
     Raises:
         OptionError: Where an option is out of its range.
@@ -40,7 +43,14 @@ class Alloy(Method):
     tunable = ("iterations", "clamp")
 
     def __init__(
-        self, *, iterations: int = 2, patch: int = 2, filters: int = 64, blocks: int = 12, clamp: bool = True
+        self,
+        *,
+        iterations: int = 2,
+        patch: int = 2,
+        filters: int = 64,
+        blocks: int = 12,
+        clamp: bool = True,
+        blur: int = 0,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0)
@@ -48,6 +58,7 @@ class Alloy(Method):
         self.filters = check_integer("filters", filters, low=1)
         self.blocks = check_integer("blocks", blocks, low=1)
         self.clamp = check_bool("clamp", clamp)
+        self.smoothing = GaussianSmoothing(iterations=check_integer("blur", blur, low=0))
         channels = 3 * patch**2
         self.network = nn.Sequential(
             nn.Conv2d(channels, filters, 3, padding=1),
@@ -63,16 +74,19 @@ class Alloy(Method):
             "filters": self.filters,
             "blocks": self.blocks,
             "clamp": self.clamp,
+            "blur": self.smoothing.iterations,
         }
 
     def stages(self) -> list[Stage]:
         # Every convolution looks one patch further, and a pixel may be at the far side of its own patch.
-        halo = self.patch * (2 * self.blocks + 3) - 1
+        (blur,) = self.smoothing.stages()
+        assert blur.halo is not None
+        halo = self.patch * (2 * self.blocks + 3) - 1 + blur.halo
         return [Stage(self.step, halo=halo, align=self.patch)] * self.iterations
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """One application of the network to images (N, 3, H, W), not clamped."""
-        return on_patches(self.network, images, self.patch)
+        """One application of the network to images (N, 3, H, W), blurred first; not clamped."""
+        return on_patches(self.network, self.smoothing(images), self.patch)
 
     def step(self, images: Tensor) -> Tensor:
         """One application of the network, clamped where `clamp` says so."""

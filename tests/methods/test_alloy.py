@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from purifier import NoWeightsError, OptionError, Purifier
 from purifier.methods.alloy import Alloy
+from purifier.methods.gs import GaussianSmoothing
 from tests.builders import pictures, small_method, small_purifier
 
 # The two sizes that are to ship, and what one 224 x 224 image may cost at their default iterations, in 1e9
@@ -60,9 +61,9 @@ def test_no_skip_runs_from_input_to_output() -> None:
     assert not method.reconstruct(images).any()
 
 
-@pytest.mark.parametrize("patch", [1, 2, 3])
-def test_it_looks_as_far_as_its_halo_and_no_further(patch: int) -> None:
-    method = small_method("alloy", blocks=1, iterations=1, patch=patch, clamp=False).double()
+@pytest.mark.parametrize(("patch", "blur"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2)])
+def test_it_looks_as_far_as_its_halo_and_no_further(patch: int, blur: int) -> None:
+    method = small_method("alloy", blocks=1, iterations=1, patch=patch, clamp=False, blur=blur).double()
     (stage,) = method.stages()
     assert stage.halo is not None
     cells = 2 * (stage.halo // patch) + 5
@@ -84,6 +85,17 @@ def test_an_odd_size_equals_the_reflected_even_size_cropped_back(size: tuple[int
     even = torch.cat((images, images[..., -2:-1, :] if height > 1 else images), -2) if height % 2 else images
     even = torch.cat((even, even[..., -2:-1] if width > 1 else even), -1) if width % 2 else even
     torch.testing.assert_close(method(images), method(even)[..., :height, :width])
+
+
+def test_the_network_sees_a_blurred_image_at_every_iteration() -> None:
+    sharp, images = small_method("alloy", iterations=2), pictures(1, 3, 10, 12)
+    blurred = small_method("alloy", iterations=2, blur=2)
+    blurred.load_state_dict(sharp.state_dict())
+    smooth = GaussianSmoothing(iterations=2)
+    once = sharp.step(smooth(images))
+    torch.testing.assert_close(blurred.step(images), once)
+    torch.testing.assert_close(blurred(images), sharp.step(smooth(once)))
+    assert (once - sharp.step(images)).abs().max() > 1e-3
 
 
 def test_iterations_apply_the_step_that_often() -> None:
@@ -124,6 +136,7 @@ def test_the_clamp_is_between_the_iterations() -> None:
         ({"patch": 0}, "expected patch to be an integer of at least 1, got 0"),
         ({"filters": 0}, "expected filters to be an integer of at least 1, got 0"),
         ({"blocks": 0}, "expected blocks to be an integer of at least 1, got 0"),
+        ({"blur": -1}, "expected blur to be an integer of at least 0, got -1"),
         ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
         ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),
     ],

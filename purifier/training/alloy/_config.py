@@ -35,6 +35,7 @@ class AlloyTraining(PhotographTraining):
         filters: Width of the network.
         blocks: Its residual blocks.
         clamp: Whether each application ends with a clamp to [0, 1].
+        blur: Passes of GS over the image before each application; 0 for none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
         init: Name or folder of a trained alloy of the same size to start from; "" for none.
         labelled: Folder with folders of pictures of the demo classifier's classes, to validate accuracy on; "" for
@@ -62,6 +63,7 @@ class AlloyTraining(PhotographTraining):
     filters: int = 64
     blocks: int = 12
     clamp: bool = True
+    blur: int = 0
     start: Literal["random", "identity"] = "random"
     init: str = ""
     validation_images: int = 32

@@ -108,6 +108,7 @@ def _network(config: AlloyTraining) -> Alloy:
         filters=config.filters,
         blocks=config.blocks,
         clamp=config.clamp,
+        blur=config.blur,
     )
     if config.init:
         load_trained(network, config.init)

@@ -45,6 +45,7 @@ def ablation(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import alloy_ablation
 
     monkeypatch.setattr(_kit, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(alloy_ablation, "SIDE", 40)
     monkeypatch.setattr(alloy_ablation, "environment", lambda: {"torch": torch.__version__})
     return alloy_ablation
 
@@ -92,6 +93,16 @@ def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: M
         assert "resnet" not in str(config.extractors)
 
 
+@pytest.mark.parametrize("size", [16, 17])
+def test_the_centre_is_a_quarter_of_the_crop(script: ModuleType, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import _kit
+
+    monkeypatch.setattr(_kit, "feature_extractor", torch.nn.Identity)
+    images = torch.rand(1, 3, size, size)
+    seen = slice(4, 4 + (size + 1) // 2)
+    assert torch.equal(_kit.centre_extractor()(images), images[..., seen, seen])
+
+
 @pytest.mark.slow
 def test_ablations_are_run_once_and_judged_by_every_extractor(
     ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,8 +117,8 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
         assert list(run["rows"]) == ["k=1", "k=2", "k=3"]
         for row in run["rows"].values():
             assert set(row) == {
-                "psnr", "left vgg", "left mobilenet", "left demo", "standard mobilenet", "standard demo",
-                "robust mobilenet", "robust demo", "mean",
+                "psnr", "left vgg", "left mobilenet", "left demo", "left deeplab",
+                "standard mobilenet", "standard demo", "robust mobilenet", "robust demo", "mean",
             }  # fmt: skip
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in printed if line.startswith("| ")] == [
@@ -124,10 +135,10 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
 def test_without_a_purifier_everything_is_left(ablation: ModuleType, script: ModuleType) -> None:
     base = script.settings("alloy-s-cpu", ["validation_every=2"])
     images = ablation.held_out(base, 2)
-    assert images.shape == (2, 3, 128, 128)
-    judges = [ablation.Judge(one, images) for one in ablation.load_extractors(read_extractors(base.extractors))]
+    assert images.shape == (2, 3, 40, 40)
+    judges = [ablation.Judge(one, images) for one in ablation.load_extractors(read_extractors(ablation.JUDGES))]
     row = ablation.identity(judges)["rows"]["k=0"]
-    assert [row[f"left {name}"] for name in ("vgg", "mobilenet", "demo")] == [1, 1, 1]
+    assert [row[f"left {name}"] for name in ("vgg", "mobilenet", "demo", "deeplab")] == [1] * 4
     assert row["standard demo"] == row["standard mobilenet"] == 1
     assert row["robust demo"] == 0
     assert all(judge.damage > 0 for judge in judges)
@@ -155,12 +166,19 @@ def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType,
 def test_sources_and_extractors_are_left_out_by_name(ablation: ModuleType, script: ModuleType) -> None:
     base = script.settings("alloy-s-cpu", [])
     assert [line.kind for line in read_sources(ablation.drop_sources(base, "ssp", "none"))] == [
-        "kl", "kl", "gaussian", "sign",
+        "kl", "gaussian", "sign",
     ]  # fmt: skip
-    assert "ssp:mobilenet:0.20:2-3" in ablation.drop_sources(base, "ssp", extractor="vgg")
-    alone = ablation.keep_extractors(base, "demo")
-    assert [line.name for line in read_extractors(alone["extractors"])] == ["demo"]
-    assert alone["sources"] == ("kl:demo:0.10:2-3", "gaussian:0.075", "sign:0.075", "none:0.10")
+    assert "ssp:mobilenet:0.35:2-4" in ablation.drop_sources(base, "ssp", extractor="vgg")
+    alone = ablation.keep_extractors(base, "vgg", "centre")
+    assert [line.name for line in read_extractors(alone["extractors"])] == ["vgg", "centre"]
+    assert alone["sources"] == ("ssp:vgg:0.10:2-3", "gaussian:0.07", "sign:0.08", "none:0.10")
+    assert ablation.leave_out(base, "mobilenet", "demo") == alone
+    (shorter,) = (
+        line
+        for line in read_extractors(ablation.ABLATIONS["without-logits"](base)["extractors"])
+        if line.name == "mobilenet"
+    )
+    assert "net.classifier.1" not in shorter.layers and len(shorter.layers) == 5
     assert all(line.weight == 0 for line in read_extractors(ablation.weightless(base)["extractors"]))
     lines = read_sources(ablation.noise(base, 0.4)["sources"])
     noise = sum(line.share for line in lines if line.kind in ("gaussian", "sign"))
