@@ -30,6 +30,20 @@ _BEST: dict[str, dict[str, Any]] = {
 }
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Returns every image file below a folder, sorted.
+
+    Files and folders that begin with a dot are other programs' notes, even where they are called like an image.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image taken apart: what is purified, and what is put back afterwards.

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from purifier import _hub
 from purifier._errors import OptionError, WeightsError
 from purifier._input import check_form, check_range
+from purifier._options import check_bool, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.inference.compiling import Compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, leaves, tune
-from purifier.methods._options import check_bool, check_integer
 from purifier.methods.chain import Chain
 from purifier.methods.noise import ProjectedNoise
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from purifier import InputError, Purifier
-from purifier._images import put_together, read_size, take_apart, write_image
+from purifier._images import images_below, put_together, read_size, take_apart, write_image
 
 SIZE = (7, 5)  # width, height
 
@@ -265,3 +265,13 @@ def test_an_output_that_cannot_be_written_leaves_the_old_one_alone(
         write_image(picture_of("L"), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_images_below_a_folder_are_found_but_not_other_programs_notes(tmp_path: Path) -> None:
+    wanted = ["a.png", "deep/er/b.JPG"]
+    for name in [*wanted, "._a.png", ".thumbnails/a.png", "deep/.cache/b.jpg", "notes.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert images_below(tmp_path) == [tmp_path / name for name in wanted]
+    assert images_below(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails/a.png"]

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier._options import check_bool, check_integer
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
 from purifier.attacks._losses import cross_entropy
 from purifier.attacks._progress import progress_bar
-from purifier.methods._options import check_bool, check_integer
 
 
 class GradientAttack(Attack):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from purifier._options import check_bool
 from purifier.attacks._balls import Norm
 from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
-from purifier.methods._options import check_bool
 
 
 class PGD(GradientAttack):

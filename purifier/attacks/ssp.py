@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError, WeightsError, nearest
 from purifier._normalised import Normalised
+from purifier._options import check_integer
 from purifier.attacks._balls import Norm, ascend, project, random_start
 from purifier.attacks._base import Attack, Model, check_eps, check_eval, input_gradient
 from purifier.attacks._progress import progress_bar
-from purifier.methods._options import check_integer
 
 Distance = Literal["mae", "squared"]
 Features = Callable[[Tensor], Tensor]

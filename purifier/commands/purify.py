@@ -132,7 +132,7 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
         InputError: Where there is nothing to purify.
         OptionError: Where an output would replace a source, or `target` is of the wrong kind.
     """
-    from purifier._images import SUFFIXES, check_suffix
+    from purifier._images import SUFFIXES, check_suffix, images_below
 
     if source.is_file():
         if target.is_dir() or not target.suffix:
@@ -147,13 +147,9 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
         inside = target.resolve() if target.resolve().is_relative_to(source.resolve()) else None
         if inside == source.resolve():
             raise OptionError(f"expected a folder other than SRC to write to, got {target}; give another DST")
-        files = sorted(
-            path
-            for path in source.rglob("*")
-            if path.suffix.lower() in SUFFIXES
-            and path.is_file()
-            and not (inside is not None and path.resolve().is_relative_to(inside))
-        )
+        files = [
+            path for path in images_below(source) if not (inside is not None and path.resolve().is_relative_to(inside))
+        ]
         if not files:
             raise InputError(f"expected images ({', '.join(SUFFIXES)}) below {source}, got none")
         names = [path.relative_to(source) for path in files]
@@ -210,13 +206,12 @@ def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any],
 
 def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], written: set[Path]) -> bool:
     """Records the settings where a folder has no pictures but those written with them; returns whether it did."""
-    from purifier._images import SUFFIXES
+    from purifier._images import images_below
 
     # The folder may hold SRC.
     sources = {job.source.resolve() for job in jobs}
-    for path in folder.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and path not in written and path.resolve() not in sources:
-            return False
+    if any(path not in written and path.resolve() not in sources for path in images_below(folder)):
+        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / _RECORD, json.dumps({"settings": settings}, indent=1) + "\n")

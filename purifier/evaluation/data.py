@@ -239,6 +239,8 @@ def labelled_images(
 
 
 def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[Path, int]]:
+    from purifier._images import images_below
+
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise InputError(
@@ -246,7 +248,7 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
             "file with the columns file,label"
         )
     numbers = number_folders(root, names, classes)
-    pairs = [(path, numbers[name]) for name in names for path in _images_below(root / name)]
+    pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
     if not pairs:
         raise _no_images(root)
     return pairs
@@ -289,8 +291,10 @@ def masked_images(
     Raises:
         InputError: Where there are no images, or one has no mask.
     """
+    from purifier._images import images_below
+
     root, mask_root = _folder(folder), _folder(masks)
-    files = _images_below(root)
+    files = images_below(root)
     if not files:
         raise _no_images(root)
     found = []
@@ -382,12 +386,6 @@ def _folder(folder: str | Path) -> Path:
     if not root.is_dir():
         raise InputError(f"expected a folder of images, got {root}, which is not a folder")
     return root
-
-
-def _images_below(root: Path) -> list[Path]:
-    from purifier._images import SUFFIXES
-
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _no_images(root: Path) -> InputError:

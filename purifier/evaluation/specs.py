@@ -173,6 +173,10 @@ def make_purifier(
     if "+" in text and not Path(text).is_dir():
         return Purifier.chain(*(make_purifier(part, device=device, dtype=dtype) for part in text.split("+")))
     name, options = parse(text)
+    if taken := {"cls", "name"} & options.keys():
+        raise OptionError(
+            f"expected NAME:key=value with the name once, before the colon, got {taken.pop()!r} in {text!r}"
+        )
     noise = {key: options.pop(key) for key in _DYNAMIC if key in options}
     purifier = Purifier.from_pretrained(name, **{"device": device, "dtype": dtype, **options})
     if not noise.pop("dynamic", False):

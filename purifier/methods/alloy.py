@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from purifier._options import check_bool, check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_bool, check_integer
 from purifier.methods._patches import on_patches
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer
 
 
 class BitDepth(Method):

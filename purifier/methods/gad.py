@@ -17,9 +17,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from purifier._errors import OptionError
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
-from purifier.methods._options import check_integer
 
 Norm = Literal["layer", "instance", "none"]
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
-from purifier.methods._options import check_integer
 
 # An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. What is
 # fastest was measured: on a CPU blocks spare products with zeros, on a GPU each one costs a launch.

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer
 
 
 def _round_trip(images: Tensor, quality: int) -> Tensor:

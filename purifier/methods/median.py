@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
-from purifier.methods._options import check_integer
 
 
 class Median(Method):

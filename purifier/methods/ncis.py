@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import WeightsError
+from purifier._options import check_bool, check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_bool, check_integer
 from purifier.methods._patches import on_patches
 from purifier.methods._thrift import may_overwrite
 from purifier.methods.gs import GaussianSmoothing

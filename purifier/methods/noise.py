@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier._options import check_number
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_number
 
 
 class ProjectedNoise(Method):

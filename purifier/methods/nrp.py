@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer
 from purifier.methods._thrift import by_parts, may_overwrite
 
 

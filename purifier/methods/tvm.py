@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from purifier._options import check_integer, check_number
 from purifier.methods._base import Method, Stage
-from purifier.methods._options import check_integer, check_number
 
 
 def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:

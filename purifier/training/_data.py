@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
-from purifier._images import SUFFIXES, take_apart
+from purifier._images import SUFFIXES, images_below, take_apart
 
 _T = TypeVar("_T")
 
 
 def list_images(folders: Sequence[str | Path]) -> list[Path]:
-    """Returns every image file below the folders, sorted.
+    """Returns every image file below the folders, sorted; see `images_below`.
 
     Raises:
         InputError: Where a folder does not exist or there is no image in any of them.
@@ -30,8 +30,7 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
-        # Files that begin with a dot are other programs' notes, even where they are called like an image.
-        paths += sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+        paths += images_below(folder)
     if not paths:
         raise InputError(f"expected images ({', '.join(sorted(SUFFIXES))}) below {[str(f) for f in folders]}, got none")
     return paths

@@ -86,6 +86,9 @@ def test_purifiers_take_options_chains_and_noise():
     assert make_purifier("gs:dtype=bfloat16", device="cpu", dtype="float32").dtype == torch.bfloat16
     with pytest.raises(OptionError, match="expected dynamic=true beside sigma"):
         make_purifier("gs:sigma=0.1")
+    for key in ("name", "cls"):
+        with pytest.raises(OptionError, match=rf"the name once, before the colon, got '{key}' in 'gs:{key}=x'"):
+            make_purifier(f"gs:{key}=x")
 
 
 def test_threats_take_samples_and_surrogates():

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from purifier.methods._options import check_integer
+from purifier._options import check_integer
 
 _WIDEST = 8
 
