@@ -59,8 +59,9 @@ JUDGES = (
 # Presets with networks, as these are the judges.
 _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != ()]
 
-# The extractors that are VGG-19.
+# The extractors that are one network.
 _VGG = ("vgg", "centre")
+_MOBILENET = ("mobilenet", "logits")
 
 Changes = dict[str, Any]
 
@@ -96,11 +97,6 @@ def replace_extractor(base: AlloyTraining, name: str, line: str) -> Changes:
     return {"extractors": tuple(line if one.name == name else text for text, one in known)}
 
 
-def _without_logits(base: AlloyTraining) -> str:
-    (text,) = keep_extractors(base, "mobilenet")["extractors"]
-    return str(text.replace("+net.classifier.1", ""))
-
-
 def weightless(base: AlloyTraining) -> Changes:
     """Extractors that are attacked, but not asked about the result."""
     return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors)}
@@ -128,26 +124,25 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # Strength.
     "eps-to-8": lambda base: {"eps": 8 / 255},
     "eps-from-12": lambda base: {"eps_low": 12 / 255},
-    "large-steps": lambda base: {"attack_alpha": 0.75},
-    "small-steps": lambda base: {"attack_alpha": 0.25},
+    "half-steps": lambda base: {"attack_alpha": base.attack_alpha / 2},
     # Extractors: each left out of attacks and losses, and each alone.
     "without-vgg": lambda base: leave_out(base, *_VGG),
     "without-vgg-loss": lambda base: leave_out(base, "centre"),
-    "without-mobilenet": lambda base: leave_out(base, "mobilenet"),
+    "without-mobilenet": lambda base: leave_out(base, *_MOBILENET),
     "without-demo": lambda base: leave_out(base, "demo"),
     "only-vgg": lambda base: keep_extractors(base, *_VGG),
-    "only-mobilenet": lambda base: keep_extractors(base, "mobilenet"),
+    "only-mobilenet": lambda base: keep_extractors(base, *_MOBILENET),
     "only-demo": lambda base: keep_extractors(base, "demo"),
     # How deep the features are.
-    "last-layer": lambda base: replace_extractor(base, "mobilenet", "mobilenet=_kit:mobilenet@net.features:1.5"),
-    "without-logits": lambda base: replace_extractor(base, "mobilenet", _without_logits(base)),
+    "last-layer": lambda base: replace_extractor(base, "mobilenet", "mobilenet=_kit:mobilenet@net.features:1.0"),
+    "without-logits": lambda base: leave_out(base, "logits"),
     # Pixels against features.
     "pixels-only": weightless,
     "features-only": lambda base: {"pixel_weight": 0.0},
     "pixels-less": lambda base: {"pixel_weight": base.pixel_weight / 4},
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
     # Repeated application.
-    "unroll-1": lambda base: {"unroll": 1},
+    "unroll-2": lambda base: {"unroll": 2},
     "unroll-3": lambda base: {"unroll": 3},
     "no-clamp": lambda base: {"clamp": False},
     "no-blur": lambda base: {"blur": 0},

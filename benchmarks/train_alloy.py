@@ -26,8 +26,9 @@ from purifier.training.alloy import AlloyTraining, train
 _DEPTHS = "+".join(f"net.features.{block}" for block in (3, 6, 10, 13, 17))
 EXTRACTORS = (
     "vgg=_kit:feature_extractor:0",
-    "centre=_kit:centre_extractor:0.5",
-    f"mobilenet=_kit:mobilenet@{_DEPTHS}+net.classifier.1:1.5",
+    "centre=_kit:centre_extractor:0.25",
+    f"mobilenet=_kit:mobilenet@{_DEPTHS}:1.0",
+    "logits=_kit:mobilenet:0.5",
     "demo=reference:demo@stages:0.25",
 )
 SOURCES = (
@@ -41,16 +42,15 @@ SOURCES = (
 # Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
 _LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "pixel_weight": 1.0, "attack_alpha": 0.5}
-_COMMON |= {"blur": 1, "unroll": 2}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "pixel_weight": 1.0, "blur": 1}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
-_CPU |= {"learning_rate": 6e-4, "checkpoint_every": 25, "validate_every": 500, "validation_images": 24}
+_CPU |= {"learning_rate": 6e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
-_WARM |= {"crop_size": 32, "steps": 1500, "learning_rate": 1e-3, "ema_decay": 0.99, "unroll": 1}
+_WARM |= {"crop_size": 32, "steps": 1500, "learning_rate": 1e-3, "ema_decay": 0.99}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
-_GPU |= {"ema_decay": 0.9995, "compile": True}
+_GPU |= {"unroll": 2, "ema_decay": 0.9995, "compile": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "alloy-warm": {**_LARGE, **_WARM},
