@@ -82,12 +82,13 @@ def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_p
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
-    config = settings(name="alloy-s", steps=24, validate_every=12, patch=1, iterations=3, ema_decay=0.5)
+    config = settings(name="alloy-s", steps=24, validate_every=12, patch=1, blur=1, iterations=3, ema_decay=0.5)
     folder = train(config, tmp_path)
     assert folder == tmp_path / "alloy-s"
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
-    assert purifier.method.options == {"iterations": 3, "patch": 1, "filters": 12, "blocks": 2, "clamp": True}
+    size = {"patch": 1, "filters": 12, "blocks": 2}
+    assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
     card = (folder / "README.md").read_text()
