@@ -147,5 +147,5 @@ def centre_extractor() -> nn.Module:
 
 
 def mobilenet() -> nn.Module:
-    """MobileNetV2: logits, also at layer "net.classifier.1", and at "net.features" its last convolutional features."""
+    """MobileNetV2: logits, and at layer "net.features" its last convolutional features."""
     return model("mobilenet_v2")

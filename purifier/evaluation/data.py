@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from purifier._class_folders import number_folders
 from purifier._errors import InputError, nearest
+from purifier._images import SUFFIXES, images_below, read_size, take_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,6 @@ class ImageSet(ABC):
             yield batch
 
     def _shape(self, index: int) -> Any:
-        from purifier._images import read_size
-
         return read_size(self.files[index]) if self.size is None else self.size
 
     def spread(self, count: int | None) -> Self:
@@ -239,8 +238,6 @@ def labelled_images(
 
 
 def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[Path, int]]:
-    from purifier._images import images_below
-
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise InputError(
@@ -291,8 +288,6 @@ def masked_images(
     Raises:
         InputError: Where there are no images, or one has no mask.
     """
-    from purifier._images import images_below
-
     root, mask_root = _folder(folder), _folder(masks)
     files = images_below(root)
     if not files:
@@ -357,8 +352,6 @@ def read_rgb(path: Path) -> Tensor:
     Raises:
         InputError: Where it cannot be read.
     """
-    from purifier._images import take_apart
-
     return take_apart(path).rgb
 
 
@@ -389,8 +382,6 @@ def _folder(folder: str | Path) -> Path:
 
 
 def _no_images(root: Path) -> InputError:
-    from purifier._images import SUFFIXES
-
     return InputError(f"expected images ({', '.join(SUFFIXES)}) below {root}, got none")
 
 
