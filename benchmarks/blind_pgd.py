@@ -5,8 +5,9 @@
 Attack: untargeted PGD on the bare model, Linf, eps 16/255, alpha 1.6/255, 10 steps, random start, cross entropy.
 Rows: no defence, the classical baselines, and iterated purifiers at each number of iterations; networks are compiled,
 which changes their output by rounding only. The attacked images are kept in --work, every finished row in the result
-file, so a run that was killed goes on where it stopped. Rows of weights that are others by now are measured again.
-The purifier-aware rows are the same attack through purifier and model, exact gradients, on --aware-images images.
+file, so a run that was killed goes on where it stopped. Rows of options or weights that are others by now are
+measured again. The purifier-aware rows are the same attack through purifier and model, exact gradients, on
+--aware-images images.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tqdm import tqdm
 from purifier import Purifier, list_purifiers
 from purifier._files import replacing
 from purifier.attacks import PGD
+from purifier.methods import describe
 
 EPS, ALPHA, STEPS = 16 / 255, 1.6 / 255, 10
 Purify = Callable[[Tensor], Tensor]
@@ -166,9 +168,9 @@ def run(name: str, args: argparse.Namespace) -> None:
         raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
     table = result["rows"]
     for kind, source in args.purifiers.items():
-        found = digest(Purifier.from_pretrained(source))
+        found = digest(Purifier.from_pretrained(source, iterations=1))
         if result["weights"].get(kind, found) != found:
-            print(f"{kind}: other weights than those of {path.name}; its rows are measured again")
+            print(f"{kind}: other options or weights than those of {path.name}; its rows are measured again")
             for row in [row for row in table if row.startswith(f"{kind} i=")]:
                 del table[row]
         result["weights"][kind] = found
@@ -185,9 +187,10 @@ def run(name: str, args: argparse.Namespace) -> None:
 
 
 def digest(purifier: Purifier) -> str:
-    """SHA-256 of a purifier's weights."""
+    """SHA-256 of a purifier's options and weights."""
+    options = json.dumps(describe(purifier.method)).encode()
     values = purifier.method.state_dict().values()
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
+    return hashlib.sha256(options + b"".join(value.numpy().tobytes() for value in values)).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every purifier against every attack and threat model, on the kit's models and images.
 
-    PURIFIER_KIT=<folder> python benchmarks/honest_tables.py MODEL PART [--images N]
+    PURIFIER_KIT=<folder> python benchmarks/honest_tables.py MODEL PART [--images N] [--purifiers NAME[=FOLDER] ...]
 
 MODEL and PART, one command each:
 
@@ -14,21 +14,22 @@ MODEL and PART, one command each:
     yolox_nano                         blind: PGD on boxes, SSP 8 and 16/255; aware: BIM through the purifier
 
 Runs on the first --images of the NIPS 2017 images, or on images evenly over the others' sets. A run that was killed
-goes on from --work. Results go to benchmarks/results/honest_MODEL_PART.json; benchmarks/tables.py puts them into
-docs/evaluation.md.
+goes on from --work. Results go to benchmarks/results/honest_MODEL_PART.json, those of --purifiers, which are measured
+alone, to honest_MODEL_PART+NAME.json beside it; benchmarks/tables.py puts both into one table of docs/evaluation.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from _kit import environment, kit, kit_module, model, write_result
+from _kit import RESULTS, environment, kit, kit_module, model, write_result
 from _yolox import loss_of, yolox
 from tqdm import tqdm
 
@@ -131,6 +132,22 @@ def boxes_attacks() -> dict[str, Attack]:
     }
 
 
+def given(texts: Sequence[str], *, dynamic: bool) -> dict[str, Purifier]:
+    """Reads NAME[=FOLDER] into purifiers by name."""
+    found = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        purifier = Purifier.from_pretrained(folder or name)
+        found[f"{name} dynamic" if dynamic else name] = purifier.dynamic() if dynamic else purifier
+    return found
+
+
+def measured_on(model: str, part: str) -> int | None:
+    """Images of the table that purifiers measured alone are to join, None where there is none."""
+    path = RESULTS / f"honest_{model}_{part}.json"
+    return json.loads(path.read_text())["settings"]["images"] if path.exists() else None
+
+
 def few() -> dict[str, Purifier]:
     return {"jpeg": Purifier.from_pretrained("jpeg"), "median": Purifier.from_pretrained("median")} | learned()
 
@@ -208,6 +225,7 @@ def main() -> None:
     parser.add_argument("model", choices=PARTS)
     parser.add_argument("part")
     parser.add_argument("--images", type=int, help="how many; what fits a CPU where it is not given")
+    parser.add_argument("--purifiers", nargs="+", default=[], metavar="NAME[=FOLDER]", help="measure these alone")
     parser.add_argument("--batch-size", type=int, default=10)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--work", type=Path, default=Path("runs/honest"), help="folder for records and pictures")
@@ -215,8 +233,10 @@ def main() -> None:
     if args.part not in PARTS[args.model]:
         parser.error(f"{args.model} has the parts {', '.join(PARTS[args.model])}, not {args.part}")
     part = PARTS[args.model][args.part]
-    count = args.images or part.images
-    purifiers = {key: purifier.to(args.device) for key, purifier in part.purifiers().items()}
+    count = args.images or (measured_on(args.model, args.part) if args.purifiers else None) or part.images
+    chosen = given(args.purifiers, dynamic=args.part == "dynamic") if args.purifiers else part.purifiers()
+    purifiers = {key: purifier.to(args.device) for key, purifier in chosen.items()}
+    name = "+".join([f"{args.model}_{args.part}", *(text.partition("=")[0] for text in args.purifiers)])
     attacks = {key: place(attack, args.device) for key, attack in part.attacks().items()}
     threats = part.threats(args.model, args.device)
     with tqdm(desc=f"{args.model} {args.part}", unit="image") as bar:
@@ -224,7 +244,7 @@ def main() -> None:
             "purifiers": purifiers,
             "attacks": attacks,
             "threats": threats,
-            "out": args.work / f"{args.model}-{args.part}-{count}",
+            "out": args.work / f"{name}-{count}",
             "settings": EvaluationSettings(batch_size=args.batch_size, probe_images=0, pictures=2),
             "progress": bar.update,
         }
@@ -240,8 +260,8 @@ def main() -> None:
             row["robust"],
         )
     findings = [{"purifier": name, "check": f.check, "measured": f.measured} for name, f in found.findings]
-    name = f"honest_{args.model}_{args.part}"
-    write_result(name, {"settings": found.settings, "rows": rows, "findings": findings, "environment": environment()})
+    result = {"settings": found.settings, "rows": rows, "findings": findings, "environment": environment()}
+    write_result(f"honest_{name}", result)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, ga
 from _speed_table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
+# What rows of one table must have in common.
+_SHARED = ("model", "data", "images", "size", "batch_size", "seed", "attacks", "threats")
 _BLOCK = re.compile(r"(<!-- measured: ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -126,8 +128,18 @@ def tiled_memory() -> str:
 
 
 def honest(name: str) -> str:
-    """A table of benchmarks/honest_tables.py."""
-    return grid(result(f"honest_{name}")["rows"]) if measured(f"honest_{name}") else "Not measured yet."
+    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others."""
+    if not measured(f"honest_{name}"):
+        return "Not measured yet."
+    base = result(f"honest_{name}")
+    rows = base["rows"]
+    for path in sorted((ROOT / "benchmarks" / "results").glob(f"honest_{name}+*.json")):
+        added = json.loads(path.read_text())
+        differing = [key for key in _SHARED if added["settings"][key] != base["settings"][key]]
+        if differing:
+            raise SystemExit(f"{path} has other {', '.join(differing)} than honest_{name}.json; measure it as that was")
+        rows = rows + [row for row in added["rows"] if row["purifier"] != "none"]
+    return grid(rows)
 
 
 def crosscheck() -> str:

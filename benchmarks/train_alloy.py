@@ -42,7 +42,7 @@ SOURCES = (
 # Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
 _LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "pixel_weight": 1.0, "blur": 1}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 6e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.

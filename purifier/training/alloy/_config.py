@@ -56,14 +56,14 @@ class AlloyTraining(PhotographTraining):
     eps_low: float = 4 / 255
     attack_alpha: float = 0.75
     aware_share: float = 0.0
-    pixel_weight: float = 4.0
+    pixel_weight: float = 1.0
     unroll: int = 1
     iterations: int = 2
     patch: int = 2
     filters: int = 64
     blocks: int = 12
     clamp: bool = True
-    blur: int = 0
+    blur: int = 1
     start: Literal["random", "identity"] = "random"
     init: str = ""
     validation_images: int = 32

@@ -1,0 +1,60 @@
+"""Tables: purifiers that were measured alone join the others, if they were measured alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tables
+
+Row = dict[str, Any]
+
+SETTINGS: dict[str, Any] = {
+    "model": "m",
+    "data": "d",
+    "images": 4,
+    "size": 224,
+    "batch_size": 2,
+    "seed": 0,
+    "attacks": {"PGD": {"eps": 0.1}},
+    "threats": {"blind": {"name": "blind"}},
+}
+
+
+def row(purifier: str, share: float) -> Row:
+    return {
+        "purifier": purifier,
+        "threat": "blind",
+        "images": 4,
+        "settings": {"attack_key": "PGD", "threat_key": "blind"},
+        "robust_accuracy": {"share": share, "interval": [0.0, 1.0]},
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+
+    def write(name: str, rows: list[Row], **changes: Any) -> None:
+        (folder / f"{name}.json").write_text(json.dumps({"settings": SETTINGS | changes, "rows": rows}))
+
+    write("honest_net_blind", [row("none", 0.0), row("ncis", 0.25)])
+    return write
+
+
+def test_rows_measured_alone_join_the_table_once(results: Callable[..., None]) -> None:
+    results("honest_net_blind+alloy", [row("none", 0.0), row("alloy", 0.5)])
+    lines = tables.honest("net_blind").splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["purifier", "---", "none", "ncis", "alloy"]
+    assert "50.0" in lines[-1]
+
+
+def test_rows_of_other_attacks_do_not_join(results: Callable[..., None]) -> None:
+    results("honest_net_blind+alloy", [row("alloy", 0.5)], attacks={"PGD": {"eps": 0.2}})
+    with pytest.raises(SystemExit, match="other attacks"):
+        tables.honest("net_blind")
