@@ -168,12 +168,14 @@ def run(name: str, args: argparse.Namespace) -> None:
         raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
     table = result["rows"]
     for kind, source in args.purifiers.items():
-        found = digest(Purifier.from_pretrained(source, iterations=1))
-        if result["weights"].get(kind, found) != found:
+        purifier = Purifier.from_pretrained(source, iterations=1)
+        found, options = digest(purifier), describe(purifier.method)
+        known = result.setdefault("options", {}).setdefault(kind, options)
+        if result["weights"].get(kind, found) != found or known != options:
             print(f"{kind}: other options or weights than those of {path.name}; its rows are measured again")
             for row in [row for row in table if row.startswith(f"{kind} i=")]:
                 del table[row]
-        result["weights"][kind] = found
+        result["weights"][kind], result["options"][kind] = found, options
 
     def save() -> None:
         write_result(path.stem, {**result, "environment": environment()})
@@ -187,10 +189,9 @@ def run(name: str, args: argparse.Namespace) -> None:
 
 
 def digest(purifier: Purifier) -> str:
-    """SHA-256 of a purifier's options and weights."""
-    options = json.dumps(describe(purifier.method)).encode()
+    """SHA-256 of a purifier's weights."""
     values = purifier.method.state_dict().values()
-    return hashlib.sha256(options + b"".join(value.numpy().tobytes() for value in values)).hexdigest()
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
 
 
 if __name__ == "__main__":
