@@ -17,6 +17,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -26,7 +27,7 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from torch import Tensor
 
 from purifier._errors import NoWeightsError, OptionError, PurifierWarning, UnknownNameError, WeightsError, nearest
-from purifier._files import replacing, write_text
+from purifier._files import replacing
 
 FORMAT = 1
 SHARD_BYTES = 15_000_000
@@ -275,7 +276,7 @@ def _read_weights(folder: _Folder, file: str, digest: str, source: str) -> dict[
 
 
 def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: str | None) -> None:
-    """Writes a purifier's folder; each file gets its name only when it is whole, config.json last.
+    """Writes a purifier's folder; files get their names only when all of them are whole, config.json last.
 
     Weights go into shards of at most SHARD_BYTES. Weights files of an earlier save are removed.
 
@@ -285,13 +286,15 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     old = _old_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}
-    for file, data in _pack(state):
-        files[file] = hashlib.sha256(data).hexdigest()
-        with replacing(folder / file) as temporary:
-            temporary.write_bytes(data)
-    write_text(folder / "config.json", json.dumps({**config, "files": files}, indent=2) + "\n")
-    if card is not None:
-        write_text(folder / "README.md", card)
+    # The files get their names together, once all are written: the first to be entered is the last to be renamed.
+    with ExitStack() as whole:
+        described = whole.enter_context(replacing(folder / "config.json"))
+        if card is not None:
+            whole.enter_context(replacing(folder / "README.md")).write_bytes(card.encode())
+        for file, data in _pack(state):
+            files[file] = hashlib.sha256(data).hexdigest()
+            whole.enter_context(replacing(folder / file)).write_bytes(data)
+        described.write_bytes((json.dumps({**config, "files": files}, indent=2) + "\n").encode())
     for stale in old - files.keys():
         (folder / stale).unlink(missing_ok=True)
 

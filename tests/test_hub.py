@@ -253,14 +253,29 @@ def test_a_folder_of_another_library_is_not_written_to(tmp_path: Path, text: str
     assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
 
 
-def test_a_save_that_fails_leaves_the_old_folder_readable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", [0, 3])
+def test_a_save_that_fails_leaves_the_old_folder_readable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    monkeypatch.setattr(_hub, "SHARD_BYTES", 2000)
+    purify = small_purifier("ncis")
+    purify.save_pretrained(folder)
+    there = names(folder)
+    with torch.no_grad():
+        for weights in purify.method.parameters():
+            weights.mul_(2)
+    write, left = Path.write_bytes, iter(range(written))
+
     def full(path: Path, data: bytes) -> int:
-        raise OSError("no space left on device")
+        if next(left, None) is None:
+            raise OSError("no space left on device")
+        return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space left"):
-        small_purifier("nrp").save_pretrained(folder)
-    assert Purifier.from_pretrained(folder).name == "ncis"
+        purify.save_pretrained(folder)
+    assert names(folder) == there
+    assert torch.equal(Purifier.from_pretrained(folder)(IMAGES), small_purifier("ncis")(IMAGES))
 
 
 def test_the_card_comes_back_and_one_is_written_where_there_is_none(folder: Path, tmp_path: Path) -> None:
