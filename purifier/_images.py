@@ -44,6 +44,11 @@ def images_below(folder: Path) -> list[Path]:
     )
 
 
+def no_images(*folders: Path) -> InputError:
+    """What to raise where there are no `images_below` any of the folders."""
+    return InputError(f"expected images ({', '.join(SUFFIXES)}) below {', '.join(map(str, folders))}, got none")
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image taken apart: what is purified, and what is put back afterwards.

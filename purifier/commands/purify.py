@@ -132,7 +132,7 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
         InputError: Where there is nothing to purify.
         OptionError: Where an output would replace a source, or `target` is of the wrong kind.
     """
-    from purifier._images import SUFFIXES, check_suffix, images_below
+    from purifier._images import check_suffix, images_below, no_images
 
     if source.is_file():
         if target.is_dir() or not target.suffix:
@@ -151,7 +151,7 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
             path for path in images_below(source) if not (inside is not None and path.resolve().is_relative_to(inside))
         ]
         if not files:
-            raise InputError(f"expected images ({', '.join(SUFFIXES)}) below {source}, got none")
+            raise no_images(source)
         names = [path.relative_to(source) for path in files]
         jobs = [Job(path, target / name) for path, name in zip(files, _output_names(names, form), strict=True)]
     else:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from purifier._class_folders import number_folders
 from purifier._errors import InputError, nearest
-from purifier._images import SUFFIXES, images_below, read_size, take_apart
+from purifier._images import images_below, no_images, read_size, take_apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +247,7 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
     numbers = number_folders(root, names, classes)
     pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
     if not pairs:
-        raise _no_images(root)
+        raise no_images(root)
     return pairs
 
 
@@ -291,7 +291,7 @@ def masked_images(
     root, mask_root = _folder(folder), _folder(masks)
     files = images_below(root)
     if not files:
-        raise _no_images(root)
+        raise no_images(root)
     found = []
     for path in files:
         mask = mask_root / path.relative_to(root).with_suffix(".png")
@@ -379,10 +379,6 @@ def _folder(folder: str | Path) -> Path:
     if not root.is_dir():
         raise InputError(f"expected a folder of images, got {root}, which is not a folder")
     return root
-
-
-def _no_images(root: Path) -> InputError:
-    return InputError(f"expected images ({', '.join(SUFFIXES)}) below {root}, got none")
 
 
 def central_square(rgb: Tensor, size: int | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
-from purifier._images import SUFFIXES, images_below, take_apart
+from purifier._images import images_below, no_images, take_apart
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,7 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"expected a folder of images, got {folder}, which is not a folder")
         paths += images_below(folder)
     if not paths:
-        raise InputError(f"expected images ({', '.join(sorted(SUFFIXES))}) below {[str(f) for f in folders]}, got none")
+        raise no_images(*map(Path, folders))
     return paths
 
 
