@@ -37,6 +37,7 @@ from train_alloy import PRESETS, settings
 
 from purifier import Purifier
 from purifier._files import write_text
+from purifier._images import read_size
 from purifier.attacks import PGD, SSP
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._data import evenly, read_rgb, to_tensor
@@ -222,8 +223,8 @@ def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def held_out(base: AlloyTraining, count: int) -> Tensor:
     """Middles (N, 3, 160, 160) of images of the validation part, which no ablation changes."""
     _, paths = crops_and_validation(base)
-    images = [image for image in map(read_rgb, paths) if min(image.shape[:2]) >= SIDE]
-    return torch.stack([center_crop(to_tensor(image), [SIDE, SIDE]) for image in evenly(images, count)])
+    large = [path for path in paths if min(read_size(path)) >= SIDE]
+    return torch.stack([center_crop(to_tensor(read_rgb(path)), [SIDE, SIDE]) for path in evenly(large, count)])
 
 
 def judged(folder: Path, judges: list[Judge]) -> dict[str, dict[str, float]]:
