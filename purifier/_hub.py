@@ -33,7 +33,7 @@ FORMAT = 1
 SHARD_BYTES = 15_000_000
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Names that are to come, by the method that they are trained with.
-_AWAITED = {"alloy": "alloy", "alloy-s": "alloy"}
+_AWAITED = {"alloy-s": "alloy"}
 
 HubMixin = PyTorchModelHubMixin
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from purifier import Purifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,14 +19,15 @@ def test_readme_and_cards_say_what_the_results_say():
     assert done.returncode == 0, done.stderr
 
 
-def _shipped_ncis() -> str:
-    weights = Purifier.from_pretrained("ncis").method.state_dict()
+def _shipped(name: str) -> str:
+    weights = Purifier.from_pretrained(name).method.state_dict()
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
 
 
-def test_the_shipped_ncis_is_the_one_that_was_measured():
+@pytest.mark.parametrize("name", ["alloy", "ncis"])
+def test_the_shipped_weights_are_those_that_were_measured(name):
     for path in (ROOT / "benchmarks" / "results").glob("blind_pgd_*.json"):
-        assert json.loads(path.read_text())["weights"]["ncis"] == _shipped_ncis()
+        assert json.loads(path.read_text())["weights"][name] == _shipped(name)
 
 
 def test_the_shipped_nrp_resg_is_the_one_that_was_measured():
@@ -43,7 +46,7 @@ def test_the_shipped_gad_is_the_one_that_was_measured():
 def test_the_shipped_ncis_is_the_best_of_the_candidates():
     candidates = json.loads((ROOT / "benchmarks" / "results" / "select_ncis.json").read_text())["candidates"]
     assert len(candidates) > 1
-    assert max(candidates, key=lambda key: candidates[key]["score"]) == _shipped_ncis()
+    assert max(candidates, key=lambda key: candidates[key]["score"]) == _shipped("ncis")
 
 
 def test_ncis_beats_gs_by_the_margins_it_was_accepted_with():

@@ -26,6 +26,7 @@ _STEPS = 10
 _PHOTOGRAPHS_A_LINE = 3
 _LABEL_WIDTH = 18
 _HONEST = "The attacker here does not know the purifier (purifier-blind); one who does (purifier-aware) can bypass it."
+_FAMILIAR = "This classifier is one of the networks that alloy was trained with; another model may gain less from it."
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Se
     }
     figure = draw_figure(stages, shown, target, eps, out)
     click.echo(f"\n{_HONEST}")
+    if model == "demo" and "alloy" in wanted:
+        click.echo(_FAMILIAR)
     click.echo(f"figure: {figure}")
     click.echo(f"took {time.perf_counter() - start:.1f} s")
 

@@ -20,7 +20,7 @@ EXTREMES = {
 }
 
 
-@pytest.mark.parametrize("name", ["gs", "ncis", "nrp-resg"])
+@pytest.mark.parametrize("name", ["alloy", "gs", "ncis", "nrp-resg"])
 @pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"])
 def test_extreme_images_overflow_nowhere_in_float16(name: str, compile: bool, device: str) -> None:
     if compile and device == "cpu":
