@@ -9,6 +9,7 @@ import math
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     write_text(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def sources(given: Sequence[str]) -> dict[str, str]:
+    """Reads NAME[=FOLDER] into names of purifiers, and for each what to load."""
+    return {text.partition("=")[0]: text.partition("=")[2] or text for text in given}
 
 
 class _Scaled(nn.Module):

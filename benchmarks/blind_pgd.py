@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _kit import RESULTS, correct, environment, imagenet, interval, model, write_result
+from _kit import RESULTS, correct, environment, imagenet, interval, model, sources, write_result
 from safetensors.torch import load_file, save_file
 from tables import best_of
 from torch import Tensor
@@ -146,14 +146,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
     parser.add_argument("--name", default="blind_pgd", help="name of the result file")
     args = parser.parse_args()
-    args.purifiers = sources(args.purifiers or [kind for kind in ITERATED if kind in list_purifiers()])
+    args.purifiers = iterated(args.purifiers or [kind for kind in ITERATED if kind in list_purifiers()])
     for name in args.models:
         run(name, args)
 
 
-def sources(given: list[str]) -> dict[str, str]:
-    """Reads NAME[=FOLDER] into names and what to load."""
-    found = {text.partition("=")[0]: text.partition("=")[2] or text for text in given}
+def iterated(given: list[str]) -> dict[str, str]:
+    """Reads NAME[=FOLDER] of iterated purifiers into names and what to load."""
+    found = sources(given)
     if not found.keys() <= ITERATED.keys():
         raise SystemExit(f"expected --purifiers of {', '.join(ITERATED)}, got {', '.join(found)}")
     return found

@@ -23,13 +23,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from _kit import RESULTS, environment, kit, kit_module, model, write_result
+from _kit import RESULTS, environment, kit, kit_module, model, sources, write_result
 from _yolox import loss_of, yolox
 from tqdm import tqdm
 
@@ -132,14 +132,10 @@ def boxes_attacks() -> dict[str, Attack]:
     }
 
 
-def given(texts: Sequence[str], *, dynamic: bool) -> dict[str, Purifier]:
-    """Reads NAME[=FOLDER] into purifiers by name."""
-    found = {}
-    for text in texts:
-        name, _, folder = text.partition("=")
-        purifier = Purifier.from_pretrained(folder or name)
-        found[f"{name} dynamic" if dynamic else name] = purifier.dynamic() if dynamic else purifier
-    return found
+def given(found: Mapping[str, str], *, dynamic: bool) -> dict[str, Purifier]:
+    """The purifiers of names and what to load for each."""
+    loaded = {name: Purifier.from_pretrained(source) for name, source in found.items()}
+    return {f"{name} dynamic": purifier.dynamic() for name, purifier in loaded.items()} if dynamic else loaded
 
 
 def measured_on(model: str, part: str) -> int | None:
@@ -233,10 +229,11 @@ def main() -> None:
     if args.part not in PARTS[args.model]:
         parser.error(f"{args.model} has the parts {', '.join(PARTS[args.model])}, not {args.part}")
     part = PARTS[args.model][args.part]
-    count = args.images or (measured_on(args.model, args.part) if args.purifiers else None) or part.images
-    chosen = given(args.purifiers, dynamic=args.part == "dynamic") if args.purifiers else part.purifiers()
+    alone = sources(args.purifiers)
+    count = args.images or (measured_on(args.model, args.part) if alone else None) or part.images
+    chosen = given(alone, dynamic=args.part == "dynamic") if alone else part.purifiers()
     purifiers = {key: purifier.to(args.device) for key, purifier in chosen.items()}
-    name = "+".join([f"{args.model}_{args.part}", *(text.partition("=")[0] for text in args.purifiers)])
+    name = "+".join([f"{args.model}_{args.part}", *alone])
     attacks = {key: place(attack, args.device) for key, attack in part.attacks().items()}
     threats = part.threats(args.model, args.device)
     with tqdm(desc=f"{args.model} {args.part}", unit="image") as bar:

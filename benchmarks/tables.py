@@ -134,7 +134,7 @@ def honest(name: str) -> str:
     base = result(f"honest_{name}")
     rows = base["rows"]
     for path in sorted((ROOT / "benchmarks" / "results").glob(f"honest_{name}+*.json")):
-        added = json.loads(path.read_text())
+        added = result(path.stem)
         differing = [key for key in _SHARED if added["settings"][key] != base["settings"][key]]
         if differing:
             raise SystemExit(f"{path} has other {', '.join(differing)} than honest_{name}.json; measure it as that was")
