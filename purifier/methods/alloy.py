@@ -19,20 +19,24 @@ from torch import Tensor, nn
 from purifier._options import check_bool, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._patches import on_patches
+from purifier.methods._scales import Scales
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 
 
 class Alloy(Method):
-    """Residual blocks without normalisation on p x p patches, applied k times.
+    """Residual blocks without normalisation on p x p patches, at one scale or several, applied k times.
 
-    Sizes that the patch does not divide are padded by reflection and cropped back.
+    Sizes that the patch, or that of the coarsest scale, does not divide are padded by reflection and cropped back.
 
     Args:
         iterations: k, how often the network is applied; 0 returns the images unchanged.
         patch: p, the side of a patch, whose pixels are channels to the network.
-        filters: Width of the network.
-        blocks: Number of residual blocks (convolution, ReLU, convolution).
+        filters: Width of the network; with several levels, of the finest one.
+        blocks: Number of residual blocks (convolution, ReLU, convolution); with several levels, on the way down and on
+            the way up at each of them.
+        levels: Scales that the network works at. Every coarser one has half the sides and twice the filters: it costs
+            the same, and looks twice as far.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of GS (K = 5) over the image before each application of the network; 0 for none.
 
@@ -49,6 +53,7 @@ class Alloy(Method):
         patch: int = 2,
         filters: int = 64,
         blocks: int = 12,
+        levels: int = 1,
         clamp: bool = True,
         blur: int = 0,
     ) -> None:
@@ -57,14 +62,19 @@ class Alloy(Method):
         self.patch = check_integer("patch", patch, low=1)
         self.filters = check_integer("filters", filters, low=1)
         self.blocks = check_integer("blocks", blocks, low=1)
+        self.levels = check_integer("levels", levels, low=1)
         self.clamp = check_bool("clamp", clamp)
         self.smoothing = GaussianSmoothing(iterations=check_integer("blur", blur, low=0))
         channels = 3 * patch**2
-        self.network = nn.Sequential(
-            nn.Conv2d(channels, filters, 3, padding=1),
-            *(ResidualBlock(filters) for _ in range(blocks)),
-            nn.Conv2d(filters, channels, 3, padding=1),
-        )
+        self.network: nn.Module
+        if levels > 1:
+            self.network = Scales(channels, filters, blocks, levels)
+        else:
+            self.network = nn.Sequential(
+                nn.Conv2d(channels, filters, 3, padding=1),
+                *(ResidualBlock(filters) for _ in range(blocks)),
+                nn.Conv2d(filters, channels, 3, padding=1),
+            )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -73,20 +83,28 @@ class Alloy(Method):
             "patch": self.patch,
             "filters": self.filters,
             "blocks": self.blocks,
+            "levels": self.levels,
             "clamp": self.clamp,
             "blur": self.smoothing.iterations,
         }
 
     def stages(self) -> list[Stage]:
-        # Every convolution looks one patch further, and a pixel may be at the far side of its own patch.
+        # Every convolution looks one patch of its scale further, and a pixel may be at the far side of its own patch.
         (blur,) = self.smoothing.stages()
         assert blur.halo is not None
-        halo = self.patch * (2 * self.blocks + 3) - 1 + blur.halo
-        return [Stage(self.step, halo=halo, align=self.patch)] * self.iterations
+        blocks = self.blocks if self.levels == 1 else 2 * self.blocks
+        convolutions = 2 + 2 * blocks * (2**self.levels - 1)
+        halo = self.patch * convolutions + self._align - 1 + blur.halo
+        return [Stage(self.step, halo=halo, align=self._align)] * self.iterations
+
+    @property
+    def _align(self) -> int:
+        """What sides have to be a multiple of, so that every scale has whole patches."""
+        return self.patch * 2 ** (self.levels - 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """One application of the network to images (N, 3, H, W), blurred first; not clamped."""
-        return on_patches(self.network, self.smoothing(images), self.patch)
+        return on_patches(self.network, self.smoothing(images), self.patch, self._align)
 
     def step(self, images: Tensor) -> Tensor:
         """One application of the network, clamped where `clamp` says so."""

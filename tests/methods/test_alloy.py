@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from purifier import NoWeightsError, OptionError, Purifier
+from purifier.methods._borders import reflect_pad
 from purifier.methods.alloy import Alloy
 from purifier.methods.gs import GaussianSmoothing
 from tests.builders import pictures, small_method, small_purifier
@@ -53,24 +54,64 @@ def test_it_equals_a_computation_from_its_state_dict() -> None:
     torch.testing.assert_close(method.reconstruct(images), expected)
 
 
-def test_no_skip_runs_from_input_to_output() -> None:
-    method, images = small_method("alloy", iterations=1), pictures(1, 3, 9, 8)
+def test_several_scales_equal_a_computation_from_their_state_dict() -> None:
+    method = small_method("alloy", blocks=1, levels=3, iterations=1).double()
+    images = pictures(1, 3, 16, 24, dtype=torch.float64)
+    state = {name.removeprefix("network."): value for name, value in method.state_dict().items()}
+
+    def conv(name: str, features: torch.Tensor, **options: int) -> torch.Tensor:
+        return F.conv2d(features, state[f"{name}.weight"], state[f"{name}.bias"], **options)
+
+    def residual(name: str, features: torch.Tensor) -> torch.Tensor:
+        return features + conv(f"{name}.conv2", conv(f"{name}.conv1", features, padding=1).clamp_min(0), padding=1)
+
+    def raised(name: str, features: torch.Tensor) -> torch.Tensor:
+        # Channel 4 c + 2 y + x is channel c of the finer position (y, x).
+        _, _, height, width = features.shape
+        parts = conv(name, features).view(1, -1, 2, 2, height, width)
+        return parts.permute(0, 1, 4, 2, 5, 3).reshape(1, -1, 2 * height, 2 * width)
+
+    fine = residual("before.0.0", conv("first", F.pixel_unshuffle(images, 2), padding=1))
+    half = residual("before.1.0", conv("down.0", fine, stride=2))
+    quarter = residual("coarsest.1", residual("coarsest.0", conv("down.1", half, stride=2)))
+    half = residual("after.1.0", half + raised("up.1", quarter))
+    fine = residual("after.0.0", fine + raised("up.0", half))
+    expected = F.pixel_shuffle(conv("last", fine, padding=1), 2)
+    assert quarter.shape == (1, 24, 2, 3)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(method.reconstruct(images), expected)
+
+
+def test_every_scale_takes_part() -> None:
+    method, images = small_method("alloy", blocks=1, levels=4, iterations=1), pictures(1, 3, 16, 16)
+    method.reconstruct(images).square().sum().backward()
+    assert not [name for name, weight in method.named_parameters() if weight.grad is None or not weight.grad.any()]
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_no_skip_runs_from_input_to_output(levels: int) -> None:
+    method, images = small_method("alloy", iterations=1, levels=levels), pictures(1, 3, 9, 8)
     assert method.reconstruct(images).any()
-    for weight in method.network[-1].parameters():
+    last = [part for part in method.modules() if isinstance(part, torch.nn.Conv2d)][-1]
+    for weight in last.parameters():
         torch.nn.init.zeros_(weight)
     assert not method.reconstruct(images).any()
 
 
-@pytest.mark.parametrize(("patch", "blur"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2)])
-def test_it_looks_as_far_as_its_halo_and_no_further(patch: int, blur: int) -> None:
-    method = small_method("alloy", blocks=1, iterations=1, patch=patch, clamp=False, blur=blur).double()
+@pytest.mark.parametrize(
+    ("patch", "levels", "blur"),
+    [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 1, 1), (2, 1, 2), (1, 2, 0), (2, 2, 1), (1, 3, 0)],
+)
+def test_it_looks_as_far_as_its_halo_and_no_further(patch: int, levels: int, blur: int) -> None:
+    method = small_method("alloy", blocks=1, iterations=1, patch=patch, levels=levels, clamp=False, blur=blur).double()
     (stage,) = method.stages()
     assert stage.halo is not None
-    cells = 2 * (stage.halo // patch) + 5
-    image = pictures(1, 3, cells * patch, cells * patch, dtype=torch.float64).requires_grad_()
-    first = cells // 2 * patch
+    assert stage.align == patch * 2 ** (levels - 1)
+    cells = 2 * (stage.halo // stage.align) + 5
+    image = pictures(1, 3, cells * stage.align, cells * stage.align, dtype=torch.float64).requires_grad_()
+    first = cells // 2 * stage.align
     farthest = 0
-    for row in range(first, first + patch):
+    for row in range(first, first + stage.align):
         (gradient,) = torch.autograd.grad(method(image)[0, :, row, row].sum(), image)
         seen = gradient[0].abs().sum((0, 2)).nonzero().flatten()
         assert row - stage.halo <= seen.min() and seen.max() <= row + stage.halo
@@ -79,12 +120,14 @@ def test_it_looks_as_far_as_its_halo_and_no_further(patch: int, blur: int) -> No
 
 
 @pytest.mark.parametrize("size", [(7, 10), (10, 7), (9, 11), (1, 2)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_an_odd_size_equals_the_reflected_even_size_cropped_back(size: tuple[int, int]) -> None:
-    method, (height, width) = small_method("alloy", iterations=1), size
+@pytest.mark.parametrize("levels", [1, 2])
+def test_an_odd_size_equals_the_reflected_whole_size_cropped_back(size: tuple[int, int], levels: int) -> None:
+    method, (height, width) = small_method("alloy", iterations=1, levels=levels), size
     images = pictures(1, 3, *size)
-    even = torch.cat((images, images[..., -2:-1, :] if height > 1 else images), -2) if height % 2 else images
-    even = torch.cat((even, even[..., -2:-1] if width > 1 else even), -1) if width % 2 else even
-    torch.testing.assert_close(method(images), method(even)[..., :height, :width])
+    bottom, right = (-side % (2 * levels) for side in size)
+    whole = reflect_pad(images, 0, right, 0, bottom)
+    assert not any(side % (2 * levels) for side in whole.shape[-2:])
+    torch.testing.assert_close(method(images), method(whole)[..., :height, :width])
 
 
 def test_the_network_sees_a_blurred_image_at_every_iteration() -> None:
@@ -136,6 +179,7 @@ def test_the_clamp_is_between_the_iterations() -> None:
         ({"patch": 0}, "expected patch to be an integer of at least 1, got 0"),
         ({"filters": 0}, "expected filters to be an integer of at least 1, got 0"),
         ({"blocks": 0}, "expected blocks to be an integer of at least 1, got 0"),
+        ({"levels": 0}, "expected levels to be an integer of at least 1, got 0"),
         ({"blur": -1}, "expected blur to be an integer of at least 0, got -1"),
         ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
         ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),

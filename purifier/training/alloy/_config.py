@@ -33,7 +33,8 @@ class AlloyTraining(PhotographTraining):
         iterations: k that the finished purifier uses unless told otherwise.
         patch: Side of a patch, in pixels.
         filters: Width of the network.
-        blocks: Its residual blocks.
+        blocks: Its residual blocks; with several levels, on the way down and on the way up at each of them.
+        levels: Scales that it works at.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of GS over the image before each application; 0 for none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
@@ -62,6 +63,7 @@ class AlloyTraining(PhotographTraining):
     patch: int = 2
     filters: int = 64
     blocks: int = 12
+    levels: int = 1
     clamp: bool = True
     blur: int = 1
     start: Literal["random", "identity"] = "random"

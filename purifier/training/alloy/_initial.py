@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from purifier._errors import OptionError
+from purifier.methods._scales import Scales
 from purifier.methods.alloy import Alloy
 from purifier.methods.nrp import ResidualBlock
 
@@ -15,13 +16,13 @@ def start_as_identity(network: Alloy) -> None:
     """Sets weights so that the network gives images in [0, 1] back as they are, and can learn from there.
 
     The first convolution copies the pixels of a patch, the last one reads the copies, and every block's second
-    convolution is zero. The other weights stay random.
+    convolution is zero, and so is what comes from coarser scales. The other weights stay random.
 
     Raises:
         OptionError: Where the network is narrower than a patch has values.
     """
-    first, last = network.network[0], network.network[-1]
-    assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+    convolutions = [one for one in network.network.modules() if isinstance(one, nn.Conv2d)]
+    first, last = convolutions[0], convolutions[-1]
     channels = last.out_channels
     if network.filters < channels:
         raise OptionError(
@@ -33,9 +34,13 @@ def start_as_identity(network: Alloy) -> None:
     for channel in range(channels):
         first.weight[channel, channel, 1, 1] = 1.0
         last.weight[channel, channel, 1, 1] = 1.0
-    for block in network.network[1:-1]:
-        assert isinstance(block, ResidualBlock)
-        _clear(block.conv2, block.conv2.out_channels)
+    for part in network.network.modules():
+        if isinstance(part, ResidualBlock):
+            _clear(part.conv2, part.conv2.out_channels)
+        elif isinstance(part, Scales):
+            for up in part.up:
+                assert isinstance(up, nn.Conv2d)
+                _clear(up, up.out_channels)
 
 
 def _clear(conv: nn.Conv2d, rows: int) -> None:

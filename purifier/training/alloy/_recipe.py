@@ -107,6 +107,7 @@ def _network(config: AlloyTraining) -> Alloy:
         patch=config.patch,
         filters=config.filters,
         blocks=config.blocks,
+        levels=config.levels,
         clamp=config.clamp,
         blur=config.blur,
     )
