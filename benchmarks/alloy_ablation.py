@@ -145,6 +145,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # Repeated application.
     "unroll-2": lambda base: {"unroll": 2},
     "unroll-3": lambda base: {"unroll": 3},
+    "head-start-2": lambda base: {"head_start": 2},
     "no-clamp": lambda base: {"clamp": False},
     "no-blur": lambda base: {"blur": 0},
     "blur-3": lambda base: {"blur": 3},
@@ -152,6 +153,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "half-depth": lambda base: {"blocks": max(1, base.blocks // 2)},
     "narrower": lambda base: {"filters": base.filters * 3 // 4},
     "wider": lambda base: {"filters": base.filters * 3 // 2},
+    "scales-3": lambda base: {"levels": 3, "filters": base.filters // 2, "blocks": 2},
     "small-patch-2": lambda base: {"patch": 2, "filters": 32, "blocks": 8},
     "small-patch-3": lambda base: {"patch": 3, "filters": 48, "blocks": 8},
     "small-patch-4": lambda base: {"patch": 4, "filters": 64, "blocks": 8},

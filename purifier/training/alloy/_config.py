@@ -30,6 +30,8 @@ class AlloyTraining(PhotographTraining):
         aware_share: Share of the attacks that go through the purifier, at its own number of iterations.
         pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
         unroll: Applications of the network that are trained together; the loss is the mean over them.
+        head_start: Most applications that a batch goes through before those, without a gradient; how many is drawn for
+            each step and process. What is trained are then also the second and third application, at little more cost.
         iterations: k that the finished purifier uses unless told otherwise.
         patch: Side of a patch, in pixels.
         filters: Width of the network.
@@ -59,6 +61,7 @@ class AlloyTraining(PhotographTraining):
     aware_share: float = 0.0
     pixel_weight: float = 1.0
     unroll: int = 1
+    head_start: int = 0
     iterations: int = 2
     patch: int = 2
     filters: int = 64

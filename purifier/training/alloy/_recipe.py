@@ -64,7 +64,8 @@ class AlloyRecipe:
 
     def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
         """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
-        outputs = [output.float() for output in model(self.sources.spoil(batch, self.sources.draw()))]
+        spoilt = self._head_start(self.sources.spoil(batch, self.sources.draw()))
+        outputs = [output.float() for output in model(spoilt)]
         parts: dict[str, Tensor] = {}
         total = batch.new_zeros(())
         if self.config.pixel_weight:
@@ -75,6 +76,16 @@ class AlloyRecipe:
                 parts[extractor.name] = self._feature_loss(extractor, outputs, batch)
                 total = total + extractor.weight * parts[extractor.name]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    @torch.no_grad()
+    def _head_start(self, images: Tensor) -> Tensor:
+        """Applies the network to images as often as drawn, without a gradient."""
+        if not self.config.head_start:
+            return images
+        method: Alloy = self.model.method  # type: ignore[assignment]
+        for _ in range(int(torch.randint(self.config.head_start + 1, ()))):
+            images = method.step(images)
+        return images
 
     def _feature_loss(self, extractor: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
         with torch.no_grad():
@@ -136,6 +147,10 @@ def _check(config: AlloyTraining) -> None:
         raise OptionError(
             f"expected attack_alpha in (0, 2], a share of eps, and aware_share in [0, 1], got {config.attack_alpha} "
             f"and {config.aware_share}"
+        )
+    if config.head_start < 0:
+        raise OptionError(
+            f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"
         )
     weights = [config.pixel_weight, *(line.weight for line in read_extractors(config.extractors))]
     if min(weights) < 0 or max(weights) == 0:

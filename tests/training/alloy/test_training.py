@@ -47,7 +47,7 @@ def fit_to(config: AlloyTraining, out: Path) -> AlloyRecipe:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
-    config = {**TINY, "steps": 10, "validate_every": 4, "unroll": 2, "aware_share": 0.5}
+    config = {**TINY, "steps": 10, "validate_every": 4, "unroll": 2, "head_start": 1, "aware_share": 0.5}
     halfway = killed_and_resumed(SCRIPT % config, photos, tmp_path)
     assert 0 < halfway["step"] < config["steps"]
     files = [(tmp_path / name / "alloy" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
@@ -152,6 +152,34 @@ def test_without_the_clamp_applications_see_what_came_before_as_it_is(settings):
         torch.testing.assert_close(twice, method.reconstruct(once))
 
 
+def test_a_head_start_is_none_or_some_applications_without_a_gradient(settings):
+    recipe = AlloyRecipe(settings(sources=("none:1",), start="random", head_start=2))
+    batch, method, seen = torch.rand(2, 3, 16, 16), recipe.model.method, []
+
+    def watched(images: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(images)
+        return recipe.model(images)
+
+    for _ in range(20):
+        loss = recipe.losses(watched, batch, 0).total
+    assert loss.requires_grad and not any(images.requires_grad for images in seen)
+    once = method.step(batch)
+    with torch.no_grad():
+        starts = [batch, once, method.step(once)]
+    counts = [sum(torch.allclose(images, start, atol=1e-6) for images in seen) for start in starts]
+    assert sum(counts) == 20 and min(counts) > 0
+
+
+def test_a_head_start_in_half_precision_leaves_every_weight_its_gradient(settings):
+    recipe = AlloyRecipe(settings(sources=("none:1",), start="random", head_start=2))
+    for _ in range(10):
+        recipe.model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = recipe.losses(recipe.model, torch.rand(2, 3, 16, 16), 0).total
+        loss.backward()
+        assert all(weight.grad is not None for weight in recipe.model.parameters())
+
+
 VARIANTS = {
     "whole": ({}, {"pixel", "tiny", "judge"}),
     "no pixels": ({"pixel_weight": 0.0}, {"tiny", "judge"}),
@@ -165,6 +193,8 @@ VARIANTS = {
     "aware": ({"aware_share": 1.0}, {"pixel", "tiny", "judge"}),
     "aware in half precision": ({"aware_share": 1.0, "precision": "bf16"}, {"pixel", "tiny", "judge"}),
     "no clamp": ({"clamp": False, "unroll": 2}, {"pixel", "tiny", "judge"}),
+    "head start": ({"head_start": 2}, {"pixel", "tiny", "judge"}),
+    "scales": ({"levels": 3}, {"pixel", "tiny", "judge"}),
     "wide patches": ({"patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
     "identity start": ({"start": "identity"}, {"pixel", "tiny", "judge"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
@@ -211,6 +241,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
         ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
+        ({"head_start": -1}, "expected head_start of at least 0"),
         ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
         ({"name": ".."}, "expected name as that of a folder.*got '..'"),
         ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
