@@ -116,6 +116,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "no-ssp-vgg": lambda base: {"sources": drop_sources(base, "ssp", extractor="vgg")},
     "no-ssp-mobilenet": lambda base: {"sources": drop_sources(base, "ssp", extractor="mobilenet")},
     "no-ssp": lambda base: {"sources": drop_sources(base, "ssp")},
+    "no-demo-attacks": lambda base: {"sources": drop_sources(base, extractor="demo")},
     "no-kl": lambda base: {"sources": drop_sources(base, "kl")},
     "no-noise": lambda base: {"sources": drop_sources(base, "gaussian", "sign")},
     "noise-0.4": lambda base: noise(base, 0.4),
@@ -145,18 +146,19 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # Repeated application.
     "unroll-2": lambda base: {"unroll": 2},
     "unroll-3": lambda base: {"unroll": 3},
-    "head-start-2": lambda base: {"head_start": 2},
+    "no-head-start": lambda base: {"head_start": 0},
     "no-clamp": lambda base: {"clamp": False},
     "no-blur": lambda base: {"blur": 0},
     "blur-3": lambda base: {"blur": 3},
-    # The network; the three patches at the arithmetic of alloy-s.
+    # The network; those of one scale at the arithmetic of alloy-s.
     "half-depth": lambda base: {"blocks": max(1, base.blocks // 2)},
     "narrower": lambda base: {"filters": base.filters * 3 // 4},
     "wider": lambda base: {"filters": base.filters * 3 // 2},
-    "scales-3": lambda base: {"levels": 3, "filters": base.filters // 2, "blocks": 2},
-    "small-patch-2": lambda base: {"patch": 2, "filters": 32, "blocks": 8},
-    "small-patch-3": lambda base: {"patch": 3, "filters": 48, "blocks": 8},
-    "small-patch-4": lambda base: {"patch": 4, "filters": 64, "blocks": 8},
+    "fewer-scales": lambda base: {"levels": base.levels - 1},
+    "more-scales": lambda base: {"levels": base.levels + 1},
+    "one-scale-patch-2": lambda base: {"patch": 2, "filters": 32, "blocks": 8, "levels": 1},
+    "one-scale-patch-3": lambda base: {"patch": 3, "filters": 48, "blocks": 8, "levels": 1},
+    "one-scale-patch-4": lambda base: {"patch": 4, "filters": 64, "blocks": 8, "levels": 1},
     # How it learns.
     "identity-start": lambda base: {"start": "identity"},
     "rate-half": lambda base: {"learning_rate": base.learning_rate / 2},

@@ -2,7 +2,7 @@
 
     PURIFIER_KIT=<folder> python benchmarks/train_alloy.py PRESET [--minutes M] [--init FOLDER] [--set KEY=VALUE ...]
 
-    alloy-warm, alloy-s-warm no networks, noise only, 32 px crops: minutes on a CPU, for others to start from
+    alloy-warm, alloy-s-warm no networks, noise only, 64 px crops: minutes on a CPU, for others to start from
     alloy-cpu, alloy-s-cpu   128 px crops, batches of 8, float32: an hour or two on two CPU cores, from a warm start
     alloy-gpu, alloy-s-gpu   128 px crops, batches of 32, bfloat16, long
 
@@ -32,25 +32,27 @@ EXTRACTORS = (
     "demo=reference:demo@stages:0.25",
 )
 SOURCES = (
-    "ssp:vgg:0.10:2-3",
-    "ssp:mobilenet:0.35:2-4",
-    "kl:mobilenet:0.30:3-6",
-    "gaussian:0.07",
-    "sign:0.08",
+    "ssp:vgg:0.18:2",
+    "ssp:mobilenet:0.27:2-4",
+    "kl:mobilenet:0.22:3-6",
+    "ssp:demo:0.05:2-4",
+    "kl:demo:0.05:3-6",
+    "gaussian:0.06",
+    "sign:0.07",
     "none:0.10",
 )
-# Two iterations of a 224 x 224 image cost 22.5e9 multiply-accumulates with the first, 4.0e9 with the second.
-_LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 12}
-_SMALL = {"name": "alloy-s", "patch": 4, "filters": 64, "blocks": 8}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
+# A 224 x 224 image costs 11.8e9 multiply-accumulates with the first, 3.5e9 with the second.
+_LARGE = {"name": "alloy", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 3}
+_SMALL = {"name": "alloy-s", "patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "head_start": 2}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 6e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
-_WARM |= {"crop_size": 32, "steps": 1500, "learning_rate": 1e-3, "ema_decay": 0.99}
+_WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "ema_decay": 0.99, "head_start": 0}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
-_GPU |= {"unroll": 2, "ema_decay": 0.9995, "compile": True}
+_GPU |= {"ema_decay": 0.9995, "compile": True}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "alloy-warm": {**_LARGE, **_WARM},

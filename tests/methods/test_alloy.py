@@ -15,27 +15,39 @@ from purifier.methods.alloy import Alloy
 from purifier.methods.gs import GaussianSmoothing
 from tests.builders import pictures, small_method, small_purifier
 
-# The two sizes that are to ship, and what one 224 x 224 image may cost at their default iterations, in 1e9
-# multiply-accumulates; the smaller one's is what a ResNet-50 costs.
-SIZES = {"alloy": ({}, 25.0), "alloy-s": ({"patch": 4, "filters": 64, "blocks": 8}, 4.1)}
+# The two sizes that are to ship; what one 224 x 224 image costs, and what it may cost, at their default iterations, in
+# 1e9 multiply-accumulates. The smaller one's limit is what a ResNet-50 costs.
+SIZES: dict[str, tuple[dict[str, int], float, float]] = {
+    "alloy": ({"patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 3}, 11.8, 25),
+    "alloy-s": ({"patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2}, 3.5, 4.1),
+}
 
 
-def test_the_default_network_has_the_intended_size() -> None:
+def cost(**options: int) -> float:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        Alloy(**options)(torch.empty(1, 3, 224, 224))
+    return counter.get_total_flops() / 2e9
+
+
+def test_a_network_of_the_default_options_has_the_intended_size_and_cost() -> None:
     with torch.device("meta"):
-        assert sum(parameter.numel() for parameter in Alloy().parameters()) == 900_172
+        method = Alloy()
+    assert sum(parameter.numel() for parameter in method.parameters()) == 900_172
+    weights = sum(parameter.numel() for parameter in method.parameters() if parameter.ndim == 4)
+    assert cost() == pytest.approx(2 * weights * 112**2 / 1e9)
 
 
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_one_image_costs_no_more_than_intended(name: str) -> None:
-    options, most = SIZES[name]
-    with torch.device("meta"):
-        method = Alloy(**options)
-        with FlopCounterMode(display=False) as counter:
-            method(torch.empty(1, 3, 224, 224))
-    weights = sum(parameter.numel() for parameter in method.parameters() if parameter.ndim == 4)
-    cost = method.iterations * weights * (224 // method.patch) ** 2
-    assert counter.get_total_flops() == 2 * cost
-    assert 0.8 * most < cost / 1e9 <= most
+    options, stated, most = SIZES[name]
+    assert round(cost(**options), 1) == stated < most
+
+
+def test_a_coarser_scale_costs_what_a_finer_one_does() -> None:
+    more, fewer = (cost(blocks=blocks, levels=3) - cost(blocks=blocks, levels=2) for blocks in (3, 2))
+    one = cost(blocks=2) - cost(blocks=1)
+    # Of each scale, a block on the way down and one on the way up.
+    assert more - fewer == pytest.approx(2 * one)
 
 
 def test_it_equals_a_computation_from_its_state_dict() -> None:

@@ -61,12 +61,12 @@ class AlloyTraining(PhotographTraining):
     aware_share: float = 0.0
     pixel_weight: float = 1.0
     unroll: int = 1
-    head_start: int = 0
-    iterations: int = 2
+    head_start: int = 2
+    iterations: int = 3
     patch: int = 2
-    filters: int = 64
-    blocks: int = 12
-    levels: int = 1
+    filters: int = 32
+    blocks: int = 2
+    levels: int = 4
     clamp: bool = True
     blur: int = 1
     start: Literal["random", "identity"] = "random"

@@ -18,6 +18,8 @@ TINY: dict[str, Any] = {
     "device": "cpu",
     "filters": 12,
     "blocks": 2,
+    "levels": 1,
+    "head_start": 0,
     "iterations": 2,
     "crop_size": 16,
     "blur": 0,

@@ -87,7 +87,7 @@ def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
     assert folder == tmp_path / "alloy-s"
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
-    size = {"patch": 1, "filters": 12, "blocks": 2}
+    size = {"patch": 1, "filters": 12, "blocks": 2, "levels": 1}
     assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
