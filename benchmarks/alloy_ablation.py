@@ -62,7 +62,7 @@ _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != 
 
 # The extractors that are one network.
 _VGG = ("vgg", "centre")
-_MOBILENET = ("mobilenet", "logits")
+_MOBILENET = ("mobilenet",)
 
 Changes = dict[str, Any]
 
@@ -100,7 +100,7 @@ def replace_extractor(base: AlloyTraining, name: str, line: str) -> Changes:
 
 def weightless(base: AlloyTraining) -> Changes:
     """Extractors that are attacked, but not asked about the result."""
-    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors)}
+    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors), "belief_weight": 0.0}
 
 
 def noise(base: AlloyTraining, share: float) -> Changes:
@@ -137,7 +137,8 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "only-demo": lambda base: keep_extractors(base, "demo"),
     # How deep the features are.
     "last-layer": lambda base: replace_extractor(base, "mobilenet", "mobilenet=_kit:mobilenet@net.features:1.0"),
-    "without-logits": lambda base: leave_out(base, "logits"),
+    "no-beliefs": lambda base: {"belief_weight": 0.0},
+    "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
     # Pixels against features.
     "pixels-only": weightless,
     "features-only": lambda base: {"pixel_weight": 0.0},

@@ -83,17 +83,18 @@ def best_of(table: dict[str, Any], kind: str) -> str:
 
 
 def alloy_targets(name: str, mean: float) -> str:
-    """What alloy and alloy-s are held to on ResNet-50, at their own two iterations."""
-    table = blind_pgd()["resnet50"]
-    if f"{name} i=2" not in table:
+    """What alloy and alloy-s are held to on ResNet-50, at their own number of iterations."""
+    table, config = blind_pgd()["resnet50"], ROOT / "weights" / name / "config.json"
+    default = f"i={json.loads(config.read_text())['options']['iterations']}" if config.exists() else ""
+    if f"{name} {default}" not in table:
         return "Not measured yet."
-    ours, ncis, gs = (table[row] for row in (f"{name} i=2", best_of(table, "ncis"), best_of(table, "gs")))
+    ours, ncis, gs = (table[row] for row in (f"{name} {default}", best_of(table, "ncis"), best_of(table, "gs")))
     targets = [("mean of standard and purifier-blind accuracy", mean, 100 * ours["mean"])]
     if name == "alloy":
         ahead = 100 * (ours["mean"] - max(ncis["mean"], gs["mean"]))
         targets.append(("mean, points above the best of ncis and gs", 10.0, ahead))
         targets.append(("standard accuracy, of ncis at its best", 100 * ncis["standard"], 100 * ours["standard"]))
-    return holds("target, ResNet-50, i=2", [(text, least, got, got >= least) for text, least, got in targets])
+    return holds(f"target, ResNet-50, {default}", [(text, least, got, got >= least) for text, least, got in targets])
 
 
 def selection() -> str:

@@ -28,7 +28,6 @@ EXTRACTORS = (
     "vgg=_kit:feature_extractor:0",
     "centre=_kit:centre_extractor:0.25",
     f"mobilenet=_kit:mobilenet@{_DEPTHS}:1.0",
-    "logits=_kit:mobilenet:0.5",
     "demo=reference:demo@stages:0.25",
 )
 SOURCES = (
@@ -47,9 +46,10 @@ _SMALL = {"name": "alloy-s", "patch": 4, "filters": 48, "blocks": 2, "levels": 3
 _COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "head_start": 2}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 6e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
+_CPU |= {"ema_decay": 0.99}
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
-_WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "ema_decay": 0.99, "head_start": 0}
+_WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "head_start": 0}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
 _GPU |= {"ema_decay": 0.9995, "compile": True}

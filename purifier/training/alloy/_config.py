@@ -29,6 +29,9 @@ class AlloyTraining(PhotographTraining):
         attack_alpha: Step size of the attacks as a share of eps.
         aware_share: Share of the attacks that go through the purifier, at its own number of iterations.
         pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
+        belief_weight: Weight of the KL divergence, in nats, of what a classifier says of the clean image from what it
+            says of the purified one; the mean over the extractors that classify. Distances of features are means over
+            many values, in which a small change of the few that an attack aims at can hide; here it cannot.
         unroll: Applications of the network that are trained together; the loss is the mean over them.
         head_start: Most applications that a batch goes through before those, without a gradient; how many is drawn for
             each step and process. What is trained are then also the second and third application, at little more cost.
@@ -60,6 +63,7 @@ class AlloyTraining(PhotographTraining):
     attack_alpha: float = 0.75
     aware_share: float = 0.0
     pixel_weight: float = 1.0
+    belief_weight: float = 0.25
     unroll: int = 1
     head_start: int = 2
     iterations: int = 3

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from purifier._errors import OptionError
 from purifier.attacks import SSP
 from purifier.methods.alloy import Alloy
+from purifier.training._divergence import divergence
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
 from purifier.training._trained import load_trained
@@ -48,6 +49,9 @@ class AlloyRecipe:
         self.model = Unrolled(method, config.unroll)
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         self.sources = Sources(config, resolve_sources(sources, self.extractors, probe), method)
+        self.classifiers = _classifiers(self.extractors, probe) if config.belief_weight else []
+        if not self.classifiers and not config.pixel_weight and not any(one.weight for one in self.extractors):
+            raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(
             validation,
@@ -75,6 +79,9 @@ class AlloyRecipe:
             if extractor.weight:
                 parts[extractor.name] = self._feature_loss(extractor, outputs, batch)
                 total = total + extractor.weight * parts[extractor.name]
+        if self.classifiers:
+            parts["beliefs"] = torch.stack([self._belief_loss(one, outputs, batch) for one in self.classifiers]).mean()
+            total = total + self.config.belief_weight * parts["beliefs"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
     @torch.no_grad()
@@ -91,6 +98,12 @@ class AlloyRecipe:
         with torch.no_grad():
             clean = extractor.features(batch)
         found = [relative_distance(extractor.features(output.clamp(0, 1)), clean) for output in outputs]
+        return torch.stack(found).mean()
+
+    def _belief_loss(self, classifier: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            beliefs = classifier(batch).float().softmax(1)
+        found = [divergence(classifier(output.clamp(0, 1)).float(), beliefs).mean() for output in outputs]
         return torch.stack(found).mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -110,6 +123,13 @@ def _validation_attacks(extractors: list[Extractor], seed: int) -> dict[str, SSP
         return {}
     first, noise = extractors[0], torch.Generator().manual_seed(seed)
     return {"ssp": SSP(lambda x: first.features(x)[0], eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)}
+
+
+def _classifiers(extractors: list[Extractor], probe: Tensor) -> list[Extractor]:
+    """The first extractor of each network that classifies."""
+    networks = [one.network for one in extractors]
+    firsts = [one for number, one in enumerate(extractors) if one.network not in networks[:number]]
+    return [one for one in firsts if one.classifies(probe)]
 
 
 def _network(config: AlloyTraining) -> Alloy:
@@ -152,6 +172,6 @@ def _check(config: AlloyTraining) -> None:
         raise OptionError(
             f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"
         )
-    weights = [config.pixel_weight, *(line.weight for line in read_extractors(config.extractors))]
+    weights = [config.pixel_weight, config.belief_weight, *(line.weight for line in read_extractors(config.extractors))]
     if min(weights) < 0 or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

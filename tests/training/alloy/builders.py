@@ -24,6 +24,7 @@ TINY: dict[str, Any] = {
     "crop_size": 16,
     "blur": 0,
     "pixel_weight": 4.0,
+    "belief_weight": 0.0,
     "extractors": ("tiny=tests.training.features:tiny:0.5", "judge=tests.training.features:judge@0+2:0.25"),
     "sources": ("ssp:*:0.4:1-2", "kl:judge:0.3:2", "gaussian:0.1", "sign:0.1", "none:0.1"),
     "validation_every": 4,

@@ -143,6 +143,23 @@ def test_the_loss_is_the_weighted_sum_of_means_over_applications(settings, unrol
     assert losses.total.item() == pytest.approx(total.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_the_belief_loss_is_the_divergence_of_each_network_that_classifies(settings, unroll):
+    twice = (*TINY["extractors"], "again=tests.training.features:judge:0")
+    recipe = AlloyRecipe(settings(extractors=twice, sources=("none:1",), unroll=unroll, belief_weight=0.7))
+    assert [one.name for one in recipe.classifiers] == ["judge"]
+    judge, batch = recipe.classifiers[0].network, torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        losses = recipe.losses(recipe.model, batch, 0)
+        clean = judge(batch).softmax(1)
+        outputs = [judge(output.clamp(0, 1)).softmax(1) for output in recipe.model(batch)]
+        expected = sum((clean * (clean / output).log()).sum(1).mean() for output in outputs) / unroll
+    assert losses.parts["beliefs"].item() == pytest.approx(expected.item(), rel=1e-4)
+    others = 4 * losses.parts["pixel"] + 0.5 * losses.parts["tiny"] + 0.25 * losses.parts["judge"]
+    assert losses.total.item() == pytest.approx((others + 0.7 * expected).item(), rel=1e-4)
+    assert expected > 1e-3
+
+
 def test_without_the_clamp_applications_see_what_came_before_as_it_is(settings):
     recipe = AlloyRecipe(settings(clamp=False, start="random", unroll=2))
     batch, method = torch.rand(2, 3, 16, 16), recipe.model.method
@@ -197,6 +214,7 @@ VARIANTS = {
     "scales": ({"levels": 3}, {"pixel", "tiny", "judge"}),
     "wide patches": ({"patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
     "identity start": ({"start": "identity"}, {"pixel", "tiny", "judge"}),
+    "beliefs": ({"belief_weight": 1.0}, {"pixel", "tiny", "judge", "beliefs"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
 }
 
@@ -232,8 +250,16 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pixel_weight": 0.0, "extractors": ()}, "expected loss weights >= 0, one of them above"),
+        (
+            {"pixel_weight": 0.0, "extractors": (), "sources": ("sign:1",)},
+            "expected loss weights >= 0, one of them above",
+        ),
         ({"pixel_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        ({"belief_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        (
+            {"pixel_weight": 0.0, "belief_weight": 1.0, "extractors": (), "sources": ("sign:1",)},
+            "expected a loss beside belief_weight",
+        ),
         ({"eps_low": 0.1, "eps": 0.05}, "expected 0 <= eps_low <= eps <= 1"),
         ({"eps": 16.0}, "in units of the"),
         ({"attack_alpha": 0.0}, "expected attack_alpha in"),
