@@ -29,13 +29,13 @@ from tqdm import tqdm
 from purifier import Purifier, list_purifiers
 from purifier._files import replacing
 from purifier.attacks import PGD
-from purifier.methods import describe
+from purifier.methods import build, describe
 
 EPS, ALPHA, STEPS = 16 / 255, 1.6 / 255, 10
 Purify = Callable[[Tensor], Tensor]
 BASELINES = ("jpeg", "bit-depth", "median", "tvm", "resize-pad")
 # Iterated purifiers, with the largest number of iterations that is measured.
-ITERATED = {"gs": 8, "ncis": 8, "alloy": 6, "alloy-s": 4}
+ITERATED = {"gs": 8, "ncis": 8, "alloy": 3, "alloy-s": 3}
 
 
 def attack(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch: int, name: str) -> Tensor:
@@ -170,12 +170,12 @@ def run(name: str, args: argparse.Namespace) -> None:
     for kind, source in args.purifiers.items():
         purifier = Purifier.from_pretrained(source, iterations=1)
         found, options = digest(purifier), describe(purifier.method)
-        known = result.setdefault("options", {}).setdefault(kind, options)
-        if result["weights"].get(kind, found) != found or known != options:
+        if outdated(result, kind, found, options):
             print(f"{kind}: other options or weights than those of {path.name}; its rows are measured again")
             for row in [row for row in table if row.startswith(f"{kind} i=")]:
                 del table[row]
-        result["weights"][kind], result["options"][kind] = found, options
+        result["weights"][kind] = found
+        result.setdefault("options", {})[kind] = options
 
     def save() -> None:
         write_result(path.stem, {**result, "environment": environment()})
@@ -186,6 +186,13 @@ def run(name: str, args: argparse.Namespace) -> None:
     if args.aware_images:
         measure_aware(name, args, table, save)
     print_table(name, table)
+
+
+def outdated(result: dict[str, Any], kind: str, weights: str, options: dict[str, Any]) -> bool:
+    """Whether rows in a result file were made with other weights or options; those without a record were not."""
+    known = result.get("options", {}).get(kind, options)
+    # Built, so that an option that did not exist when the record was made has its default.
+    return result["weights"].get(kind, weights) != weights or describe(build(known)) != options
 
 
 def digest(purifier: Purifier) -> str:
