@@ -62,7 +62,7 @@ class AlloyTraining(PhotographTraining):
     eps_low: float = 4 / 255
     attack_alpha: float = 0.75
     aware_share: float = 0.0
-    pixel_weight: float = 1.0
+    pixel_weight: float = 4.0
     belief_weight: float = 0.25
     unroll: int = 1
     head_start: int = 2
