@@ -62,7 +62,6 @@ _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != 
 
 # The extractors that are one network.
 _VGG = ("vgg", "centre")
-_MOBILENET = ("mobilenet",)
 
 Changes = dict[str, Any]
 
@@ -130,20 +129,20 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # Extractors: each left out of attacks and losses, and each alone.
     "without-vgg": lambda base: leave_out(base, *_VGG),
     "without-vgg-loss": lambda base: leave_out(base, "centre"),
-    "without-mobilenet": lambda base: leave_out(base, *_MOBILENET),
+    "without-mobilenet": lambda base: leave_out(base, "mobilenet"),
     "without-demo": lambda base: leave_out(base, "demo"),
     "only-vgg": lambda base: keep_extractors(base, *_VGG),
-    "only-mobilenet": lambda base: keep_extractors(base, *_MOBILENET),
+    "only-mobilenet": lambda base: keep_extractors(base, "mobilenet"),
     "only-demo": lambda base: keep_extractors(base, "demo"),
     # How deep the features are.
     "last-layer": lambda base: replace_extractor(base, "mobilenet", "mobilenet=_kit:mobilenet@net.features:1.0"),
-    "no-beliefs": lambda base: {"belief_weight": 0.0},
-    "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
-    # Pixels against features.
+    # Pixels against features, and against beliefs.
     "pixels-only": weightless,
     "features-only": lambda base: {"pixel_weight": 0.0},
     "pixels-less": lambda base: {"pixel_weight": base.pixel_weight / 4},
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
+    "no-beliefs": lambda base: {"belief_weight": 0.0},
+    "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
     # Repeated application.
     "unroll-2": lambda base: {"unroll": 2},
     "unroll-3": lambda base: {"unroll": 3},

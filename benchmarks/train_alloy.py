@@ -43,10 +43,10 @@ SOURCES = (
 # A 224 x 224 image costs 11.8e9 multiply-accumulates with the first, 3.5e9 with the second.
 _LARGE = {"name": "alloy", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 3}
 _SMALL = {"name": "alloy-s", "patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2}
-_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES, "head_start": 2}
+_COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 4e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
-_CPU |= {"ema_decay": 0.99}
+_CPU["ema_decay"] = 0.99
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
 _WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "head_start": 0}

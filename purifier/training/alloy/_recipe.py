@@ -48,8 +48,9 @@ class AlloyRecipe:
         method = _network(config)
         self.model = Unrolled(method, config.unroll)
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
-        self.sources = Sources(config, resolve_sources(sources, self.extractors, probe), method)
-        self.classifiers = _classifiers(self.extractors, probe) if config.belief_weight else []
+        classifiers = [one for one in self.extractors if one.classifies(probe)]
+        self.sources = Sources(config, resolve_sources(sources, self.extractors, classifiers), method)
+        self.classifiers = _one_of_each_network(classifiers) if config.belief_weight else []
         if not self.classifiers and not config.pixel_weight and not any(one.weight for one in self.extractors):
             raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
         self.crops, validation = crops_and_validation(config)
@@ -103,7 +104,7 @@ class AlloyRecipe:
     def _belief_loss(self, classifier: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
         with torch.no_grad():
             beliefs = classifier(batch).float().softmax(1)
-        found = [divergence(classifier(output.clamp(0, 1)).float(), beliefs).mean() for output in outputs]
+        found = [divergence(classifier(output.clamp(0, 1)), beliefs).mean() for output in outputs]
         return torch.stack(found).mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -125,11 +126,9 @@ def _validation_attacks(extractors: list[Extractor], seed: int) -> dict[str, SSP
     return {"ssp": SSP(lambda x: first.features(x)[0], eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)}
 
 
-def _classifiers(extractors: list[Extractor], probe: Tensor) -> list[Extractor]:
-    """The first extractor of each network that classifies."""
-    networks = [one.network for one in extractors]
-    firsts = [one for number, one in enumerate(extractors) if one.network not in networks[:number]]
-    return [one for one in firsts if one.classifies(probe)]
+def _one_of_each_network(extractors: list[Extractor]) -> list[Extractor]:
+    """The first extractor of each network."""
+    return list({one.network: one for one in reversed(extractors)}.values())
 
 
 def _network(config: AlloyTraining) -> Alloy:

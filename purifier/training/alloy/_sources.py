@@ -91,24 +91,25 @@ class Sources:
         return attacked
 
 
-def resolve_sources(lines: Sequence[SourceLine], extractors: Sequence[Extractor], probe: Tensor) -> list[Source]:
+def resolve_sources(
+    lines: Sequence[SourceLine], extractors: Sequence[Extractor], classifiers: Sequence[Extractor]
+) -> list[Source]:
     """Finds the extractors that sources name; "*" shares a line's share evenly among all that it is possible for.
 
     Args:
         lines: The sources of a configuration.
         extractors: The extractors.
-        probe: An image (1, 3, H, W) to find out with which of them are classifiers.
+        classifiers: Those of them that classify.
 
     Raises:
         OptionError: Where there is no such extractor, or it is no classifier and its beliefs are to be attacked.
     """
-    classifiers = [one for one in extractors if one.classifies(probe)]
     found: list[Source] = []
     for line in lines:
         if not line.extractor:
             found.append(Source(line.kind, None, line.share))
             continue
-        possible = classifiers if line.kind == "kl" else list(extractors)
+        possible = classifiers if line.kind == "kl" else extractors
         chosen = possible if line.extractor == "*" else [one for one in possible if one.name == line.extractor]
         if not chosen:
             names = [one.name for one in possible]

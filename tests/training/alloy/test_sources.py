@@ -18,6 +18,7 @@ from tests.training.alloy.builders import TINY
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 TINY_ONE, JUDGE = load_extractors(read_extractors(TINY["extractors"]))
 PROBE = torch.rand(1, 3, 16, 16)
+CLASSIFIERS = [one for one in (TINY_ONE, JUDGE) if one.classifies(PROBE)]
 
 
 def same(images: torch.Tensor) -> torch.Tensor:
@@ -26,11 +27,11 @@ def same(images: torch.Tensor) -> torch.Tensor:
 
 def made(*lines: str, purify=same, **changes: object) -> Sources:
     config = AlloyTraining(**changes)  # type: ignore[arg-type]
-    return Sources(config, resolve_sources(read_sources(lines), [TINY_ONE, JUDGE], PROBE), purify)
+    return Sources(config, resolve_sources(read_sources(lines), [TINY_ONE, JUDGE], CLASSIFIERS), purify)
 
 
 def resolved(*lines: str) -> list[Source]:
-    return resolve_sources(read_sources(lines), [TINY_ONE, JUDGE], PROBE)
+    return resolve_sources(read_sources(lines), [TINY_ONE, JUDGE], CLASSIFIERS)
 
 
 def test_a_star_shares_evenly_among_the_extractors_that_can_be_attacked_so():
@@ -57,7 +58,7 @@ def test_an_extractor_that_there_is_not_or_that_is_no_classifier_is_refused(line
 
 def test_a_star_that_stands_for_no_classifier_is_refused():
     with pytest.raises(OptionError, match=r"\(none here\), got kl:\*; change it or leave it out"):
-        resolve_sources(read_sources(["kl:*:1:2"]), [TINY_ONE], PROBE)
+        resolve_sources(read_sources(["kl:*:1:2"]), [TINY_ONE], [])
 
 
 def test_sources_are_drawn_as_often_as_their_shares_say():

@@ -250,10 +250,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"pixel_weight": 0.0, "extractors": (), "sources": ("sign:1",)},
-            "expected loss weights >= 0, one of them above",
-        ),
+        ({"pixel_weight": 0.0, "extractors": ()}, "expected loss weights >= 0, one of them above"),
         ({"pixel_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"belief_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         (
