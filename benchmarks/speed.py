@@ -146,7 +146,7 @@ def _cases(chosen: dict[str, Any], preset: str) -> list[Case]:
     place = Place(chosen["device"], threads, chosen["batch"], size, size, chosen["matmul"], tf32)
     cases = []
     for name in chosen["methods"]:
-        context = [RESNET] + [COPY, MATMUL] * (preset == "gpu")
+        context = [RESNET] + [MATMUL] * ("bfloat16" in chosen["dtype"]) + [COPY] * (preset == "gpu")
         rows = forms(name, dtypes=chosen["dtype"], compiles=chosen["compile"], flat=True, context=context)
         cases.append(Case(name, place, tuple(rows)))
         if name == "gs" and chosen["large"] != "none":
