@@ -153,5 +153,18 @@ def centre_extractor() -> nn.Module:
 
 
 def mobilenet() -> nn.Module:
-    """MobileNetV2: logits, and at layer "net.features" its last convolutional features."""
-    return model("mobilenet_v2")
+    """MobileNetV2: logits, and at layer "net.features" its last convolutional features.
+
+    On a CPU it computes in float32 also where others run in half precision, which slows depthwise convolutions there.
+    """
+    network = model("mobilenet_v2")
+    given = network.forward
+
+    def forward(images: Tensor) -> Tensor:
+        if images.device.type != "cpu":
+            return given(images)
+        with torch.autocast("cpu", enabled=False):
+            return given(images.float())
+
+    network.forward = forward  # type: ignore[method-assign]
+    return network

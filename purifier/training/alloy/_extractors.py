@@ -49,16 +49,19 @@ class Extractor(nn.Module):
         Raises:
             InputError: Where a layer takes no part in the call, or puts out anything else.
         """
-        if not self.layers:
-            return [self._checked(self.network(images), "its output", images)]
+        return self.look(images)[0]
+
+    def look(self, images: Tensor) -> tuple[list[Tensor], Any]:
+        """`features` and the network's own output, of one call."""
         caught: dict[str, Any] = {}
         hooks = [self._watch(layer, caught) for layer in self.layers]
         try:
-            self.network(images)
+            output = self.network(images)
         finally:
             for hook in hooks:
                 hook.remove()
-        return [self._checked(caught.get(layer), f"layer {layer!r}", images) for layer in self.layers]
+        found = [self._checked(caught.get(layer), f"layer {layer!r}", images) for layer in self.layers]
+        return found or [self._checked(output, "its output", images)], output
 
     def _watch(self, layer: str, caught: dict[str, Any]) -> Any:
         def catch(_: nn.Module, __: Any, output: Any) -> None:

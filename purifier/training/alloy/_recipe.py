@@ -76,12 +76,22 @@ class AlloyRecipe:
         if self.config.pixel_weight:
             parts["pixel"] = torch.stack([pixel_loss(output, batch) for output in outputs]).mean()
             total = total + self.config.pixel_weight * parts["pixel"]
+        beliefs: list[Tensor] = []
         for extractor in self.extractors:
+            classifies = extractor in self.classifiers
+            if not extractor.weight and not classifies:
+                continue
+            with torch.no_grad():
+                features, logits = extractor.look(batch)
+            seen = [extractor.look(output.clamp(0, 1)) for output in outputs]
             if extractor.weight:
-                parts[extractor.name] = self._feature_loss(extractor, outputs, batch)
+                parts[extractor.name] = torch.stack([relative_distance(found, features) for found, _ in seen]).mean()
                 total = total + extractor.weight * parts[extractor.name]
-        if self.classifiers:
-            parts["beliefs"] = torch.stack([self._belief_loss(one, outputs, batch) for one in self.classifiers]).mean()
+            if classifies:
+                clean = logits.float().softmax(1)
+                beliefs += [divergence(found, clean).mean() for _, found in seen]
+        if beliefs:
+            parts["beliefs"] = torch.stack(beliefs).mean()
             total = total + self.config.belief_weight * parts["beliefs"]
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
@@ -94,18 +104,6 @@ class AlloyRecipe:
         for _ in range(int(torch.randint(self.config.head_start + 1, ()))):
             images = method.step(images)
         return images
-
-    def _feature_loss(self, extractor: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            clean = extractor.features(batch)
-        found = [relative_distance(extractor.features(output.clamp(0, 1)), clean) for output in outputs]
-        return torch.stack(found).mean()
-
-    def _belief_loss(self, classifier: Extractor, outputs: list[Tensor], batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            beliefs = classifier(batch).float().softmax(1)
-        found = [divergence(classifier(output.clamp(0, 1)), beliefs).mean() for output in outputs]
-        return torch.stack(found).mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures on held-out images at the purifier's own number of iterations; see `Validation.figures`."""
