@@ -193,6 +193,20 @@ def speed(name: str) -> str:
     return markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
 
 
+def half_precision(r: dict[str, Any]) -> str:
+    """The table of benchmarks/half_precision.py, and the most that a figure moved."""
+    lines = ["| classifier | purifier | standard, float32 | bfloat16 | purifier-blind PGD, float32 | bfloat16 |"]
+    lines.append("|---|---|---|---|---|---|")
+    moved = []
+    for row in r["rows"]:
+        exact, half = row["float32"], row["bfloat16"]
+        cells = [percent(one[key]) for key in ("standard", "robust") for one in (exact, half)]
+        lines.append(f"| {row['classifier']} | {row['purifier']} | " + " | ".join(cells) + " |")
+        moved += [abs(exact[key] - half[key]) for key in ("standard", "robust")]
+    lines += ["", f"n = {r['settings']['images']}; the most that a figure moved: {percent(max(moved))}."]
+    return "\n".join(lines)
+
+
 def art_context() -> str:
     """The table of benchmarks/art_context.py."""
     return art_markdown(result("art_context")) if measured("art_context") else "Not measured yet."
@@ -226,6 +240,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu networks": lambda: speed("cpu_networks"),
     "speed cpu nrp": lambda: speed("cpu_nrp"),
     "speed gpu": lambda: speed("gpu"),
+    "half precision": lambda: (
+        half_precision(result("half_precision")) if measured("half_precision") else "Not measured yet."
+    ),
     "art context": art_context,
     "best": best_rows,
     "demo classifier": demo_classifier,

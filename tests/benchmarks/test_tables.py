@@ -58,3 +58,16 @@ def test_rows_of_other_attacks_do_not_join(results: Callable[..., None]) -> None
     results("honest_net_blind+alloy", [row("alloy", 0.5)], attacks={"PGD": {"eps": 0.2}})
     with pytest.raises(SystemExit, match="other attacks"):
         tables.honest("net_blind")
+
+
+def test_what_half_precision_moved_is_the_largest_difference_of_all() -> None:
+    def figures(standard: float, robust: float) -> dict[str, float]:
+        return {"standard": standard, "robust": robust}
+
+    rows = [
+        {"classifier": "a", "purifier": "gs", "float32": figures(0.5, 0.25), "bfloat16": figures(0.505, 0.25)},
+        {"classifier": "a", "purifier": "ncis", "float32": figures(0.75, 0.25), "bfloat16": figures(0.75, 0.235)},
+    ]
+    lines = tables.half_precision({"settings": {"images": 200}, "rows": rows}).splitlines()
+    assert lines[2:4] == ["| a | gs | 50.0 | 50.5 | 25.0 | 25.0 |", "| a | ncis | 75.0 | 75.0 | 25.0 | 23.5 |"]
+    assert lines[-1] == "n = 200; the most that a figure moved: 1.5."

@@ -1,0 +1,64 @@
+"""What purifying in bfloat16 does to accuracy: the same images, in float32 and in bfloat16.
+
+    PURIFIER_KIT=<folder> python benchmarks/half_precision.py
+
+Standard accuracy, and purifier-blind robust accuracy under the attack of benchmarks/blind_pgd.py, of the kit's images;
+every purifier at its own number of iterations. The classifier computes in float32 throughout. The attacked images are
+kept in --work, every finished row in the result file, so a run that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from _kit import RESULTS, correct, environment, imagenet, model, sources, write_result
+from blind_pgd import ALPHA, EPS, STEPS, attacked, digest, figures, purified
+from tables import half_precision
+from tqdm import tqdm
+
+from purifier import Purifier
+
+DTYPES = ("float32", "bfloat16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--purifiers", nargs="+", default=["gs", "ncis", "nrp-resg", "alloy"], metavar="NAME[=FOLDER]")
+    parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
+    parser.add_argument("--name", default="half_precision", help="name of the result file")
+    args = parser.parse_args()
+    path = RESULTS / f"{args.name}.json"
+    settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "images": args.images}
+    result = json.loads(path.read_text()) if path.exists() else {"settings": settings, "weights": {}, "rows": []}
+    if result["settings"] != settings:
+        raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
+    for name, source in sources(args.purifiers).items():
+        found = digest(Purifier.from_pretrained(source))
+        if result["weights"].setdefault(name, found) != found:
+            raise SystemExit(f"{path} was made with other weights of {name}; choose another --name, or delete it")
+        for classifier in args.models:
+            if not any((row["classifier"], row["purifier"]) == (classifier, name) for row in result["rows"]):
+                result["rows"].append({"classifier": classifier, "purifier": name, **measure(classifier, source, args)})
+                write_result(args.name, {**result, "environment": environment()})
+    print(half_precision(result))
+
+
+def measure(classifier: str, source: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the figures of a purifier in front of a classifier, by dtype."""
+    images, labels = imagenet(args.images)
+    hostile, network = attacked(classifier, images, labels, args.work), model(classifier)
+    found = {}
+    for dtype in tqdm(DTYPES, desc=f"{classifier} {source}"):
+        purifier = Purifier.from_pretrained(source, dtype=dtype)
+        right = [correct(network, purified(purifier, x), labels) for x in (images, hostile)]
+        found[dtype] = figures(right[0], right[1], len(labels))
+    return found
+
+
+if __name__ == "__main__":
+    main()
