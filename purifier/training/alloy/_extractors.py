@@ -52,7 +52,7 @@ class Extractor(nn.Module):
         return self.look(images)[0]
 
     def look(self, images: Tensor) -> tuple[list[Tensor], Any]:
-        """`features` and the network's own output, of one call."""
+        """The `features` of images (N, 3, H, W) and the network's own output, from one call; gradients flow."""
         caught: dict[str, Any] = {}
         hooks = [self._watch(layer, caught) for layer in self.layers]
         try:
