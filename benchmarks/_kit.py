@@ -89,6 +89,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def begun_result(path: Path, settings: dict[str, Any], rows: Any) -> dict[str, Any]:
+    """Reads a result file to go on from, or starts one with these rows; refuses one of other settings."""
+    result: dict[str, Any] = {"settings": settings, "weights": {}, "rows": rows}
+    if path.exists():
+        result = json.loads(path.read_text())
+    if result["settings"] != settings:
+        raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
+    return result
+
+
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)

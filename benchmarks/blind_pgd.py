@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from _kit import RESULTS, correct, environment, imagenet, interval, model, sources, write_result
+from _kit import RESULTS, begun_result, correct, environment, imagenet, interval, model, sources, write_result
 from safetensors.torch import load_file, save_file
 from tables import best_of
 from torch import Tensor
@@ -163,9 +162,7 @@ def run(name: str, args: argparse.Namespace) -> None:
     """Measures one classifier into its own result file, on from what that file has."""
     settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "dtype": args.dtype}
     path = RESULTS / f"{args.name}_{name}.json"
-    result = json.loads(path.read_text()) if path.exists() else {"settings": settings, "weights": {}, "rows": {}}
-    if result["settings"] != settings:
-        raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
+    result = begun_result(path, settings, {})
     table = result["rows"]
     for kind, source in args.purifiers.items():
         purifier = Purifier.from_pretrained(source, iterations=1)

@@ -10,11 +10,10 @@ kept in --work, every finished row in the result file, so a run that was killed 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from _kit import RESULTS, correct, environment, imagenet, model, sources, write_result
+from _kit import RESULTS, begun_result, correct, environment, imagenet, model, sources, write_result
 from blind_pgd import ALPHA, EPS, STEPS, attacked, digest, figures, purified
 from tables import half_precision
 from tqdm import tqdm
@@ -34,9 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     path = RESULTS / f"{args.name}.json"
     settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "images": args.images}
-    result = json.loads(path.read_text()) if path.exists() else {"settings": settings, "weights": {}, "rows": []}
-    if result["settings"] != settings:
-        raise SystemExit(f"{path} was made with {result['settings']}, not {settings}; choose another --name")
+    result = begun_result(path, settings, [])
     for name, source in sources(args.purifiers).items():
         found = digest(Purifier.from_pretrained(source))
         if result["weights"].setdefault(name, found) != found:

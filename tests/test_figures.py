@@ -30,6 +30,11 @@ def test_the_shipped_weights_are_those_that_were_measured(name):
         assert json.loads(path.read_text())["weights"][name] == _shipped(name)
 
 
+def test_what_half_precision_does_was_measured_on_the_shipped_weights():
+    measured = json.loads((ROOT / "benchmarks" / "results" / "half_precision.json").read_text())["weights"]
+    assert measured == {name: _shipped(name) for name in ("gs", "ncis", "nrp-resg", "alloy")}
+
+
 def test_the_shipped_nrp_resg_is_the_one_that_was_measured():
     measured = json.loads((ROOT / "benchmarks" / "results" / "nrp_acceptance.json").read_text())
     shipped = json.loads((ROOT / "weights" / "nrp-resg" / "config.json").read_text())
