@@ -2,25 +2,15 @@
 
     PURIFIER_KIT=<folder> python benchmarks/alloy_ablation.py [NAME ...] [--preset alloy-s-cpu] [--steps 300]
 
-Without names every ablation is run. The photographs are the middles (160 x 160) of those in the validation part of
-`photos` and `objects/train` that are large enough. Each purifier is judged with k = 1, 2 and 3 iterations by
-
-    psnr           of purified clean images to the clean ones, in dB
-    standard NAME  share of clean images that a classifier classifies as without a purifier, of the half that it is
-                   surest of: what it makes of the others changes with every pixel
-    robust NAME    the same of images under its own blind PGD, Linf 16/255, 10 steps of 1.6/255
-    left NAME      distance of its features to the clean ones' under SSP, Linf 16/255, 10 steps of 4/255, purified over
-                   not purified: 0 where everything is undone, 1 where nothing is
-    mean           of all standard and robust
-
-by the extractors of the presets, also where an ablation leaves them out and the rest must generalise to them, and by
-the features of a network that no training has seen, the kit's DeepLab.
-A run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json.
+Without names every ablation is run. By what each is judged, `_alloy_judge.py` says: also by an extractor that it leaves
+out, which the rest must generalise to. A run that is done is not done again; one that was killed goes on. Results:
+benchmarks/results/alloy_ablation.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -28,35 +18,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from _alloy_judge import Judge, Row, judged, judges_of, table, unpurified
 from _kit import environment, write_result
-from torch import Tensor
-from torchvision.transforms.functional import center_crop
 from tqdm import tqdm
 from train_alloy import PRESETS, settings
 
-from purifier import Purifier
 from purifier._files import write_text
-from purifier._images import read_size
-from purifier.attacks import PGD, SSP
 from purifier.training._checkpoint import load_checkpoint
-from purifier.training._data import evenly, read_rgb, to_tensor
-from purifier.training._photographs import crops_and_validation
-from purifier.training._validation import psnr
 from purifier.training.alloy import AlloyTraining, train
-from purifier.training.alloy._extractors import Extractor, load_extractors
 from purifier.training.alloy._lines import read_extractors, read_sources
-from purifier.training.alloy._losses import relative_distance
 
-ITERATIONS = (1, 2, 3)
-EPS = 16 / 255
-SIDE = 160
-JUDGES = (
-    "vgg=_kit:feature_extractor:0",
-    "mobilenet=_kit:mobilenet@net.features:0",
-    "demo=reference:demo@stages:0",
-    "deeplab=_kit:deeplab:0",
-)
 # Presets with networks, as these are the judges.
 _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != ()]
 
@@ -171,90 +142,6 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
 }
 
 
-class Judge:
-    """An extractor, the held-out images, and its own attacks on them.
-
-    Args:
-        extractor: What judges, and is attacked.
-        images: Clean images (N, 3, H, W).
-    """
-
-    def __init__(self, extractor: Extractor, images: Tensor) -> None:
-        self.extractor, self.images = extractor, images
-        random = torch.Generator().manual_seed(0)
-        ssp = SSP(lambda x: extractor.features(x)[0], eps=EPS, alpha=4 / 255, steps=10, generator=random)
-        self.moved = _in_batches(lambda x: ssp(extractor, x, None), images)
-        self.damage = self._distance(self.moved)
-        self.fooled: Tensor | None = None
-        if extractor.classifies(images[:1]):
-            sureness = _in_batches(lambda x: extractor(x).softmax(1).amax(1), images)
-            self.sure = sureness.topk(-(-len(images) // 2)).indices
-            self.classes = self._classes(images[self.sure])
-            pgd = PGD(eps=EPS, alpha=1.6 / 255, steps=10, generator=random)
-            self.fooled = _in_batches(lambda x: pgd(extractor, x, self._classes(x)), images[self.sure])
-
-    def figures(self, purify: Callable[[Tensor], Tensor], clean: Tensor) -> dict[str, float]:
-        """Figures of a purifier, of which purified clean images are at hand."""
-        name = self.extractor.name
-        found = {f"left {name}": self._distance(_in_batches(purify, self.moved)) / self.damage}
-        if self.fooled is not None:
-            found[f"standard {name}"] = self._share(clean[self.sure])
-            found[f"robust {name}"] = self._share(_in_batches(purify, self.fooled))
-        return found
-
-    @torch.no_grad()
-    def _distance(self, images: Tensor) -> float:
-        pairs = zip(images.split(16), self.images.split(16), strict=True)
-        found = [
-            len(one) * relative_distance(self.extractor.features(one), self.extractor.features(two)).item()
-            for one, two in pairs
-        ]
-        return sum(found) / len(images)
-
-    @torch.no_grad()
-    def _classes(self, images: Tensor) -> Tensor:
-        return torch.cat([self.extractor(batch).argmax(1) for batch in images.split(16)])
-
-    def _share(self, images: Tensor) -> float:
-        return (self._classes(images) == self.classes).float().mean().item()
-
-
-def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([function(batch) for batch in images.split(16)])
-
-
-def held_out(base: AlloyTraining, count: int) -> Tensor:
-    """Middles (N, 3, 160, 160) of images of the validation part, which no ablation changes."""
-    _, paths = crops_and_validation(base)
-    large = [path for path in paths if min(read_size(path)) >= SIDE]
-    return torch.stack([center_crop(to_tensor(read_rgb(path)), [SIDE, SIDE]) for path in evenly(large, count)])
-
-
-def judged(folder: Path, judges: list[Judge]) -> dict[str, dict[str, float]]:
-    """Figures of a trained purifier at every number of iterations."""
-    purifier, images = Purifier.from_pretrained(folder), judges[0].images
-    rows: dict[str, dict[str, float]] = {}
-    for k in ITERATIONS:
-        purifier.iterations = k
-        clean = _in_batches(purifier, images)
-        row = {"psnr": psnr(clean, images)}
-        for judge in judges:
-            row |= judge.figures(purifier, clean)
-        rates = [value for key, value in row.items() if key.startswith(("standard", "robust"))]
-        rows[f"k={k}"] = {**row, "mean": sum(rates) / len(rates)}
-    return rows
-
-
-def identity(judges: list[Judge]) -> dict[str, Any]:
-    """The row without a purifier."""
-    row: dict[str, float] = {}
-    for judge in judges:
-        row |= judge.figures(lambda x: x, judge.images)
-    rates = [value for key, value in row.items() if key.startswith(("standard", "robust"))]
-    return {"changes": {}, "seconds": 0.0, "rows": {"k=0": {**row, "mean": sum(rates) / len(rates)}}}
-
-
 def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Callable[[], list[Judge]]) -> dict[str, Any]:
     """Trains and judges one ablation, by `count` images, or returns what is known of it."""
     changes = ABLATIONS[name](base)
@@ -270,24 +157,13 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
     return {key: known[key] for key in ("changes", "seconds", "rows")}
 
 
-def table(runs: dict[str, dict[str, Any]]) -> str:
-    """One row for each ablation, at its best k."""
-    best = {name: max(run["rows"], key=lambda k: run["rows"][k]["mean"]) for name, run in runs.items()}
-    heads = list(dict.fromkeys(head for run in runs.values() for row in run["rows"].values() for head in row))
-    # The mean, by which k is chosen, comes first.
-    heads = ["mean", *(head for head in heads if head != "mean")]
-    lines = ["| ablation | best k | " + " | ".join(heads) + " | seconds |", "|" + "---|" * (len(heads) + 3)]
+def print_table(runs: dict[str, dict[str, Any]], without: Row) -> None:
+    """Prints one row for each ablation, at its best k."""
+    rows = [("no purifier", "k=0", without)]
     for name, run in runs.items():
-        row = run["rows"][best[name]]
-        cells = [_cell(head, row.get(head)) for head in heads]
-        lines.append(f"| {name} | {best[name][2:]} | " + " | ".join(cells) + f" | {run['seconds']:.0f} |")
-    return "\n".join(lines)
-
-
-def _cell(head: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if head.startswith(("psnr", "left")) else f"{100 * value:.1f}"
+        best = max(run["rows"], key=lambda k: run["rows"][k]["mean"])
+        rows.append((name, best, {**run["rows"][best], "seconds": run["seconds"]}))
+    print(table("ablation", rows))
 
 
 def main() -> None:
@@ -307,13 +183,10 @@ def main() -> None:
     # The training's own validation would only cost time here.
     fixed = [f"steps={args.steps}", f"validate_every={args.steps}", "validation_images=1"]
     base = settings(args.preset, [*fixed, *args.set])
-    made: list[Judge] = []
 
+    @functools.cache
     def judges() -> list[Judge]:
-        if not made:
-            images = held_out(base, args.images)
-            made.extend(Judge(one, images) for one in load_extractors(read_extractors(JUDGES)))
-        return made
+        return judges_of(base, args.images)
 
     runs: dict[str, dict[str, Any]] = {}
     for name in tqdm(args.names or ABLATIONS, unit="run"):
@@ -321,7 +194,7 @@ def main() -> None:
         stated = {key: value for key, value in asdict(base).items() if key != "data"}
         result = {"settings": stated, "images": args.images, "runs": runs, "environment": environment()}
         write_result(args.name, result)
-    print(table({"no purifier": identity(judges()), **runs}))
+    print_table(runs, unpurified(judges()))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ class AlloyTraining(PhotographTraining):
             their sum; STEPS is a number or a range, such as 2-3.
         eps: Largest perturbation, in units of the [0, 1] range.
         eps_low: Smallest one; each draw of a source has its own strength between the two.
-        attack_alpha: Step size of the attacks as a share of eps.
+        attack_alpha: Largest step size of the attacks, as a share of eps; drawn between it and 1 / steps, with which an
+            attack just gets as far as eps. Large steps end on the border of the ball, small ones mostly inside.
         aware_share: Share of the attacks that go through the purifier, at its own number of iterations.
         pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
         belief_weight: Weight of the KL divergence, in nats, of what a classifier says of the clean image from what it

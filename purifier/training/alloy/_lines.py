@@ -13,6 +13,8 @@ from purifier._errors import OptionError
 Attack = Literal["ssp", "kl"]
 Noise = Literal["gaussian", "sign", "none"]
 
+# What the log calls the losses beside those of extractors.
+_OTHER_LOSSES = {"pixel", "beliefs"}
 _EXTRACTOR = re.compile(r"(?P<name>[\w-]+)=(?P<model>[^@]+?)(?:@(?P<layers>[^:@]+))?:(?P<weight>[^:@]+)")
 _STEPS = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -55,10 +57,13 @@ def read_extractors(lines: Sequence[str]) -> list[ExtractorLine]:
     """Reads the extractors of a configuration.
 
     Raises:
-        OptionError: Where a line has another form, or two have one name.
+        OptionError: Where a line has another form, or two have one name, or one that a loss without extractors has.
     """
     found = [_extractor(line) for line in lines]
     names = [one.name for one in found]
+    taken = sorted(set(names) & _OTHER_LOSSES)
+    if taken:
+        raise OptionError(f"expected extractors with names of their own, got {', '.join(taken)}, a loss; rename it")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise OptionError(f"expected extractors with names of their own, got {', '.join(twice)} twice; rename one")

@@ -53,6 +53,8 @@ class AlloyRecipe:
         self.classifiers = _one_of_each_network(classifiers) if config.belief_weight else []
         if not self.classifiers and not config.pixel_weight and not any(one.weight for one in self.extractors):
             raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
+        self._weights = {"pixel": config.pixel_weight, "beliefs": config.belief_weight}
+        self._weights |= {one.name: one.weight for one in self.extractors}
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(
             validation,
@@ -72,10 +74,8 @@ class AlloyRecipe:
         spoilt = self._head_start(self.sources.spoil(batch, self.sources.draw()))
         outputs = [output.float() for output in model(spoilt)]
         parts: dict[str, Tensor] = {}
-        total = batch.new_zeros(())
         if self.config.pixel_weight:
-            parts["pixel"] = torch.stack([pixel_loss(output, batch) for output in outputs]).mean()
-            total = total + self.config.pixel_weight * parts["pixel"]
+            parts["pixel"] = _mean([pixel_loss(output, batch) for output in outputs])
         beliefs: list[Tensor] = []
         for extractor in self.extractors:
             classifies = extractor in self.classifiers
@@ -85,14 +85,13 @@ class AlloyRecipe:
                 features, logits = extractor.look(batch)
             seen = [extractor.look(output.clamp(0, 1)) for output in outputs]
             if extractor.weight:
-                parts[extractor.name] = torch.stack([relative_distance(found, features) for found, _ in seen]).mean()
-                total = total + extractor.weight * parts[extractor.name]
+                parts[extractor.name] = _mean([relative_distance(found, features) for found, _ in seen])
             if classifies:
                 clean = logits.float().softmax(1)
                 beliefs += [divergence(found, clean).mean() for _, found in seen]
         if beliefs:
-            parts["beliefs"] = torch.stack(beliefs).mean()
-            total = total + self.config.belief_weight * parts["beliefs"]
+            parts["beliefs"] = _mean(beliefs)
+        total = sum((self._weights[name] * part for name, part in parts.items()), batch.new_zeros(()))
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
     @torch.no_grad()
@@ -122,6 +121,10 @@ def _validation_attacks(extractors: list[Extractor], seed: int) -> dict[str, SSP
         return {}
     first, noise = extractors[0], torch.Generator().manual_seed(seed)
     return {"ssp": SSP(lambda x: first.features(x)[0], eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)}
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()
 
 
 def _one_of_each_network(extractors: list[Extractor]) -> list[Extractor]:

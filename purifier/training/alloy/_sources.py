@@ -59,7 +59,7 @@ class Sources:
     def spoil(self, images: Tensor, source: Source) -> Tensor:
         """Perturbs images (N, 3, H, W) in [0, 1] by at most a drawn eps: the same shape, in [0, 1], detached."""
         config = self.config
-        eps = config.eps_low + (config.eps - config.eps_low) * torch.rand(()).item()
+        eps = _between(config.eps_low, config.eps)
         if source.kind == "none":
             return images
         if source.kind == "gaussian":
@@ -72,8 +72,9 @@ class Sources:
     def _attacked(self, images: Tensor, source: Source, eps: float) -> Tensor:
         extractor, (fewest, most) = source.extractor, source.steps
         assert extractor is not None
-        alpha, steps = self.config.attack_alpha * eps, fewest + _below(most - fewest + 1)
-        aware = torch.rand(()).item() < self.config.aware_share
+        steps, largest = fewest + _below(most - fewest + 1), self.config.attack_alpha
+        alpha = eps * _between(min(1 / steps, largest), largest)
+        aware = _between(0, 1) < self.config.aware_share
         seen: Purify = (lambda x: self.purify(x).clamp(0, 1)) if aware else (lambda x: x)
         if source.kind == "ssp":
             layer = _below(max(1, len(extractor.layers)))
@@ -120,6 +121,10 @@ def resolve_sources(
             )
         found += [Source(line.kind, one, line.share / len(chosen), line.steps) for one in chosen]
     return found
+
+
+def _between(low: float, high: float) -> float:
+    return low + (high - low) * torch.rand(()).item()
 
 
 def _below(count: int) -> int:

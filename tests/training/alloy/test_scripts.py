@@ -1,4 +1,4 @@
-"""benchmarks/train_alloy.py and alloy_ablation.py, at small size and on the CPU."""
+"""benchmarks/train_alloy.py, alloy_ablation.py and alloy_judge.py, at small size and on the CPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from purifier import Purifier
+from purifier.methods.alloy import Alloy
 from purifier.training._photographs import crops_and_validation
 from purifier.training.alloy._lines import read_extractors, read_sources
 from tests.methods.test_alloy import SIZES
@@ -40,12 +41,19 @@ def script(small_kit: Path) -> ModuleType:
 
 
 @pytest.fixture
-def ablation(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def judge(small_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import _alloy_judge
     import _kit
-    import alloy_ablation
 
     monkeypatch.setattr(_kit, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(alloy_ablation, "SIDE", 40)
+    monkeypatch.setattr(_alloy_judge, "SIDE", 40)
+    return _alloy_judge
+
+
+@pytest.fixture
+def ablation(judge: ModuleType, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    import alloy_ablation
+
     monkeypatch.setattr(alloy_ablation, "environment", lambda: {"torch": torch.__version__})
     return alloy_ablation
 
@@ -132,18 +140,36 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
         call(monkeypatch, ablation, *arguments, **changes, pixel_weight=2)
 
 
-def test_without_a_purifier_everything_is_left(ablation: ModuleType, script: ModuleType) -> None:
+def test_without_a_purifier_everything_is_left(judge: ModuleType, script: ModuleType) -> None:
     base = script.settings("alloy-s-cpu", ["validation_every=2"])
-    images = ablation.held_out(base, 2)
-    assert images.shape == (2, 3, 40, 40)
-    judges = [ablation.Judge(one, images) for one in ablation.load_extractors(read_extractors(ablation.JUDGES))]
-    row = ablation.identity(judges)["rows"]["k=0"]
+    assert judge.held_out(base, 2).shape == (2, 3, 40, 40)
+    judges = judge.judges_of(base, 2)
+    row = judge.unpurified(judges)
     assert [row[f"left {name}"] for name in ("vgg", "mobilenet", "demo", "deeplab")] == [1] * 4
     assert row["standard demo"] == row["standard mobilenet"] == 1
     assert row["robust demo"] == 0
-    assert all(judge.damage > 0 for judge in judges)
+    assert "psnr" not in row
+    assert all(one.damage > 0 for one in judges)
     # Attacks undone.
+    images = judges[0].images
     assert judges[0].figures(lambda x: images, images)["left vgg"] == 0
+
+
+@pytest.mark.slow
+def test_trained_weights_are_judged_by_name(
+    judge: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import alloy_judge
+
+    Purifier(Alloy(patch=1, filters=4, blocks=1), name="small").save_pretrained(tmp_path / "small")
+    monkeypatch.setattr(sys, "argv", ["script", f"small={tmp_path / 'small'}", "--images", "2"])
+    monkeypatch.setattr(alloy_judge, "environment", lambda: {"torch": torch.__version__})
+    alloy_judge.main()
+    result = json.loads((tmp_path / "results" / "alloy_judge.json").read_text())
+    assert list(result["rows"]) == ["no purifier", "small"] and list(result["weights"]) == ["small"]
+    assert list(result["rows"]["small"]) == ["k=1", "k=2", "k=3"]
+    shown = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert shown == [["| purifier", "k"], ["| no purifier", "0"], *(["| small", str(k)] for k in (1, 2, 3))]
 
 
 def test_held_out_images_are_those_that_no_training_sees(ablation: ModuleType, script: ModuleType) -> None:

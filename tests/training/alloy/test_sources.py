@@ -100,7 +100,10 @@ def test_each_draw_has_a_strength_between_the_two():
     assert found.min() < 6 / 255 and found.max() > 16 / 255
 
 
-def test_steps_are_drawn_from_their_range_and_the_step_size_is_a_share_of_eps(monkeypatch):
+@pytest.mark.parametrize(
+    ("largest", "low"), [(0.75, {2: 1 / 2, 3: 1 / 3, 4: 1 / 4}), (0.3, {2: 0.3, 3: 0.3, 4: 1 / 4})]
+)
+def test_steps_are_drawn_from_their_range_and_are_long_enough_to_reach_eps(monkeypatch, largest, low):
     seen = []
 
     class Recorded(module.SSP):
@@ -109,11 +112,14 @@ def test_steps_are_drawn_from_their_range_and_the_step_size_is_a_share_of_eps(mo
             super().__init__(*given, **options)
 
     monkeypatch.setattr(module, "SSP", Recorded)
-    sources = made("ssp:tiny:1:2-4", attack_alpha=0.3)
-    for _ in range(40):
+    sources = made("ssp:tiny:1:2-4", attack_alpha=largest)
+    for _ in range(60):
         sources.spoil(IMAGES[:1], sources.draw())
     assert {steps for steps, _ in seen} == {2, 3, 4}
-    assert all(abs(share - 0.3) < 1e-9 for _, share in seen)
+    for number, least in low.items():
+        shares = [share for steps, share in seen if steps == number]
+        assert least - 1e-9 <= min(shares) and max(shares) <= largest + 1e-9
+        assert least == largest or max(shares) - min(shares) > (largest - least) / 2
 
 
 def moved(extractor: Extractor, images: torch.Tensor) -> float:

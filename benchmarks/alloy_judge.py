@@ -1,0 +1,40 @@
+"""Judges trained alloys, to choose between them: by held-out photographs, and networks other than the evaluation's.
+
+    PURIFIER_KIT=<folder> python benchmarks/alloy_judge.py NAME[=FOLDER] ... [--images 96]
+
+By what, `_alloy_judge.py` says. Results, with a hash of each purifier's weights: benchmarks/results/alloy_judge.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from _alloy_judge import judged, judges_of, table, unpurified
+from _kit import environment, sources, write_result
+from _training_script import photographs
+from blind_pgd import digest
+from tqdm import tqdm
+
+from purifier import Purifier
+from purifier.training._photographs import PhotographTraining
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("purifiers", nargs="+", metavar="NAME[=FOLDER]")
+    parser.add_argument("--images", type=int, default=96, help="held-out images")
+    parser.add_argument("--name", default="alloy_judge", help="name of the result file")
+    args = parser.parse_args()
+    found = sources(args.purifiers)
+    weights = {name: digest(Purifier.from_pretrained(source)) for name, source in found.items()}
+    judges = judges_of(PhotographTraining(data=photographs()), args.images)
+    rows = {"no purifier": {"k=0": unpurified(judges)}}
+    for name, source in tqdm(found.items(), unit="purifier"):
+        rows[name] = judged(source, judges)
+        settings = {"images": args.images}
+        write_result(args.name, {"settings": settings, "weights": weights, "rows": rows, "environment": environment()})
+    print(table("purifier", [(name, k, row) for name, found in rows.items() for k, row in found.items()]))
+
+
+if __name__ == "__main__":
+    main()
