@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier import Purifier, _hub
+from purifier.inference.compiling import Compiler
 from purifier.inference.memory import in_fresh_process, peak_extra_bytes
 from purifier.methods import METHODS, Method
 
@@ -35,7 +36,7 @@ class Form:
         kind: "reference", "ours" or "context".
         name: What it is.
         dtype: What it computes in.
-        compile: "none" or a mode of torch.compile.
+        compile: "none", or what `Purifier.from_pretrained(compile=...)` does: "default" for True, "reduce-overhead".
         iterations: Other than the method's benchmark has.
     """
 
@@ -140,8 +141,8 @@ def build(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:
     purifier.to(device=place.device, dtype=getattr(torch, form.dtype))
     if form.iterations is not None:
         purifier.iterations = form.iterations
-    call = purifier if form.compile == "none" else torch.compile(purifier, mode=form.compile)
-    return lambda batch=images: call(batch)
+    purifier._compiler = None if form.compile == "none" else Compiler(form.compile)
+    return lambda batch=images: purifier(batch)
 
 
 def _context(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:

@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, help="height and width")
     parser.add_argument("--large", metavar="HxW|none", help="size of the large picture that gs is measured on too")
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="of ours")
-    parser.add_argument("--compile", nargs="+", choices=["none", "default", "reduce-overhead", "max-autotune"])
+    parser.add_argument("--compile", nargs="+", choices=["none", "default", "reduce-overhead"])
     parser.add_argument("--methods", nargs="+", choices=list(OPTIONS))
     parser.add_argument("--matmul", type=int, help="side of the matrices that the chip's rate is measured with")
     parser.add_argument("--tf32", choices=["default", "off"], help="float32 convolutions on CUDA: as PyTorch, or exact")
@@ -187,10 +187,6 @@ def _times(case: Case, how: dict[str, Any]) -> dict[str, Any]:
     """Seconds of every form, and how far its output is from the first reference's in float32."""
     place = case.place
     set_up(place)
-    if any(form.compile != "none" for form in case.forms):
-        # All purifiers are compiled from one class; beyond the limit they would run uncompiled without a word.
-        torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = 64
     with torch.inference_mode():
         images = pictures(place.batch, place.height, place.width).to(place.device)
         calls = {form.key: build(form, place, images) for form in case.forms}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from purifier import _hub
 from purifier._errors import OptionError, WeightsError
 from purifier._input import check_form, check_range
-from purifier._options import check_bool, check_integer
+from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
-from purifier.inference.compiling import Compiler
+from purifier.inference.compiling import Compiler, make_compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, leaves, tune
@@ -66,7 +67,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        compile: bool = False,
+        compile: bool | Literal["reduce-overhead"] = False,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -83,7 +84,8 @@ class Purifier(_hub.HubMixin, nn.Module):
             dtype: What it computes in; "auto" for bfloat16 where that is fast; float32 where None.
             compile: Whether to run it through torch.compile, from the first call on, which takes a while longer. The
                 output differs by rounding only. Where compiling fails it runs uncompiled, after one warning; tiles
-                always do. It is not saved.
+                always do. "reduce-overhead" replays CUDA graphs where gradients are off, which pays for small batches
+                of one size on a GPU. It is not saved.
             revision: Branch, tag or commit on the hub.
             token: Hub token, or True for the stored one.
             cache_dir: The hub's cache folder.
@@ -98,7 +100,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             OptionError: An option is unknown, fixed by the weights, or out of its range.
         """
         _check_source(name)
-        check_bool("compile", compile)
+        compiler = make_compiler(compile)
         target = resolve_device(device)
         package = _hub.fetch(
             name,
@@ -109,7 +111,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             force_download=force_download,
         )
         purifier = cls._assemble(package, options)
-        purifier._compiler = Compiler() if compile else None
+        purifier._compiler = compiler
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
     @classmethod
@@ -183,6 +185,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             out = apply_tiled(self.method, batch, tile)
         else:
             out = self.method(batch) if self._compiler is None else self._compiler.run(self.method, batch)
+        # A copy, before a compiled method's next call overwrites its output.
         out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
         # As the images came, else contiguous, because a model may take views of its images.
         out = out.contiguous(memory_format=_memory_format(images))
@@ -268,7 +271,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             p if isinstance(p, Purifier) else Purifier.from_pretrained(p, device=device, dtype=dtype) for p in purifiers
         ]
         chained = links[0]._variant(Chain([link.method for link in links]), "+".join(link.name for link in links))
-        chained._compiler = Compiler() if any(link._compiler for link in links) else None
+        chained._compiler = copy.copy(next((link._compiler for link in links if link._compiler), None))
         chained.card = None
         tiles = [link._tile for link in links if link._tile is not None]
         return chained.tiled(min(tiles)) if tiles else chained
@@ -292,7 +295,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             check_tileable(method, self._tile, name)
         variant = Purifier(method, name=name, card=self.card)
         variant._tile = self._tile
-        variant._compiler = None if self._compiler is None else Compiler()
+        variant._compiler = copy.copy(self._compiler)
         return variant.to(device=self.device, dtype=self.dtype)
 
     def wrap(
@@ -340,7 +343,7 @@ class Purifier(_hub.HubMixin, nn.Module):
     def extra_repr(self) -> str:
         weights = sum(p.numel() for p in self.parameters())
         tile = f", tile={self._tile}" if self._tile else ""
-        compiled = ", compile=True" if self._compiler else ""
+        compiled = f", compile={self._compiler.option!r}" if self._compiler else ""
         place = f"dtype={self.dtype}, device={str(self.device)!r}"
         return f"name={self.name!r}, parameters={weights:,}, {place}{tile}{compiled}"
 

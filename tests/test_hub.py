@@ -183,9 +183,10 @@ def test_a_device_that_is_neither_a_name_nor_a_number_is_refused() -> None:
         Purifier.from_pretrained("gs", device=3.5)  # type: ignore[arg-type]
 
 
-def test_compile_that_is_no_bool_is_refused() -> None:
-    with pytest.raises(OptionError, match="expected compile to be True or False, got 'false'"):
-        Purifier.from_pretrained("gs", compile="false")  # type: ignore[arg-type]
+@pytest.mark.parametrize("compile", ["false", "max-autotune", 1, None])
+def test_compile_that_there_is_not_is_refused(compile: object) -> None:
+    with pytest.raises(OptionError, match=f"expected compile to be True, False or 'reduce-overhead', got {compile!r}"):
+        Purifier.from_pretrained("gs", compile=compile)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", [None, 3, torch.nn.Identity()], ids=str)

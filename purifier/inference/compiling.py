@@ -9,11 +9,12 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import PurifierWarning
+from purifier._errors import OptionError, PurifierWarning
 from purifier.methods import Method, leaves
 
 _BACKEND = "inductor"
@@ -27,17 +28,30 @@ class Compiler:
 
     torch.compile itself sees to it that new sizes, dtypes, devices, options and modes of gradients get code of their
     own. Methods that no graph holds (a codec, noise) run as they are.
+
+    Args:
+        mode: Of torch.compile: "default", or "reduce-overhead", which on a GPU replays CUDA graphs. Where gradients are
+            on it is the default one, because a graph's next call overwrites what a backward pass would read.
     """
 
-    def __init__(self) -> None:
-        self._calls: dict[int, _Apply] = {}
+    def __init__(self, mode: str = "default") -> None:
+        self.mode = mode
+        self._calls: dict[tuple[int, str], _Apply] = {}
         self._failed = False
 
-    def __reduce__(self) -> tuple[type[Compiler], tuple[()]]:
-        return type(self), ()
+    def __reduce__(self) -> tuple[type[Compiler], tuple[str]]:
+        return type(self), (self.mode,)
+
+    @property
+    def option(self) -> bool | str:
+        """The option `compile` that asks for it."""
+        return True if self.mode == "default" else self.mode
 
     def run(self, method: Method, images: Tensor) -> Tensor:
-        """Applies a method to images (N, 3, H, W), as the method itself does but for rounding; gradients flow."""
+        """Applies a method to images (N, 3, H, W), as the method itself does but for rounding; gradients flow.
+
+        The output is to be read before the next call, which may overwrite it.
+        """
         # Within another graph there is nothing left to compile.
         if self._failed or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return method(images)
@@ -50,10 +64,11 @@ class Compiler:
     def _run_leaf(self, number: int, leaf: Method, images: Tensor) -> Tensor:
         if self._failed:
             return leaf(images)
+        mode = "default" if torch.is_grad_enabled() else self.mode
         try:
-            if number not in self._calls:
-                self._calls[number] = torch.compile(_own_code(_apply), backend=_BACKEND)
-            return self._calls[number](leaf, images)
+            if (number, mode) not in self._calls:
+                self._calls[number, mode] = torch.compile(_own_code(_apply), backend=_BACKEND, mode=mode)
+            return self._calls[number, mode](leaf, images)
         except Exception as error:  # compilers raise all kinds of errors
             # An error of the method itself, such as too little memory, comes again here.
             out = leaf(images)
@@ -61,6 +76,19 @@ class Compiler:
             self._calls.clear()
             _warn_once(error)
             return out
+
+
+def make_compiler(compile: Any) -> Compiler | None:
+    """Returns what the option `compile` asks for, None where it is False.
+
+    Raises:
+        OptionError: Where it is no mode and no bool.
+    """
+    if isinstance(compile, bool):
+        return Compiler() if compile else None
+    if compile != "reduce-overhead":
+        raise OptionError(f"expected compile to be True, False or 'reduce-overhead', got {compile!r}")
+    return Compiler(compile)
 
 
 def _apply(method: nn.Module, images: Tensor) -> Tensor:
@@ -81,7 +109,7 @@ def _warn_once(error: Exception) -> None:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
         warnings.warn(
             f"expected to compile the purifier, got {type(error).__name__}: {reason[:200]}; it runs uncompiled, with "
-            "the same output. Leave compile=True out, or install what torch.compile needs. Shown once",
+            "the same output. Leave compile out, or install what torch.compile needs. Shown once",
             PurifierWarning,
             stacklevel=2,
         )

@@ -26,10 +26,12 @@ class Spy:
 
     def __init__(self) -> None:
         self.made = 0
+        self.modes: list[str] = []
         self.seen: list[tuple[int, ...]] = []
 
-    def __call__(self, function: Any, *, backend: str) -> Any:
+    def __call__(self, function: Any, *, backend: str, mode: str) -> Any:
         self.made += 1
+        self.modes.append(mode)
 
         def call(method: nn.Module, images: Tensor) -> Tensor:
             self.seen.append(tuple(images.shape))
@@ -123,8 +125,41 @@ def test_wrap_and_variants_pass_it_on_and_leave_codecs_and_noise_out(spy: Spy) -
     assert spy.made == 3
 
 
+def test_graphs_are_replayed_where_gradients_are_off(spy: Spy) -> None:
+    purify, images = Purifier.from_pretrained("gs", compile="reduce-overhead"), pictures(1, 3, 8, 8)
+    assert "compile='reduce-overhead'" in repr(purify)
+    for _ in range(2):
+        with torch.no_grad():
+            purify(images)
+        purify(images)
+    with torch.inference_mode():
+        purify(images)
+    assert spy.modes == ["reduce-overhead", "default"]
+    for variant in (purify.dynamic(), Purifier.chain("jpeg", purify), copy.deepcopy(purify)):
+        with torch.inference_mode():
+            variant(images)
+    assert spy.modes[2:] == ["reduce-overhead"] * 3
+
+
+@pytest.mark.slow
+def test_outputs_of_replayed_graphs_are_kept_apart(device: str) -> None:
+    torch._dynamo.reset()
+    plain, graphs = (Purifier.from_pretrained("gs", device=device, compile=c) for c in (False, "reduce-overhead"))
+    given = [pictures(1, 3, 20, 24, seed=seed).to(device) for seed in range(4)]
+    with torch.inference_mode():
+        # The first call of a size records, the next ones replay.
+        found = [graphs(images) for images in given]
+        for images, output in zip(given, found, strict=True):
+            torch.testing.assert_close(output, plain(images), rtol=0, atol=1e-5)
+    leaf = given[0].clone().requires_grad_()
+    (graphs(leaf) + graphs(given[1])).square().sum().backward()
+    expected = given[0].clone().requires_grad_()
+    (plain(expected) + plain(given[1])).square().sum().backward()
+    torch.testing.assert_close(leaf.grad, expected.grad, rtol=0, atol=1e-4)
+
+
 def test_where_compiling_fails_it_runs_uncompiled_and_warns_once(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
-    def fail(function: Any, *, backend: str) -> Any:
+    def fail(function: Any, **options: str) -> Any:
         def call(*arguments: object) -> Tensor:
             raise RuntimeError("no C++ compiler\nand more")
 
