@@ -4,7 +4,8 @@
 
 Standard accuracy, and purifier-blind robust accuracy under the attack of benchmarks/blind_pgd.py, of the kit's images;
 every purifier at its own number of iterations. The classifier computes in float32 throughout. The attacked images are
-kept in --work, every finished row in the result file, so a run that was killed goes on where it stopped.
+kept in --work, every finished row in the result file, so a run that was killed goes on where it stopped. Rows of
+weights that are others by now are measured again.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ def main() -> None:
     result = begun_result(path, settings, [])
     for name, source in sources(args.purifiers).items():
         found = digest(Purifier.from_pretrained(source))
-        if result["weights"].setdefault(name, found) != found:
-            raise SystemExit(f"{path} was made with other weights of {name}; choose another --name, or delete it")
+        if result["weights"].get(name, found) != found:
+            print(f"{name}: other weights than those of {path.name}; its rows are measured again")
+            result["rows"] = [row for row in result["rows"] if row["purifier"] != name]
+        result["weights"][name] = found
         for classifier in args.models:
             if not any((row["classifier"], row["purifier"]) == (classifier, name) for row in result["rows"]):
                 result["rows"].append({"classifier": classifier, "purifier": name, **measure(classifier, source, args)})
