@@ -27,11 +27,11 @@ def main() -> None:
     args = parser.parse_args()
     found = sources(args.purifiers)
     weights = {name: digest(Purifier.from_pretrained(source)) for name, source in found.items()}
+    settings = {"images": args.images}
     judges = judges_of(PhotographTraining(data=photographs()), args.images)
     rows = {"no purifier": {"k=0": unpurified(judges)}}
     for name, source in tqdm(found.items(), unit="purifier"):
         rows[name] = judged(source, judges)
-        settings = {"images": args.images}
         write_result(args.name, {"settings": settings, "weights": weights, "rows": rows, "environment": environment()})
     print(table("purifier", [(name, k, row) for name, found in rows.items() for k, row in found.items()]))
 

@@ -165,14 +165,9 @@ def run(name: str, args: argparse.Namespace) -> None:
     result = begun_result(path, settings, {})
     table = result["rows"]
     for kind, source in args.purifiers.items():
-        purifier = Purifier.from_pretrained(source, iterations=1)
-        found, options = digest(purifier), describe(purifier.method)
-        if outdated(result, kind, found, options):
-            print(f"{kind}: other options or weights than those of {path.name}; its rows are measured again")
+        if renewed(result, kind, Purifier.from_pretrained(source, iterations=1), path):
             for row in [row for row in table if row.startswith(f"{kind} i=")]:
                 del table[row]
-        result["weights"][kind] = found
-        result.setdefault("options", {})[kind] = options
 
     def save() -> None:
         write_result(path.stem, {**result, "environment": environment()})
@@ -185,11 +180,19 @@ def run(name: str, args: argparse.Namespace) -> None:
     print_table(name, table)
 
 
-def outdated(result: dict[str, Any], kind: str, weights: str, options: dict[str, Any]) -> bool:
-    """Whether rows in a result file were made with other weights or options; those without a record were not."""
-    known = result.get("options", {}).get(kind, options)
+def renewed(result: dict[str, Any], name: str, purifier: Purifier, path: Path) -> bool:
+    """Records a purifier's weights and options in a result; returns whether those of its rows were others, and says so.
+
+    Rows without a record are taken to be of these.
+    """
+    weights, options = digest(purifier), describe(purifier.method)
+    known = result.setdefault("options", {}).get(name, options)
     # Built, so that an option that did not exist when the record was made has its default.
-    return result["weights"].get(kind, weights) != weights or describe(build(known)) != options
+    others = result["weights"].get(name, weights) != weights or describe(build(known)) != options
+    if others:
+        print(f"{name}: other options or weights than those of {path.name}; its rows are measured again")
+    result["weights"][name], result["options"][name] = weights, options
+    return others
 
 
 def digest(purifier: Purifier) -> str:

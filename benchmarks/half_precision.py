@@ -5,7 +5,7 @@
 Standard accuracy, and purifier-blind robust accuracy under the attack of benchmarks/blind_pgd.py, of the kit's images;
 every purifier at its own number of iterations. The classifier computes in float32 throughout. The attacked images are
 kept in --work, every finished row in the result file, so a run that was killed goes on where it stopped. Rows of
-weights that are others by now are measured again.
+options or weights that are others by now are measured again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from _kit import RESULTS, begun_result, correct, environment, imagenet, model, sources, write_result
-from blind_pgd import ALPHA, EPS, STEPS, attacked, digest, figures, purified
+from blind_pgd import ALPHA, EPS, STEPS, attacked, figures, purified, renewed
 from tables import half_precision
 from tqdm import tqdm
 
@@ -36,11 +36,8 @@ def main() -> None:
     settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "images": args.images}
     result = begun_result(path, settings, [])
     for name, source in sources(args.purifiers).items():
-        found = digest(Purifier.from_pretrained(source))
-        if result["weights"].get(name, found) != found:
-            print(f"{name}: other weights than those of {path.name}; its rows are measured again")
+        if renewed(result, name, Purifier.from_pretrained(source), path):
             result["rows"] = [row for row in result["rows"] if row["purifier"] != name]
-        result["weights"][name] = found
         for classifier in args.models:
             if not any((row["classifier"], row["purifier"]) == (classifier, name) for row in result["rows"]):
                 result["rows"].append({"classifier": classifier, "purifier": name, **measure(classifier, source, args)})

@@ -68,7 +68,7 @@ def test_both_dtypes_are_measured_once_and_again_for_other_weights(
     again = measured(monkeypatch, results, "gs", f"one={one}")
     assert seen == [("a", str(one)), ("b", str(one))]
     assert again[:2] == rows[:2] and len(again) == 4
-    assert "one: other weights than those of half.json" in capsys.readouterr().out
+    assert "one: other options or weights than those of half.json" in capsys.readouterr().out
 
 
 def test_other_settings_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

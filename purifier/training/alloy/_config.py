@@ -44,7 +44,8 @@ class AlloyTraining(PhotographTraining):
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of GS over the image before each application; 0 for none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
-        init: Name or folder of a trained alloy of the same size to start from; "" for none.
+        init: Name or folder of a trained alloy to start from: of the same size, or of one level and twice as many
+            blocks where this one has several levels, to which it then adds the coarser scales; "" for none.
         labelled: Folder with folders of pictures of the demo classifier's classes, to validate accuracy on; "" for
             none.
     """

@@ -1,4 +1,4 @@
-"""What the network starts from: the identity."""
+"""What the network starts from: the identity, or a trained network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from purifier._errors import OptionError
+from purifier._purifier import Purifier
 from purifier.methods._scales import Scales
 from purifier.methods.alloy import Alloy
 from purifier.methods.nrp import ResidualBlock
+from purifier.training._trained import load_trained
 
 
 @torch.no_grad()
@@ -41,6 +43,36 @@ def start_as_identity(network: Alloy) -> None:
             for up in part.up:
                 assert isinstance(up, nn.Conv2d)
                 _clear(up, up.out_channels)
+
+
+@torch.no_grad()
+def start_from(network: Alloy, source: str) -> None:
+    """Loads the weights of a trained alloy: of the same size, or of one level and twice as many blocks.
+
+    The latter become the finest scale of a network of several levels. What they are trained together with, the coarser
+    scales, stays random, but nothing comes from it yet: the network begins with what the trained one does.
+
+    Args:
+        network: What is to be trained.
+        source: Name or folder of the trained purifier.
+
+    Raises:
+        OptionError: Where its weights are of another kind or size.
+    """
+    finest = network.network
+    trained = Purifier.from_pretrained(source).method
+    if not isinstance(finest, Scales) or not isinstance(trained, Alloy) or trained.levels > 1:
+        load_trained(network, source)
+        return
+    flat = Alloy(**{**network.options, "levels": 1, "blocks": 2 * network.blocks})
+    load_trained(flat, source)
+    assert isinstance(flat.network, nn.Sequential)
+    parts = [finest.first, *finest.before[0].children(), *finest.after[0].children(), finest.last]
+    for part, known in zip(parts, flat.network, strict=True):
+        part.load_state_dict(known.state_dict())
+    up = finest.up[0]
+    assert isinstance(up, nn.Conv2d)
+    _clear(up, up.out_channels)
 
 
 def _clear(conv: nn.Conv2d, rows: int) -> None:

@@ -16,12 +16,11 @@ from purifier.methods.alloy import Alloy
 from purifier.training._divergence import divergence
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
-from purifier.training._trained import load_trained
 from purifier.training._unrolled import Unrolled
 from purifier.training._validation import Validation
 from purifier.training.alloy._config import AlloyTraining
 from purifier.training.alloy._extractors import Extractor, load_extractors
-from purifier.training.alloy._initial import start_as_identity
+from purifier.training.alloy._initial import start_as_identity, start_from
 from purifier.training.alloy._lines import read_extractors, read_sources
 from purifier.training.alloy._losses import pixel_loss, relative_distance
 from purifier.training.alloy._sources import Sources, resolve_sources
@@ -143,7 +142,7 @@ def _network(config: AlloyTraining) -> Alloy:
         blur=config.blur,
     )
     if config.init:
-        load_trained(network, config.init)
+        start_from(network, config.init)
     elif config.start == "identity":
         start_as_identity(network)
     return network

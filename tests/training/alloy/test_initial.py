@@ -1,11 +1,13 @@
-"""The starts: the identity, which learns; trained weights of the same size."""
+"""The starts: the identity, and a trained network that coarser scales are added to; both learn."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from purifier import OptionError
+from purifier import OptionError, Purifier
 from purifier.methods.alloy import Alloy
-from purifier.training.alloy._initial import start_as_identity
+from purifier.training.alloy._initial import start_as_identity, start_from
 from tests.builders import pictures
 
 
@@ -24,6 +26,11 @@ def test_the_network_gives_images_back(patch, filters, levels):
 def test_every_weight_learns_from_there(levels):
     network = Alloy(filters=16, blocks=2, levels=levels, iterations=1)
     start_as_identity(network)
+    assert not unmoved(network)
+
+
+def unmoved(network: Alloy) -> list[str]:
+    """Trains for a few steps; returns the names of weights that have stayed what they were."""
     before = {name: weight.clone() for name, weight in network.named_parameters()}
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     images = pictures(2, 3, 12, 12)
@@ -32,9 +39,43 @@ def test_every_weight_learns_from_there(levels):
         optimiser.zero_grad()
         (network.reconstruct(images) - images.flip(3)).abs().mean().backward()
         optimiser.step()
-    assert not [name for name, weight in network.named_parameters() if torch.equal(weight, before[name])]
+    return [name for name, weight in network.named_parameters() if torch.equal(weight, before[name])]
 
 
 def test_a_network_that_is_too_narrow_is_refused():
     with pytest.raises(OptionError, match=r"at least 12 with start='identity' and patch=2, got 11; widen"):
         start_as_identity(Alloy(filters=11, blocks=1))
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Purifier:
+    purifier = Purifier(Alloy(filters=16, blocks=4), name="flat")
+    purifier.save_pretrained(tmp_path / "flat")
+    return purifier
+
+
+@pytest.mark.parametrize(("levels", "blocks"), [(1, 4), (2, 2), (3, 2)])
+def test_coarser_scales_are_added_without_a_change_of_what_comes_out_and_learn(flat, tmp_path, levels, blocks):
+    network = Alloy(filters=16, blocks=blocks, levels=levels)
+    images = pictures(2, 3, 16, 24)
+    assert not torch.allclose(network(images), flat(images), atol=0.01)
+    start_from(network, str(tmp_path / "flat"))
+    torch.testing.assert_close(network(images), flat(images), rtol=0, atol=1e-6)
+    assert not unmoved(network)
+
+
+@pytest.mark.parametrize("other", [{"blocks": 4}, {"filters": 12}, {"patch": 1}])
+def test_networks_that_do_not_fit_are_refused(flat, tmp_path, other):
+    network = Alloy(**{"filters": 16, "blocks": 2, "levels": 2, **other})
+    with pytest.raises(OptionError, match=r"expected init to name a Alloy .*'levels': 1.*got '.*flat'"):
+        start_from(network, str(tmp_path / "flat"))
+
+
+def test_networks_of_several_levels_start_from_the_same_size_only(tmp_path):
+    trained = Alloy(filters=4, blocks=1, levels=2)
+    Purifier(trained, name="two").save_pretrained(tmp_path / "two")
+    network = Alloy(filters=4, blocks=1, levels=2)
+    start_from(network, str(tmp_path / "two"))
+    assert torch.equal(network(pictures(1, 3, 8, 8)), trained(pictures(1, 3, 8, 8)))
+    with pytest.raises(OptionError, match="expected init to name a Alloy"):
+        start_from(Alloy(filters=4, blocks=1, levels=3), str(tmp_path / "two"))
