@@ -31,18 +31,18 @@ EXTRACTORS = (
     "demo=reference:demo@stages:0.25",
 )
 SOURCES = (
-    "ssp:vgg:0.18:2",
-    "ssp:mobilenet:0.27:2-4",
-    "kl:mobilenet:0.22:3-6",
-    "ssp:demo:0.05:2-4",
+    "ssp:vgg:0.20:2",
+    "ssp:mobilenet:0.18:2-4",
+    "kl:mobilenet:0.27:3-6",
+    "ssp:demo:0.03:2-4",
     "kl:demo:0.05:3-6",
-    "gaussian:0.06",
-    "sign:0.07",
-    "none:0.10",
+    "gaussian:0.04",
+    "sign:0.06",
+    "none:0.17",
 )
-# A 224 x 224 image costs 11.8e9 multiply-accumulates with the first, 3.5e9 with the second.
-_LARGE = {"name": "alloy", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 3}
-_SMALL = {"name": "alloy-s", "patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2}
+# A 224 x 224 image costs 22.6e9 multiply-accumulates with the first, 3.5e9 with the second.
+_LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 6, "levels": 2, "iterations": 1, "head_start": 0}
+_SMALL = {"name": "alloy-s", "patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2, "head_start": 1}
 _COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 4e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}

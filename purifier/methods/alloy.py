@@ -1,4 +1,4 @@
-"""Alloy: a small residual network, applied several times; this project's own method.
+"""Alloy: a residual network, at one scale or several, applied once or several times; this project's own method.
 
 It joins one idea of each of three papers: training against perturbations of features, which needs no labels (Naseer et
 al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020); alignment of clean and attacked features in

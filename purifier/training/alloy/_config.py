@@ -61,18 +61,18 @@ class AlloyTraining(PhotographTraining):
     )
     learning_rate: float = 4e-4
     eps: float = 18 / 255
-    eps_low: float = 4 / 255
+    eps_low: float = 6 / 255
     attack_alpha: float = 0.75
     aware_share: float = 0.0
     pixel_weight: float = 4.0
-    belief_weight: float = 0.25
+    belief_weight: float = 0.5
     unroll: int = 1
-    head_start: int = 2
-    iterations: int = 3
+    head_start: int = 0
+    iterations: int = 1
     patch: int = 2
-    filters: int = 32
-    blocks: int = 2
-    levels: int = 4
+    filters: int = 64
+    blocks: int = 6
+    levels: int = 2
     clamp: bool = True
     blur: int = 1
     start: Literal["random", "identity"] = "random"
