@@ -115,7 +115,7 @@ def judges_of(base: PhotographTraining, count: int) -> list[Judge]:
 
 def judged(folder: str | Path, judges: list[Judge]) -> dict[str, Row]:
     """Figures of a trained purifier at every number of iterations."""
-    purifier = Purifier.from_pretrained(folder)
+    purifier = Purifier.from_pretrained(folder, dtype="auto")
     rows: dict[str, Row] = {}
     for k in ITERATIONS:
         purifier.iterations = k

@@ -14,7 +14,7 @@ from _kit import kit
 
 from purifier import Purifier
 
-_PLACES = ("data", "masks", "annotations", "init")
+_PLACES = ("data", "masks", "annotations", "init", "teacher")
 
 
 def photographs() -> tuple[str, ...]:

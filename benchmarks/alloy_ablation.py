@@ -1,10 +1,11 @@
 """What matters in the training of alloy: short trainings that each change one thing, judged on held-out photographs.
 
-    PURIFIER_KIT=<folder> python benchmarks/alloy_ablation.py [NAME ...] [--preset alloy-s-cpu] [--steps 300]
+    PURIFIER_KIT=<folder> python benchmarks/alloy_ablation.py [NAME ...] [--init FOLDER] [--steps 300]
 
-Without names every ablation is run. By what each is judged, `_alloy_judge.py` says: also by an extractor that it leaves
-out, which the rest must generalise to. A run that is done is not done again; one that was killed goes on. Results:
-benchmarks/results/alloy_ablation.json.
+Without names every ablation is run. All but those of another network start from FOLDER, weights that have seen noise
+only (`train_alloy.py alloy-warm`), and none but "teacher" has a teacher, as a teacher has seen every extractor. By what
+each is judged, `_alloy_judge.py` says: also by an extractor that it leaves out, which the rest must generalise to. A
+run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json.
 """
 
 from __future__ import annotations
@@ -80,8 +81,16 @@ def noise(base: AlloyTraining, share: float) -> Changes:
     return {"sources": (*rest, f"gaussian:{each:.4g}", f"sign:{each:.4g}")}
 
 
+def network(base: AlloyTraining, **changes: Any) -> Changes:
+    """Another network, which no weights of the base's can be given to."""
+    return {"init": "", **changes}
+
+
 ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "base": lambda base: {},
+    # How much chance does.
+    "seed-1": lambda base: {"seed": base.seed + 1},
+    "seed-2": lambda base: {"seed": base.seed + 2},
     # Attack sources.
     "no-ssp-vgg": lambda base: {"sources": drop_sources(base, "ssp", extractor="vgg")},
     "no-ssp-mobilenet": lambda base: {"sources": drop_sources(base, "ssp", extractor="mobilenet")},
@@ -114,32 +123,41 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
     "no-beliefs": lambda base: {"belief_weight": 0.0},
     "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
+    "teacher": lambda base: {"teacher": "alloy", "pixel_weight": 0.0},
     # Repeated application.
     "unroll-2": lambda base: {"unroll": 2},
-    "unroll-3": lambda base: {"unroll": 3},
-    "no-head-start": lambda base: {"head_start": 0},
+    "head-start-1": lambda base: {"head_start": 1},
     "no-clamp": lambda base: {"clamp": False},
     "no-blur": lambda base: {"blur": 0},
     "blur-3": lambda base: {"blur": 3},
-    # The network; those of one scale at the arithmetic of alloy-s.
-    "half-depth": lambda base: {"blocks": max(1, base.blocks // 2)},
-    "narrower": lambda base: {"filters": base.filters * 3 // 4},
-    "wider": lambda base: {"filters": base.filters * 3 // 2},
-    "fewer-scales": lambda base: {"levels": base.levels - 1},
-    "more-scales": lambda base: {"levels": base.levels + 1},
-    "one-scale-patch-2": lambda base: {"patch": 2, "filters": 32, "blocks": 8, "levels": 1},
-    "one-scale-patch-3": lambda base: {"patch": 3, "filters": 48, "blocks": 8, "levels": 1},
-    "one-scale-patch-4": lambda base: {"patch": 4, "filters": 64, "blocks": 8, "levels": 1},
     # How it learns.
-    "identity-start": lambda base: {"start": "identity"},
     "rate-half": lambda base: {"learning_rate": base.learning_rate / 2},
     "rate-double": lambda base: {"learning_rate": base.learning_rate * 2},
+    "no-gradient-limit": lambda base: {"gradient_norm": 0.0},
     "batch-half": lambda base: {"batch_size": max(1, base.batch_size // 2), "steps": base.steps * 2},
+    # The network, from random weights; those of one scale at the arithmetic of alloy-s.
+    "random-start": lambda base: network(base),
+    "identity-start": lambda base: network(base, start="identity"),
+    "half-depth": lambda base: network(base, blocks=max(1, base.blocks // 2)),
+    "narrower": lambda base: network(base, filters=base.filters * 3 // 4),
+    "wider": lambda base: network(base, filters=base.filters * 3 // 2),
+    "fewer-scales": lambda base: network(base, levels=base.levels - 1),
+    "more-scales": lambda base: network(base, levels=base.levels + 1),
+    "one-scale-patch-2": lambda base: network(base, patch=2, filters=32, blocks=16, levels=1),
+    "one-scale-patch-3": lambda base: network(base, patch=3, filters=48, blocks=16, levels=1),
+    "one-scale-patch-4": lambda base: network(base, patch=4, filters=64, blocks=16, levels=1),
     # Crops.
-    "crop-64": lambda base: {"crop_size": 64},
-    "crop-96": lambda base: {"crop_size": 96},
+    "crops-smaller": lambda base: {"crop_size": base.crop_size * 2 // 3},
+    "crops-larger": lambda base: {"crop_size": base.crop_size * 4 // 3},
     "shrink-0.6": lambda base: {"shrink": 0.6},
 }
+
+
+def base_settings(preset: str, steps: int, changes: list[str], init: str) -> AlloyTraining:
+    """What the ablations change one thing of."""
+    # The training's own validation would only cost time here.
+    quiet = [f"steps={steps}", f"validate_every={steps}", "validation_images=1"]
+    return settings(preset, [*quiet, "teacher=", "pixel_weight=4", *changes], init)
 
 
 def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Callable[[], list[Judge]]) -> dict[str, Any]:
@@ -170,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of {', '.join(ABLATIONS)}; all where none")
     parser.add_argument("--preset", choices=_JUDGED, default="alloy-s-cpu")
+    parser.add_argument("--init", default="", help="name or folder of weights to start from")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--images", type=int, default=96, help="held-out images")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of all runs")
@@ -180,9 +199,7 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"expected names out of {', '.join(ABLATIONS)}, got {', '.join(unknown)}")
     sys.path.insert(0, str(Path(__file__).parent))
-    # The training's own validation would only cost time here.
-    fixed = [f"steps={args.steps}", f"validate_every={args.steps}", "validation_images=1"]
-    base = settings(args.preset, [*fixed, *args.set])
+    base = base_settings(args.preset, args.steps, args.set, args.init)
 
     @functools.cache
     def judges() -> list[Judge]:
@@ -192,6 +209,7 @@ def main() -> None:
     for name in tqdm(args.names or ABLATIONS, unit="run"):
         runs[name] = ablate(name, base, args.images, args.work, judges)
         stated = {key: value for key, value in asdict(base).items() if key != "data"}
+        stated["init"] = "/".join(Path(base.init).parts[-2:])
         result = {"settings": stated, "images": args.images, "runs": runs, "environment": environment()}
         write_result(args.name, result)
     print_table(runs, unpurified(judges()))

@@ -28,7 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
     parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--purifiers", nargs="+", default=["gs", "ncis", "nrp-resg", "alloy"], metavar="NAME[=FOLDER]")
+    parser.add_argument(
+        "--purifiers", nargs="+", default=["gs", "ncis", "nrp-resg", "alloy", "alloy-s"], metavar="NAME[=FOLDER]"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
     parser.add_argument("--name", default="half_precision", help="name of the result file")
     args = parser.parse_args()

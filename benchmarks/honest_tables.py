@@ -8,6 +8,7 @@ MODEL and PART, one command each:
                              ssp           SSP 16/255, which knows neither
                              transfer      PGD, MI-FGSM and DI-FGSM made on the other classifier
                              square        Square, Linf 8/255, 300 and 1,000 queries of the bare model
+                             surrogate     PGD through a purifier of the attacker's own, alloy-s, and either classifier
                              aware         PGD Linf 4 and 16/255 through the purifier: exact gradients, and BPDA
                              dynamic       PGD with dynamic inference: blind, and averaged over its noise (EOT)
     lraspp_camvid, deeplabv3_voc       blind: BIM on every pixel, SSP 8 and 16/255; aware: BIM through the purifier
@@ -33,7 +34,7 @@ from _kit import RESULTS, environment, kit, kit_module, model, sources, write_re
 from _yolox import loss_of, yolox
 from tqdm import tqdm
 
-from purifier import Purifier, list_purifiers
+from purifier import Purifier, list_purifiers, wrap
 from purifier._hub import is_trained
 from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
 from purifier.attacks.threats import ThreatModel
@@ -144,6 +145,15 @@ def measured_on(model: str, part: str) -> int | None:
     return json.loads(path.read_text())["settings"]["images"] if path.exists() else None
 
 
+def surrogates(name: str, device: str) -> dict[str, ThreatModel]:
+    """Attackers with a purifier of their own, in front of the classifier itself or of the other one."""
+    threats: dict[str, ThreatModel] = {}
+    for classifier in (name, OTHER[name]):
+        copy = wrap(model(classifier, device), Purifier.from_pretrained("alloy-s").to(device))
+        threats[f"through alloy-s and {classifier}"] = Transfer(copy, names=[f"alloy-s + {classifier}"])
+    return threats
+
+
 def few() -> dict[str, Purifier]:
     return {"jpeg": Purifier.from_pretrained("jpeg"), "median": Purifier.from_pretrained("median")} | learned()
 
@@ -165,6 +175,7 @@ CLASSIFIER_PARTS = {
         lambda name, device: {"blind": Blind()},
         everything,
     ),
+    "surrogate": Part(20, pgd_pair, surrogates, learned),
     "aware": Part(20, pgd_pair, lambda name, device: {"aware": Aware(), "bpda": BPDA()}, everything),
     "dynamic": Part(10, pgd_pair, lambda name, device: {"blind": Blind(), "aware": Aware(samples=4)}, dynamic),
 }

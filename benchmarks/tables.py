@@ -134,7 +134,8 @@ def honest(name: str) -> str:
         return "Not measured yet."
     base = result(f"honest_{name}")
     rows = base["rows"]
-    for path in sorted((ROOT / "benchmarks" / "results").glob(f"honest_{name}+*.json")):
+    folder = ROOT / "benchmarks" / "results"
+    for path in sorted(folder.glob(f"honest_{name}+*.json"), key=lambda path: path.stem):
         added = result(path.stem)
         differing = [key for key in _SHARED if added["settings"][key] != base["settings"][key]]
         if differing:
@@ -216,7 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))
         for model in ("resnet50", "mobilenet_v2")
-        for part in ("blind", "ssp", "transfer", "square", "aware", "dynamic")
+        for part in ("blind", "ssp", "transfer", "square", "surrogate", "aware", "dynamic")
     },
     **{
         f"honest {model} {part}": (lambda name=f"{model}_{part}": honest(name))

@@ -32,8 +32,6 @@ from purifier._files import replacing
 FORMAT = 1
 SHARD_BYTES = 15_000_000
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# Names that are to come, by the method that they are trained with.
-_AWAITED = {"alloy-s": "alloy"}
 
 HubMixin = PyTorchModelHubMixin
 
@@ -122,8 +120,6 @@ def fetch(
     name = os.fspath(source)
     is_name = isinstance(source, str)
     bundled = is_name and name in list_purifiers(trained=False)
-    if is_name and not bundled and name in _AWAITED:
-        raise _no_weights(name, _AWAITED[name])
     if bundled or Path(name).is_dir():
         if revision is not None:
             kind = "a bundled name" if bundled else "a folder"
@@ -219,8 +215,10 @@ def _read(folder: _Folder, source: str) -> Package:
         if "stand_in" in config:
             return _read_stand_in(config["stand_in"], source)
         method = str(config["method"]).split("-")[0]
-        convert = "convert a published checkpoint with 'purifier convert FILE FOLDER' or "
-        raise _no_weights(source, method, convert)
+        raise NoWeightsError(
+            f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
+            f"FOLDER' or train it with 'purifier train {method}', then give the folder to from_pretrained"
+        )
     files = config.get("files", {})
     if not isinstance(files, dict):
         raise WeightsError(f'expected "files" in config.json of {source!r} to map file names to SHA-256, got {files!r}')
@@ -229,13 +227,6 @@ def _read(folder: _Folder, source: str) -> Package:
         state.update(_read_weights(folder, file, digest, source))
     card = folder.joinpath("README.md")
     return Package(source, config, state, card.read_text(encoding="utf-8") if card.is_file() else None)
-
-
-def _no_weights(source: str, method: str, convert: str = "") -> NoWeightsError:
-    return NoWeightsError(
-        f"{source!r} has no bundled weights yet; {convert}train it with 'purifier train {method}', then give the "
-        "folder to from_pretrained"
-    )
 
 
 def _read_stand_in(name: str, source: str) -> Package:

@@ -66,7 +66,7 @@ def test_the_demo_runs_as_installed_and_shows_every_purifier(tmp_path: Path) -> 
     assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "motorcycle_left"))
     assert "attacked 0/3" in lines["right:"]
     assert "(purifier-blind); one who does (purifier-aware) can bypass it." in text
-    assert "This classifier is one of the networks that alloy was trained with" in text
+    assert "This classifier is one of the networks that alloy and alloy-s saw in training" in text
     assert float(lines["took"].split()[1]) < 60
     with Image.open(tmp_path / "demo.png") as figure:
         assert figure.width > 4 * 256

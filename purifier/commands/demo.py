@@ -26,7 +26,8 @@ _STEPS = 10
 _PHOTOGRAPHS_A_LINE = 3
 _LABEL_WIDTH = 18
 _HONEST = "The attacker here does not know the purifier (purifier-blind); one who does (purifier-aware) can bypass it."
-_FAMILIAR = "This classifier is one of the networks that alloy was trained with; another model may gain less from it."
+_FAMILIAR = "This classifier is one of the networks that {} saw in training; another model may gain less from it."
+_TRAINED_WITH_IT = ("alloy", "alloy-s")
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Se
     }
     figure = draw_figure(stages, shown, target, eps, out)
     click.echo(f"\n{_HONEST}")
-    if model == "demo" and "alloy" in wanted:
-        click.echo(_FAMILIAR)
+    familiar = [name for name in wanted if name in _TRAINED_WITH_IT]
+    if model == "demo" and familiar:
+        click.echo(_FAMILIAR.format(" and ".join(familiar)))
     click.echo(f"figure: {figure}")
     click.echo(f"took {time.perf_counter() - start:.1f} s")
 

@@ -32,6 +32,7 @@ class LoopConfig:
         accumulate: Parts that a batch is worked off in, so that a large one fits the memory.
         learning_rate: Adam's peak learning rate.
         warmup_steps: Steps of linear warm-up, after which a cosine falls to 0.
+        gradient_norm: Largest L2 norm of a step's gradient of the model; a longer one is shortened to it. 0 for none.
         seed: Decides initial weights, every crop and every random number of a step.
         precision: "bf16" runs the networks in bfloat16 (weights and loss stay float32); "no" is float32; "auto" is
             bf16 where the device computes it fast.
@@ -50,6 +51,7 @@ class LoopConfig:
     accumulate: int = 1
     learning_rate: float = 1e-3
     warmup_steps: int = 100
+    gradient_norm: float = 0.0
     seed: int = 0
     precision: Literal["auto", "no", "bf16"] = "auto"
     ema_decay: float = 0.999
@@ -166,6 +168,8 @@ def _check(config: LoopConfig) -> None:
     for name in ("batch_size", "accumulate", "checkpoint_every", "validate_every"):
         if getattr(config, name) < 1:
             raise OptionError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    if config.gradient_norm < 0:
+        raise OptionError(f"expected gradient_norm of at least 0, with 0 for no limit, got {config.gradient_norm}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise OptionError(
             f"expected device to be auto, cpu or cuda, got {config.device!r}; choose a GPU by CUDA_VISIBLE_DEVICES"
@@ -251,6 +255,8 @@ class _Training:
             waits = number + 1 < len(parts)
             with self.accelerator.no_sync(self.model) if waits else nullcontext():
                 found.append(self._backward(to_device(part, self.accelerator.device), len(parts)))
+        if config.gradient_norm:
+            self.accelerator.clip_grad_norm_(self.recipe.model.parameters(), config.gradient_norm)
         self.optimisers["model"].step()
         if critic is not None and "critic" in found[0]:
             self._share_gradients(critic)

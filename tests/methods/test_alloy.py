@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from purifier import NoWeightsError, OptionError, Purifier
+from purifier import OptionError, Purifier
 from purifier.methods.alloy import Alloy
 from purifier.methods.gs import GaussianSmoothing
 from tests.builders import pictures, small_method, small_purifier
@@ -19,7 +19,7 @@ from tests.builders import pictures, small_method, small_purifier
 # 1e9 multiply-accumulates. The smaller one's limit is what a ResNet-50 costs.
 SIZES: dict[str, tuple[dict[str, int], float, float]] = {
     "alloy": ({"patch": 2, "filters": 64, "blocks": 6, "levels": 2, "iterations": 1}, 22.6, 25),
-    "alloy-s": ({"patch": 4, "filters": 48, "blocks": 2, "levels": 3, "iterations": 2}, 3.5, 4.1),
+    "alloy-s": ({"patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 1}, 3.9, 4.1),
 }
 
 
@@ -203,12 +203,12 @@ def test_options_out_of_their_range_are_refused(options: dict[str, object], mess
         Alloy(**options)  # type: ignore[arg-type]
 
 
-def test_alloy_s_has_no_weights_yet_and_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_purifier("alloy").save_pretrained(tmp_path / "alloy-s")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(NoWeightsError, match=r"'alloy-s' has no bundled weights yet; train it with .* train alloy'"):
-        Purifier.from_pretrained("alloy-s")
-    assert Purifier.from_pretrained("./alloy-s").name == "alloy"
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_what_ships_is_of_the_intended_size(name: str) -> None:
+    purifier = Purifier.from_pretrained(name)
+    assert purifier.name == name
+    options = purifier.method.options
+    assert {key: options[key] for key in SIZES[name][0]} == SIZES[name][0]
 
 
 def test_a_clamp_that_is_no_bool_is_refused() -> None:

@@ -33,6 +33,10 @@ class AlloyTraining(PhotographTraining):
         belief_weight: Weight of the KL divergence, in nats, of what a classifier says of the clean image from what it
             says of the purified one; the mean over the extractors that classify. Distances of features are means over
             many values, in which a small change of the few that an attack aims at can hide; here it cannot.
+        teacher: Name or folder of a trained purifier of RGB images, of any method, whose output for the same spoilt
+            images is a target beside the clean ones; "" for none. What a large network could not bring back is no
+            longer asked of a small one.
+        teacher_weight: Weight of the mean absolute difference of pixels from the teacher's output, where there is one.
         unroll: Applications of the network that are trained together; the loss is the mean over them.
         head_start: Most applications that a batch goes through before those, without a gradient; how many is drawn for
             each step and process. What is trained are then also the second and third application, at little more cost.
@@ -66,6 +70,8 @@ class AlloyTraining(PhotographTraining):
     aware_share: float = 0.0
     pixel_weight: float = 4.0
     belief_weight: float = 0.5
+    teacher: str = ""
+    teacher_weight: float = 4.0
     unroll: int = 1
     head_start: int = 0
     iterations: int = 1

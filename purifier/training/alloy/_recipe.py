@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import OptionError
+from purifier._purifier import Purifier
 from purifier.attacks import SSP
 from purifier.methods.alloy import Alloy
 from purifier.training._divergence import divergence
@@ -50,9 +51,12 @@ class AlloyRecipe:
         classifiers = [one for one in self.extractors if one.classifies(probe)]
         self.sources = Sources(config, resolve_sources(sources, self.extractors, classifiers), method)
         self.classifiers = _one_of_each_network(classifiers) if config.belief_weight else []
-        if not self.classifiers and not config.pixel_weight and not any(one.weight for one in self.extractors):
+        others = config.pixel_weight or (config.teacher and config.teacher_weight)
+        if not self.classifiers and not others and not any(one.weight for one in self.extractors):
             raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
+        self.teacher = Purifier.from_pretrained(config.teacher) if config.teacher else None
         self._weights = {"pixel": config.pixel_weight, "beliefs": config.belief_weight}
+        self._weights |= {"teacher": config.teacher_weight}
         self._weights |= {one.name: one.weight for one in self.extractors}
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(
@@ -64,9 +68,11 @@ class AlloyRecipe:
         )
 
     def to(self, device: torch.device) -> None:
-        """Moves the extractors."""
+        """Moves the extractors and the teacher."""
         for extractor in self.extractors:
             extractor.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
 
     def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
         """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
@@ -75,6 +81,10 @@ class AlloyRecipe:
         parts: dict[str, Tensor] = {}
         if self.config.pixel_weight:
             parts["pixel"] = _mean([pixel_loss(output, batch) for output in outputs])
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(spoilt).float()
+            parts["teacher"] = _mean([pixel_loss(output, taught) for output in outputs])
         beliefs: list[Tensor] = []
         for extractor in self.extractors:
             classifies = extractor in self.classifiers
@@ -172,5 +182,6 @@ def _check(config: AlloyTraining) -> None:
             f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"
         )
     weights = [config.pixel_weight, config.belief_weight, *(line.weight for line in read_extractors(config.extractors))]
+    weights.append(config.teacher_weight if config.teacher else 0.0)
     if min(weights) < 0 or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

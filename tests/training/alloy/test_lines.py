@@ -72,7 +72,7 @@ def test_two_extractors_of_one_name_are_refused():
         read_extractors(["a=x:y:1", "b=x:y:1", "b=x:z:1"])
 
 
-@pytest.mark.parametrize("name", ["pixel", "beliefs"])
+@pytest.mark.parametrize("name", ["pixel", "beliefs", "teacher"])
 def test_extractors_called_as_another_loss_are_refused(name):
     with pytest.raises(OptionError, match=f"with names of their own, got {name}, a loss; rename it"):
         read_extractors(["a=x:y:1", f"{name}=x:z:1"])

@@ -180,8 +180,8 @@ def test_held_out_images_are_those_that_no_training_sees(ablation: ModuleType, s
         assert paths == crops_and_validation(base)[1]
 
 
-def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType, script: ModuleType) -> None:
-    base = script.settings("alloy-s-cpu", [])
+def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType) -> None:
+    base = ablation.base_settings("alloy-s-cpu", 300, [], "runs/noise")
     for name, change in ablation.ABLATIONS.items():
         config = ablation.replace(base, **change(base))
         assert (config == base) == (name == "base")

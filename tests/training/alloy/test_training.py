@@ -8,11 +8,12 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, Purifier, UnknownNameError
 from purifier.cli import command
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
+from tests.builders import small_purifier
 from tests.training.alloy.builders import TINY, configuration
 from tests.training.processes import killed_and_resumed, train_in_two
 from tests.training.states import close, gradients, same, weights
@@ -160,6 +161,45 @@ def test_the_belief_loss_is_the_divergence_of_each_network_that_classifies(setti
     assert expected > 1e-3
 
 
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_the_teacher_is_what_a_trained_purifier_makes_of_the_same_images(settings, tmp_path, unroll):
+    small_purifier("nrp-resg").save_pretrained(tmp_path / "taught")
+    changes = {"teacher": str(tmp_path / "taught"), "teacher_weight": 3.0, "belief_weight": 1.0, "unroll": unroll}
+    recipe = AlloyRecipe(settings(**changes, sources=("sign:1",), start="random"))
+    batch, seen = torch.rand(2, 3, 16, 16), []
+
+    def watched(images: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(images)
+        return recipe.model(images)
+
+    losses = recipe.losses(watched, batch, 0)
+    (spoilt,) = seen
+    assert not torch.equal(spoilt, batch)
+    with torch.no_grad():
+        taught = Purifier.from_pretrained(tmp_path / "taught")(spoilt)
+        expected = sum((output - taught).abs().mean() for output in recipe.model(spoilt)) / unroll
+    assert losses.parts["teacher"].item() == pytest.approx(expected.item(), rel=1e-5)
+    others = 4 * losses.parts["pixel"] + 0.5 * losses.parts["tiny"] + 0.25 * losses.parts["judge"]
+    others = others + losses.parts["beliefs"]
+    assert losses.total.item() == pytest.approx((others + 3 * expected).item(), rel=1e-5)
+    before = [weight.clone() for weight in recipe.teacher.parameters()]
+    losses.total.backward()
+    assert all(weight.grad is None for weight in recipe.teacher.parameters())
+    assert all(weight.grad is not None for weight in recipe.model.parameters())
+    recipe.to(torch.device("meta"))
+    assert before and all(weight.is_meta for weight in recipe.teacher.parameters())
+
+
+def test_a_teacher_alone_is_enough_and_one_that_weighs_nothing_is_not(settings):
+    changes = {"teacher": "gs", "pixel_weight": 0.0, "extractors": (), "sources": ("sign:1",)}
+    recipe = AlloyRecipe(settings(**changes, belief_weight=1.0))
+    assert set(recipe.losses(recipe.model, torch.rand(2, 3, 16, 16), 0).parts) == {"teacher"}
+    with pytest.raises(OptionError, match="one of them above"):
+        AlloyRecipe(settings(**changes, teacher_weight=0.0))
+    with pytest.raises(UnknownNameError, match=r"expected one of .*'sg'"):
+        AlloyRecipe(settings(teacher="sg"))
+
+
 def test_without_the_clamp_applications_see_what_came_before_as_it_is(settings):
     recipe = AlloyRecipe(settings(clamp=False, start="random", unroll=2))
     batch, method = torch.rand(2, 3, 16, 16), recipe.model.method
@@ -197,6 +237,19 @@ def test_a_head_start_in_half_precision_leaves_every_weight_its_gradient(setting
         assert all(weight.grad is not None for weight in recipe.model.parameters())
 
 
+def test_a_gradient_that_is_too_long_is_shortened(tmp_path, settings):
+    def last(name: str, **changes: float) -> torch.Tensor:
+        config = settings(steps=1, start="random", **changes)
+        return torch.cat([one.flatten() for one in gradients(fit_to(config, tmp_path / name).model).values()])
+
+    free = last("free")
+    assert torch.equal(last("wide", gradient_norm=2 * free.norm().item()), free)
+    short = last("short", gradient_norm=free.norm().item() / 4)
+    torch.testing.assert_close(short, free / 4, rtol=1e-4, atol=0)
+    with pytest.raises(OptionError, match="expected gradient_norm of at least 0"):
+        last("wrong", gradient_norm=-1.0)
+
+
 VARIANTS = {
     "whole": ({}, {"pixel", "tiny", "judge"}),
     "no pixels": ({"pixel_weight": 0.0}, {"tiny", "judge"}),
@@ -216,6 +269,11 @@ VARIANTS = {
     "identity start": ({"start": "identity"}, {"pixel", "tiny", "judge"}),
     "beliefs": ({"belief_weight": 1.0}, {"pixel", "tiny", "judge", "beliefs"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
+    "taught": ({"teacher": "ncis"}, {"pixel", "teacher", "tiny", "judge"}),
+    "taught in half precision": (
+        {"teacher": "ncis", "teacher_weight": 1.0, "pixel_weight": 0.0, "precision": "bf16"},
+        {"teacher", "tiny", "judge"},
+    ),
 }
 
 
@@ -252,6 +310,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
     [
         ({"pixel_weight": 0.0, "extractors": ()}, "expected loss weights >= 0, one of them above"),
         ({"pixel_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        ({"teacher": "gs", "teacher_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"belief_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         (
             {"pixel_weight": 0.0, "belief_weight": 1.0, "extractors": (), "sources": ("sign:1",)},
