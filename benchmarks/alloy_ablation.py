@@ -19,11 +19,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from _alloy_judge import Judge, Row, judged, judges_of, table, unpurified
+from _alloy_judge import Judge, Row, judge, judged, judges_of, table, unpurified
 from _kit import environment, write_result
 from tqdm import tqdm
 from train_alloy import PRESETS, settings
 
+from purifier import Purifier
 from purifier._files import write_text
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training.alloy import AlloyTraining, train
@@ -175,12 +176,17 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
     return {key: known[key] for key in ("changes", "seconds", "rows")}
 
 
-def print_table(runs: dict[str, dict[str, Any]], without: Row) -> None:
-    """Prints one row for each ablation, at its best k."""
-    rows = [("no purifier", "k=0", without)]
-    for name, run in runs.items():
-        best = max(run["rows"], key=lambda k: run["rows"][k]["mean"])
-        rows.append((name, best, {**run["rows"][best], "seconds": run["seconds"]}))
+def best(rows: dict[str, Row]) -> str:
+    """The "k=..." of the best mean."""
+    return max(rows, key=lambda k: rows[k]["mean"])
+
+
+def print_table(others: dict[str, Row], runs: dict[str, dict[str, Any]]) -> None:
+    """Prints a row of each other purifier, at its own k, and one of each ablation, at its best."""
+    rows = [(name, "k=", row) for name, row in others.items()]
+    rows += [
+        (name, k := best(run["rows"]), {**run["rows"][k], "seconds": run["seconds"]}) for name, run in runs.items()
+    ]
     print(table("ablation", rows))
 
 
@@ -205,14 +211,16 @@ def main() -> None:
     def judges() -> list[Judge]:
         return judges_of(base, args.images)
 
-    runs: dict[str, dict[str, Any]] = {}
-    for name in tqdm(args.names or ABLATIONS, unit="run"):
-        runs[name] = ablate(name, base, args.images, args.work, judges)
-        stated = {key: value for key, value in asdict(base).items() if key != "data"}
-        stated["init"] = "/".join(Path(base.init).parts[-2:])
-        result = {"settings": stated, "images": args.images, "runs": runs, "environment": environment()}
-        write_result(args.name, result)
-    print_table(runs, unpurified(judges()))
+    runs = {
+        name: ablate(name, base, args.images, args.work, judges) for name in tqdm(args.names or ABLATIONS, unit="run")
+    }
+    others = {"no purifier": unpurified(judges())}
+    others |= {name: judge(Purifier.from_pretrained(name, dtype="auto"), judges()) for name in ("gs", "ncis")}
+    stated = {key: value for key, value in asdict(base).items() if key != "data"}
+    stated["init"] = "/".join(Path(base.init).parts[-2:])
+    result = {"settings": stated, "images": args.images, "others": others, "runs": runs, "environment": environment()}
+    write_result(args.name, result)
+    print_table(others, runs)
 
 
 if __name__ == "__main__":

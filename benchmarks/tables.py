@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _alloy_tables import alloy_ablation, alloy_generality
 from _art_table import markdown as art_markdown
 from _evaluation_table import grid, holds, percent
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
@@ -229,6 +230,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp targets": nrp_targets,
     "alloy targets": lambda: alloy_targets("alloy", 65.0),
     "alloy-s targets": lambda: alloy_targets("alloy-s", 58.0),
+    "alloy ablation": alloy_ablation,
+    "alloy generality": alloy_generality,
     "gad resnet20": lambda: gad_accuracy("resnet20"),
     "gad resnet20 targets": lambda: gad_targets("resnet20"),
     "gad vgg8": lambda: gad_accuracy("vgg8"),

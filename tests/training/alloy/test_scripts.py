@@ -130,7 +130,7 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
             }  # fmt: skip
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in printed if line.startswith("| ")] == [
-        "| ablation", "| no purifier", *(f"| {name}" for name in names),
+        "| ablation", "| no purifier", "| gs", "| ncis", *(f"| {name}" for name in names),
     ]  # fmt: skip
 
     monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("trained again"))

@@ -1,0 +1,71 @@
+"""The tables of benchmarks/alloy_ablation.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# Headings, and the figures below them.
+_RATES = {"mean": ("mean",)} | {
+    f"{text}, standard / robust": (f"standard {name}", f"robust {name}")
+    for name, text in (("mobilenet", "MobileNetV2"), ("demo", "demo classifier"))
+}
+_LEFT = {"vgg": "VGG-19", "mobilenet": "MobileNetV2", "demo": "demo classifier", "deeplab": "DeepLabV3"}
+_SEEDS = ("base", "seed-1", "seed-2")
+# Extractors by the ablation that leaves them out.
+_LEFT_OUT = {"without-vgg": "vgg", "without-mobilenet": "mobilenet", "without-demo": "demo"}
+
+
+def _result() -> dict[str, Any] | None:
+    path = RESULTS / "alloy_ablation.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def alloy_ablation() -> str:
+    """Every ablation at its best k, beside other purifiers."""
+    r = _result()
+    if r is None:
+        return "Not measured yet."
+    heads = ["purifier, or what was changed", "k", *_RATES, *(f"left of {text}'s features" for text in _LEFT.values())]
+    heads += ["PSNR, dB"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += [_line(name, "", row) for name, row in r["others"].items()]
+    for name, run in r["runs"].items():
+        k = max(run["rows"], key=lambda key: run["rows"][key]["mean"])
+        lines.append(_line(name, k.removeprefix("k="), run["rows"][k]))
+    return "\n".join(lines)
+
+
+def _line(name: str, k: str, row: dict[str, float]) -> str:
+    rates = [" / ".join(f"{100 * row[figure]:.1f}" for figure in figures) for figures in _RATES.values()]
+    left = [f"{row[f'left {network}']:.2f}" for network in _LEFT]
+    quality = f"{row['psnr']:.1f}" if "psnr" in row else "-"
+    return "| " + " | ".join([name, k, *rates, *left, quality]) + " |"
+
+
+def alloy_generality() -> str:
+    """What the judgement of each extractor is when it took no part in the training, beside its own and others'."""
+    r = _result()
+    if r is None:
+        return "Not measured yet."
+    runs = {name: run["rows"]["k=1"] for name, run in r["runs"].items()}
+    heads = ["judge", "figure", *r["others"], "with it (three seeds)", "without it"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for ablation, network in _LEFT_OUT.items():
+        for figure in ("standard", "robust", "left"):
+            key = f"{figure} {network}"
+            if key in runs["base"]:
+                seen = sorted(runs[name][key] for name in _SEEDS)
+                cells = [_figure(figure, row[key]) for row in r["others"].values()]
+                cells += [
+                    f"{_figure(figure, seen[0])} to {_figure(figure, seen[-1])}",
+                    _figure(figure, runs[ablation][key]),
+                ]
+                lines.append(f"| {_LEFT[network]} | {figure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(name: str, value: float) -> str:
+    return f"{value:.2f}" if name == "left" else f"{100 * value:.1f}"
