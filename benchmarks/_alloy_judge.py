@@ -1,6 +1,6 @@
 """The judges of an alloy: held-out photographs, and networks with their own attacks on them.
 
-An alloy is judged with k = 1, 2 and 3 iterations by
+An alloy is judged with several numbers of iterations k by
 
     psnr           of purified clean images to the clean ones, in dB
     standard NAME  share of clean images that a classifier classifies as without a purifier, of the half that it is
@@ -16,7 +16,7 @@ large enough. The networks are the extractors of the presets, and one that no tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,7 +33,6 @@ from purifier.training.alloy._extractors import Extractor, load_extractors
 from purifier.training.alloy._lines import read_extractors
 from purifier.training.alloy._losses import relative_distance
 
-ITERATIONS = (1, 2, 3)
 EPS = 16 / 255
 SIDE = 160
 JUDGES = (
@@ -113,11 +112,11 @@ def judges_of(base: PhotographTraining, count: int) -> list[Judge]:
     return [Judge(extractor, images) for extractor in load_extractors(read_extractors(JUDGES))]
 
 
-def judged(folder: str | Path, judges: list[Judge]) -> dict[str, Row]:
-    """Figures of a trained purifier at every number of iterations."""
+def judged(folder: str | Path, judges: list[Judge], iterations: Sequence[int]) -> dict[str, Row]:
+    """Figures of a trained purifier at several numbers of iterations."""
     purifier = Purifier.from_pretrained(folder, dtype="auto")
     rows: dict[str, Row] = {}
-    for k in ITERATIONS:
+    for k in iterations:
         purifier.iterations = k
         rows[f"k={k}"] = judge(purifier, judges)
     return rows

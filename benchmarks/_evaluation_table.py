@@ -42,6 +42,19 @@ def grid(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def task_checks(rows: Sequence[dict[str, Any]], purifier: str) -> list[tuple[str, float, float, bool]]:
+    """Targets in front of a segmenter or detector: the clean cost, and what is won back of what each attack took."""
+    cells = {(row["purifier"], column(row)): 100 * measure_of(row)[0] for row in rows}
+    clean = "no attack"
+    lost = cells["none", clean] - cells[purifier, clean]
+    checks = [("clean figure lost, at most", 6.0, lost, lost <= 6)]
+    for attack in dict.fromkeys(title for _, title in cells if title.endswith(", blind")):
+        taken = cells["none", clean] - cells["none", attack]
+        back = 100 * (cells[purifier, attack] - cells["none", attack]) / taken
+        checks.append((f"{attack}: % won back of what it took, at least", 50.0, back, back >= 50))
+    return checks
+
+
 def holds(head: str, targets: Sequence[tuple[str, float, float, bool]]) -> str:
     """A table of targets, each with what is wanted, what was measured, and whether it holds."""
     lines = [f"| {head} | wanted | measured | holds |", "|---|---|---|---|"]

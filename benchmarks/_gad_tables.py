@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from _evaluation_table import column, grid, holds, measure_of, percent
+from _evaluation_table import column, grid, holds, measure_of, percent, task_checks
 
 RESULTS = Path(__file__).parent / "results"
 BLIND = ("PGD 8/255", "DeepFool", "C&W L2")
@@ -76,17 +76,12 @@ def gad_task(name: str) -> str:
 
 def gad_task_targets(name: str) -> str:
     """What GAD is held to in front of a segmenter or detector."""
-    cells = {(row["purifier"], column(row)): 100 * measure_of(row)[0] for row in _task_rows(name)}
-    if not cells:
+    rows = _task_rows(name)
+    if not rows:
         return "Not measured yet."
-    clean = "no attack"
-    lost = cells["none", clean] - cells["gad", clean]
-    checks = [("clean figure lost, at most", 6.0, lost, lost <= 6)]
-    for attack in dict.fromkeys(title for _, title in cells if title.endswith(", blind")):
-        taken = cells["none", clean] - cells["none", attack]
-        back = 100 * (cells["gad", attack] - cells["none", attack]) / taken
-        checks.append((f"{attack}: % won back of what it took, at least", 50.0, back, back >= 50))
-    more = cells["gad", clean] - cells["gad, jpeg", clean]
+    clean = {row["purifier"]: 100 * measure_of(row)[0] for row in rows if column(row) == "no attack"}
+    checks = task_checks(rows, "gad")
+    more = clean["gad"] - clean["gad, jpeg"]
     checks.append(("clean figure lost by jpeg after it (the paper: under 3), at most", 3.0, more, more <= 3))
     return holds("target, in points", checks)
 

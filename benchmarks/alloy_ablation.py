@@ -36,6 +36,9 @@ _JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != 
 # The extractors that are one network.
 _VGG = ("vgg", "centre")
 
+# Applications of the network that each training is judged at.
+ITERATIONS = (1, 2)
+
 Changes = dict[str, Any]
 
 
@@ -171,7 +174,12 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
     if known.get("settings") != stated:
         folder = train(config, work / name)
         seconds = (load_checkpoint(work / name / "checkpoint.pt") or {})["seconds"]
-        known = {"settings": stated, "changes": changes, "seconds": seconds, "rows": judged(folder, judges())}
+        known = {
+            "settings": stated,
+            "changes": changes,
+            "seconds": seconds,
+            "rows": judged(folder, judges(), ITERATIONS),
+        }
         write_text(done, json.dumps(known))
     return {key: known[key] for key in ("changes", "seconds", "rows")}
 

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from purifier import Purifier
 from purifier.training._photographs import PhotographTraining
 
+ITERATIONS = (1, 2, 3)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,7 +33,7 @@ def main() -> None:
     judges = judges_of(PhotographTraining(data=photographs()), args.images)
     rows = {"no purifier": {"k=0": unpurified(judges)}}
     for name, source in tqdm(found.items(), unit="purifier"):
-        rows[name] = judged(source, judges)
+        rows[name] = judged(source, judges, ITERATIONS)
         write_result(args.name, {"settings": settings, "weights": weights, "rows": rows, "environment": environment()})
     print(table("purifier", [(name, k, row) for name, found in rows.items() for k, row in found.items()]))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from _alloy_tables import alloy_ablation, alloy_generality
 from _art_table import markdown as art_markdown
-from _evaluation_table import grid, holds, percent
+from _evaluation_table import grid, holds, percent, task_checks
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
 from _speed_table import markdown
 
@@ -96,6 +96,18 @@ def alloy_targets(name: str, mean: float) -> str:
         targets.append(("mean, points above the best of ncis and gs", 10.0, ahead))
         targets.append(("standard accuracy, of ncis at its best", 100 * ncis["standard"], 100 * ours["standard"]))
     return holds(f"target, ResNet-50, {default}", [(text, least, got, got >= least) for text, least, got in targets])
+
+
+def alloy_tasks(name: str) -> str:
+    """What alloy and alloy-s are held to in front of detectors and segmenters."""
+    tasks = {"YOLOX-Nano": "yolox_nano", "LR-ASPP": "lraspp_camvid", "DeepLabV3": "deeplabv3_voc"}
+    checks = []
+    for text, model in tasks.items():
+        r = result(f"honest_{model}_blind")
+        if any(row["purifier"] == name for row in r["rows"]):
+            found = task_checks(r["rows"], name)
+            checks += [(f"{text}, n={r['settings']['images']}: {target}", *rest) for target, *rest in found]
+    return holds("target, in points", checks) if checks else "Not measured yet."
 
 
 def selection() -> str:
@@ -230,6 +242,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp targets": nrp_targets,
     "alloy targets": lambda: alloy_targets("alloy", 65.0),
     "alloy-s targets": lambda: alloy_targets("alloy-s", 58.0),
+    "alloy tasks": lambda: alloy_tasks("alloy"),
+    "alloy-s tasks": lambda: alloy_tasks("alloy-s"),
     "alloy ablation": alloy_ablation,
     "alloy generality": alloy_generality,
     "gad resnet20": lambda: gad_accuracy("resnet20"),

@@ -1,4 +1,4 @@
-"""Tables of the ablations: each at its best k, and extractors left out beside the range of three seeds."""
+"""Tables of the ablations: each applied twice, and extractors left out beside the range of three seeds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RATES = {f"{kind} {name}": 0.5 for kind in ("standard", "robust") for name in ("
 LEFT = {f"left {name}": 0.25 for name in ("vgg", "mobilenet", "demo", "deeplab")}
 
 
-def run(one: float, two: float, **figures: float) -> dict[str, Any]:
-    """A run of two numbers of iterations with these means."""
-    row = {**RATES, **LEFT, **figures}
-    return {"seconds": 60, "changes": {}, "rows": {"k=1": {**row, "mean": one}, "k=2": {**row, "mean": two}}}
+def run(once: float, twice: float, **figures: float) -> dict[str, Any]:
+    """A run of these means, whose other figures are those of two iterations."""
+    rows = {"k=1": {**RATES, **LEFT, "mean": once}, "k=2": {**RATES, **LEFT, **figures, "mean": twice, "psnr": 28.0}}
+    return {"seconds": 60, "changes": {}, "rows": rows}
 
 
 @pytest.fixture
@@ -39,17 +39,16 @@ def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
-def test_ablations_stand_at_their_best_k(results: Path) -> None:
+def test_ablations_stand_as_applied_twice_beside_others(results: Path) -> None:
     rows = cells(_alloy_tables.alloy_ablation())
     assert all(len(row) == len(rows[0]) for row in rows)
-    assert [row[:4] for row in rows[2:7]] == [
-        ["no purifier", "", "12.5", "50.0 / 50.0"],
-        ["gs", "", "37.5", "50.0 / 50.0"],
-        ["base", "1", "50.0", "50.0 / 75.0"],
-        ["seed-1", "1", "50.0", "50.0 / 62.5"],
-        ["seed-2", "2", "62.5", "50.0 / 87.5"],
+    assert [row[:4] for row in rows[2:6]] == [
+        ["no purifier", "-", "12.5", "50.0 / 50.0"],
+        ["gs", "-", "37.5", "50.0 / 50.0"],
+        ["base", "50.0", "25.0", "50.0 / 75.0"],
+        ["seed-1", "50.0", "25.0", "50.0 / 62.5"],
     ]
-    assert [row[-1] for row in rows[2:5]] == ["-", "30.0", "-"]
+    assert [row[-1] for row in rows[2:5]] == ["-", "30.0", "28.0"]
 
 
 def test_what_is_left_out_stands_beside_three_seeds_with_it(results: Path) -> None:

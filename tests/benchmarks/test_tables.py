@@ -71,3 +71,23 @@ def test_what_half_precision_moved_is_the_largest_difference_of_all() -> None:
     lines = tables.half_precision({"settings": {"images": 200}, "rows": rows}).splitlines()
     assert lines[2:4] == ["| a | gs | 50.0 | 50.5 | 25.0 | 25.0 |", "| a | ncis | 75.0 | 75.0 | 25.0 | 23.5 |"]
     assert lines[-1] == "n = 200; the most that a figure moved: 1.5."
+
+
+def test_a_card_says_what_is_won_back_on_the_tasks_that_were_measured(results: Callable[..., None]) -> None:
+    def task_row(purifier: str, attack: str | None, value: float) -> Row:
+        settings = {} if attack is None else {"attack_key": attack, "threat_key": "blind"}
+        figures = {"robust": {"map_50": value}, "robust_intervals": {}}
+        return {"purifier": purifier, "threat": "blind", "images": 4, "settings": settings, **figures}
+
+    rows = [task_row("none", None, 0.5), task_row("none", "PGD", 0.125), task_row("none", "SSP", 0.25)]
+    rows += [task_row("alloy", None, 0.375), task_row("alloy", "PGD", 0.25), task_row("alloy", "SSP", 0.375)]
+    results("honest_yolox_nano_blind", rows)
+    for model in ("lraspp_camvid", "deeplabv3_voc"):
+        results(f"honest_{model}_blind", rows[:3])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.alloy_tasks("alloy").splitlines()]
+    assert cells[2:] == [
+        ["YOLOX-Nano, n=4: clean figure lost, at most", "6.0", "12.5", "no"],
+        ["YOLOX-Nano, n=4: PGD, blind: % won back of what it took, at least", "50.0", "33.3", "no"],
+        ["YOLOX-Nano, n=4: SSP, blind: % won back of what it took, at least", "50.0", "50.0", "yes"],
+    ]
+    assert tables.alloy_tasks("alloy-s") == "Not measured yet."
