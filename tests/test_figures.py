@@ -24,7 +24,7 @@ def _shipped(name: str) -> str:
     return hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights.values())).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["alloy", "ncis"])
+@pytest.mark.parametrize("name", ["alloy", "alloy-s", "ncis"])
 def test_the_shipped_weights_are_those_that_were_measured(name):
     for path in (ROOT / "benchmarks" / "results").glob("blind_pgd_*.json"):
         assert json.loads(path.read_text())["weights"][name] == _shipped(name)
@@ -32,7 +32,7 @@ def test_the_shipped_weights_are_those_that_were_measured(name):
 
 def test_what_half_precision_does_was_measured_on_the_shipped_weights():
     measured = json.loads((ROOT / "benchmarks" / "results" / "half_precision.json").read_text())["weights"]
-    assert measured == {name: _shipped(name) for name in ("gs", "ncis", "nrp-resg", "alloy")}
+    assert measured == {name: _shipped(name) for name in ("gs", "ncis", "nrp-resg", "alloy", "alloy-s")}
 
 
 def test_the_shipped_nrp_resg_is_the_one_that_was_measured():

@@ -93,7 +93,7 @@ def test_a_bundled_name_wins_over_a_folder_of_that_name(
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_ones() -> None:
-    listed = r"expected one of alloy, bit-depth, .*got 'medain'; did you mean 'median'\?"
+    listed = r"expected one of alloy, alloy-s, bit-depth, .*got 'medain'; did you mean 'median'\?"
     with pytest.raises(UnknownNameError, match=listed):
         Purifier.from_pretrained("medain")
     with pytest.raises(UnknownNameError, match=r"got 'xxxxxxxx'$"):

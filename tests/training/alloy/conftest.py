@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 def vgg19_features(layers):
+    torch.manual_seed(2)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
 
 class Small(nn.Module):
