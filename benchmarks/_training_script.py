@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def export(folder: Path, to: Path | None) -> None:
-    """Prints where a purifier was written, and saves it once more, in half precision and under its folder's name."""
+    """Prints where a purifier was written, and saves it once more, in half precision and under its folder's name.
+
+    Of several processes of torchrun only the first does, which is the one that wrote the purifier.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(folder)
     if to is not None:
         purifier = Purifier.from_pretrained(folder).half()

@@ -17,6 +17,7 @@ from typing import Any
 from _kit import RESULTS, begun_result, correct, environment, imagenet, model, sources, write_result
 from blind_pgd import ALPHA, EPS, STEPS, attacked, figures, purified, renewed
 from tables import half_precision
+from torch import Tensor
 from tqdm import tqdm
 
 from purifier import Purifier
@@ -40,21 +41,26 @@ def main() -> None:
     for name, source in sources(args.purifiers).items():
         if renewed(result, name, Purifier.from_pretrained(source), path):
             result["rows"] = [row for row in result["rows"] if row["purifier"] != name]
+        # Purified once for all classifiers.
+        clean: dict[str, Tensor] = {}
         for classifier in args.models:
             if not any((row["classifier"], row["purifier"]) == (classifier, name) for row in result["rows"]):
-                result["rows"].append({"classifier": classifier, "purifier": name, **measure(classifier, source, args)})
+                measured = measure(classifier, source, clean, args)
+                result["rows"].append({"classifier": classifier, "purifier": name, **measured})
                 write_result(args.name, {**result, "environment": environment()})
     print(half_precision(result))
 
 
-def measure(classifier: str, source: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the figures of a purifier in front of a classifier, by dtype."""
+def measure(classifier: str, source: str, clean: dict[str, Tensor], args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the figures of a purifier in front of a classifier, by dtype, and keeps what it makes of clean images."""
     images, labels = imagenet(args.images)
     hostile, network = attacked(classifier, images, labels, args.work), model(classifier)
     found = {}
     for dtype in tqdm(DTYPES, desc=f"{classifier} {source}"):
         purifier = Purifier.from_pretrained(source, dtype=dtype)
-        right = [correct(network, purified(purifier, x), labels) for x in (images, hostile)]
+        if dtype not in clean:
+            clean[dtype] = purified(purifier, images)
+        right = [correct(network, x, labels) for x in (clean[dtype], purified(purifier, hostile))]
         found[dtype] = figures(right[0], right[1], len(labels))
     return found
 

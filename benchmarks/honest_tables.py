@@ -16,7 +16,8 @@ MODEL and PART, one command each:
 
 Runs on the first --images of the NIPS 2017 images, or on images evenly over the others' sets. A run that was killed
 goes on from --work. Results go to benchmarks/results/honest_MODEL_PART.json, those of --purifiers, which are measured
-alone, to honest_MODEL_PART+NAME.json beside it; benchmarks/tables.py puts both into one table of docs/evaluation.md.
+alone, to honest_MODEL_PART+NAME.json beside it; benchmarks/tables.py puts both into one table of docs/evaluation.md,
+where what was measured alone takes the place of older rows of the same purifier.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@
     PURIFIER_KIT=<folder> python benchmarks/nrp_acceptance.py measure [--images N] [--device cuda] [--purifiers ...]
 
 `attack` makes the attacked images, none of which knows a purifier, and keeps them in --work; `measure` purifies them,
-prints the table and the targets, and writes benchmarks/results/nrp_acceptance.json. Both go on where they were stopped.
+prints the table and the targets, and writes benchmarks/results/nrp_acceptance.json. Both go on where they were stopped,
+and with more images from where they ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from purifier import Purifier
-from purifier._files import replacing
+from purifier._files import replacing, write_text
 from purifier._hub import bundled_config, is_trained
 from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack
 
@@ -62,7 +63,7 @@ def attack(work: Path, count: int, device: torch.device) -> None:
     networks: dict[str, nn.Module] = {name: model(name).to(device) for name in CLASSIFIERS}
     work.mkdir(parents=True, exist_ok=True)
     features = feature_extractor().to(device)
-    todo = [(name, on, k) for k in range(-(-count // CHUNK)) for name, on in sets() if name != "clean"]
+    todo = [(name, on, k) for k in range(count // CHUNK) for name, on in sets() if name != "clean"]
     for name, on, number in tqdm(todo, unit="chunk", desc="attacks"):
         path = chunk_file(work, name, on, number)
         if path.exists():
@@ -79,15 +80,14 @@ def attack(work: Path, count: int, device: torch.device) -> None:
             save_file({"images": moved.cpu().contiguous()}, temporary)
 
 
-def chunks(work: Path, name: str, on: str, images: Tensor) -> Iterator[Tensor]:
-    for number, clean in enumerate(images.split(CHUNK)):
-        if name == "clean":
-            yield clean
-            continue
-        path = chunk_file(work, name, on, number)
-        if not path.exists():
-            raise SystemExit(f"expected {path.name} in {work}, got none; run the command `attack` first")
-        yield load_file(path)["images"][: len(clean)]
+def chunk_of(work: Path, name: str, on: str, number: int, images: Tensor) -> Tensor:
+    """Returns ten images of a set."""
+    if name == "clean":
+        return images[number * CHUNK : (number + 1) * CHUNK]
+    path = chunk_file(work, name, on, number)
+    if not path.exists():
+        raise SystemExit(f"expected {path.name} in {work}, got none; run the command `attack` first")
+    return load_file(path)["images"]
 
 
 def purifiers(names: list[str], device: torch.device) -> dict[str, Purifier | None]:
@@ -100,7 +100,10 @@ def purifiers(names: list[str], device: torch.device) -> dict[str, Purifier | No
 
 
 def measure(work: Path, count: int, names: list[str], device: torch.device) -> dict[str, Any]:
-    """Returns, for each purifier, set and classifier, the number of images that are classified right."""
+    """Returns, for each purifier, set and classifier, the number of images that are classified right.
+
+    What is known of a chunk is kept in `work`, so that a measurement of more images goes on from one of fewer.
+    """
     images, labels = imagenet(count)
     networks = {name: model(name).to(device) for name in CLASSIFIERS}
     table: dict[str, Any] = {}
@@ -108,19 +111,19 @@ def measure(work: Path, count: int, names: list[str], device: torch.device) -> d
         weights = bundled_config(label.split(" ")[0]).get("files", {}) if purifier is not None else {}
         for name, on in tqdm(sets(), unit="set", desc=label):
             key = f"{name} on {on}" if on else name
-            cache = work / "measured" / f"{label}-{key}-{count}.json".replace("/", "_")
+            cache = work / "measured" / f"{label}-{key}.json".replace("/", "_")
             known = json.loads(cache.read_text()) if cache.exists() else {}
-            if known.get("weights") != weights:
-                right = dict.fromkeys(CLASSIFIERS, 0)
-                for x, y in zip(chunks(work, name, on, images), labels.split(CHUNK), strict=True):
-                    with torch.inference_mode():
-                        x = x.to(device) if purifier is None else purifier(x.to(device))
-                        for classifier, network in networks.items():
-                            right[classifier] += int((network(x).argmax(1).cpu() == y).sum())
-                known = {"weights": weights, "right": right}
+            right = known["right"] if known.get("weights") == weights else []
+            for number in range(len(right), count // CHUNK):
+                y = labels[number * CHUNK : (number + 1) * CHUNK]
+                with torch.inference_mode():
+                    x = chunk_of(work, name, on, number, images).to(device)
+                    x = x if purifier is None else purifier(x)
+                    right.append({c: int((network(x).argmax(1).cpu() == y).sum()) for c, network in networks.items()})
                 cache.parent.mkdir(exist_ok=True)
-                cache.write_text(json.dumps(known))
-            table.setdefault(label, {})[key] = known["right"]
+                write_text(cache, json.dumps({"weights": weights, "right": right}))
+            done = right[: count // CHUNK]
+            table.setdefault(label, {})[key] = {c: sum(chunk[c] for chunk in done) for c in CLASSIFIERS}
     return table
 
 
@@ -179,6 +182,8 @@ def main() -> None:
     ours = [name for name in ("nrp-resg", "nrp") if is_trained(name)]
     parser.add_argument("--purifiers", nargs="+", default=[*BASELINES, "gs", "ncis", *ours])
     args = parser.parse_args()
+    if args.images < CHUNK or args.images % CHUNK:
+        parser.error(f"expected --images as a multiple of {CHUNK}, got {args.images}")
     if args.command == "attack":
         attack(args.work, args.images, args.device)
         return

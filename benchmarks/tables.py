@@ -142,7 +142,10 @@ def tiled_memory() -> str:
 
 
 def honest(name: str) -> str:
-    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others."""
+    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others.
+
+    A purifier that was measured alone later, with other weights, takes the place of its older rows.
+    """
     if not measured(f"honest_{name}"):
         return "Not measured yet."
     base = result(f"honest_{name}")
@@ -153,7 +156,12 @@ def honest(name: str) -> str:
         differing = [key for key in _SHARED if added["settings"][key] != base["settings"][key]]
         if differing:
             raise SystemExit(f"{path} has other {', '.join(differing)} than honest_{name}.json; measure it as that was")
-        rows = rows + [row for row in added["rows"] if row["purifier"] != "none"]
+        alone = [row for row in added["rows"] if row["purifier"] != "none"]
+        names = list(dict.fromkeys(row["purifier"] for row in rows + alone))
+        newer = {row["purifier"] for row in alone}
+        rows = sorted(
+            [row for row in rows if row["purifier"] not in newer] + alone, key=lambda row: names.index(row["purifier"])
+        )
     return grid(rows)
 
 

@@ -4,6 +4,7 @@
 
     resg-cpu-shallow   8 blocks, 48 px crops, from the identity, without a critic: the start that a CPU can do
     resg-cpu           all 23 blocks, 64 px crops, grown from that (--init runs/nrp/resg-cpu-shallow/nrp-resg)
+    resg-cpu-long      the same for longer, in bfloat16 and with step sizes that vary; an hour on two cores
     resg-gpu           23 blocks, 128 px crops, with the critic; --init runs/nrp/resg-cpu/nrp-resg or from the identity
     nrp-gpu            the full network, the same
 
@@ -24,8 +25,11 @@ from purifier.training.nrp import NRPTraining, train
 # Small perturbations and clean images too, so that those are left alone.
 _COMMON: dict[str, Any] = {"features": "_kit:feature_extractor", "eps_low": 4 / 255, "clean_share": 0.125}
 _CPU = {"network": "nrp-resg", "start": "identity", "precision": "no", "device": "cpu", "adversarial_weight": 0.0}
-_CPU |= {"batch_size": 8, "attack_steps": 3, "attack_alpha": 0.5, "checkpoint_every": 50, "validation_images": 24}
-_GPU = {"start": "identity", "precision": "bf16", "device": "cuda", "workers": 12, "attack_steps": 5}
+_CPU |= {"batch_size": 8, "attack_steps": 3, "attack_alpha": 0.5, "attack_alpha_low": 0.5}
+_CPU |= {"checkpoint_every": 50, "validation_images": 24}
+# From attacks that end inside the ball to those on its border, from none to the strongest.
+_VARIED: dict[str, Any] = {"attack_alpha": 0.75, "attack_alpha_low": 0.25, "eps_low": 0.0039, "clean_share": 0.25}
+_GPU = {"start": "identity", "precision": "bf16", "device": "cuda", "workers": 12, "attack_steps": 5, **_VARIED}
 _GPU |= {"batch_size": 16, "critic_from": 2000, "warmup_steps": 200, "learning_rate": 2e-4, "validate_every": 2000}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -38,6 +42,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validate_every": 200,
     },
     "resg-cpu": {**_CPU, "crop_size": 64, "steps": 300, "learning_rate": 3e-4, "validate_every": 100},
+    "resg-cpu-long": {
+        **_CPU,
+        **_VARIED,
+        "crop_size": 64,
+        "precision": "bf16",
+        "steps": 2700,
+        "learning_rate": 4e-4,
+        "attack_steps": 4,
+        "ema_decay": 0.998,
+        "seed": 2,
+        "validate_every": 450,
+    },
     "resg-gpu": {**_GPU, "network": "nrp-resg", "steps": 20_000, "compile": True},
     "nrp-gpu": {**_GPU, "network": "nrp", "steps": 20_000, "compile": True},
 }

@@ -54,6 +54,14 @@ def test_rows_measured_alone_join_the_table_once(results: Callable[..., None]) -
     assert "50.0" in lines[-1]
 
 
+def test_rows_measured_alone_later_take_the_place_of_older_ones(results: Callable[..., None]) -> None:
+    results("honest_net_blind", [row("none", 0.0), row("gs", 0.125), row("ncis", 0.25)])
+    results("honest_net_blind+gs", [row("none", 0.0), row("gs", 0.75)])
+    lines = [line.split("|")[1:3] for line in tables.honest("net_blind").splitlines()[4:]]
+    assert [name.strip() for name, _ in lines] == ["none", "gs", "ncis"]
+    assert lines[1][1].strip().startswith("75.0") and lines[2][1].strip().startswith("25.0")
+
+
 def test_rows_of_other_attacks_do_not_join(results: Callable[..., None]) -> None:
     results("honest_net_blind+alloy", [row("alloy", 0.5)], attacks={"PGD": {"eps": 0.2}})
     with pytest.raises(SystemExit, match="other attacks"):

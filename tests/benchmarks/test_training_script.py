@@ -43,6 +43,12 @@ def test_what_ships_is_named_after_its_folder_in_half_precision_and_names_no_pla
     assert (tmp_path / "alloy-s" / "training.yaml").read_text() == "steps: 5\ndata:\n- kit/photos\ninit: x/alloy\n"
 
 
+def test_of_several_processes_only_the_first_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    export(tmp_path / "not-yet-there", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
 def test_names_and_relative_paths_stay() -> None:
     text = "init: nrp-resg\nextractors:\n- vgg=_kit:feature_extractor:0.5\ndata: photos/a\nrate: 1/2\n"
     assert without_places(text) == text

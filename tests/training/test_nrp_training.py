@@ -11,7 +11,7 @@ from purifier import InputError, OptionError, Purifier
 from purifier._reference import reference_model
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
-from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, train
+from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, _recipe, train
 from tests.training.processes import killed_and_resumed, train_in_two
 from tests.training.states import close, gradients, same, weights
 
@@ -206,6 +206,8 @@ def test_every_variant_trains_all_weights(tmp_path, settings, base, changes, par
         ({"pixel_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"eps_low": 0.1, "eps": 0.05}, "expected 0 <= eps_low <= eps <= 1"),
         ({"eps": 16.0}, "in units of the"),
+        ({"attack_alpha": 0.1}, "expected 0 < attack_alpha_low <= attack_alpha, shares of eps"),
+        ({"attack_alpha_low": 0.0}, "expected 0 < attack_alpha_low <= attack_alpha, shares of eps"),
         ({"clean_share": 1.5}, "expected clean_share in"),
         ({"network": "resg"}, "expected network as one of nrp, nrp-resg, got 'resg'"),
         ({"attack": "pgd"}, "expected attack as one of ssp, gaussian, fgsm, got 'pgd'"),
@@ -323,6 +325,23 @@ def test_each_step_draws_a_strength_between_the_two(settings):
     found = torch.stack([(recipe.attacked(grey) - grey).abs().max() for _ in range(30)])
     assert found.min() >= 4 / 255 - 1e-6 and found.max() <= 16 / 255 + 1e-6
     assert found.min() < 7 / 255 and found.max() > 13 / 255
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.25, 0.75), (0.5, 0.5)])
+def test_each_step_draws_a_step_size_between_the_two(settings, monkeypatch, low, high):
+    seen = []
+
+    class Recorded(_recipe.SSP):
+        def __init__(self, *given, **options):
+            seen.append(options["alpha"] / options["eps"])
+            super().__init__(*given, **options)
+
+    recipe = NRPRecipe(settings(TINY, attack_alpha=high, attack_alpha_low=low, attack_steps=1))
+    monkeypatch.setattr(_recipe, "SSP", Recorded)
+    for _ in range(40):
+        recipe.attacked(torch.rand(1, 3, 8, 8))
+    assert low - 1e-9 <= min(seen) and max(seen) <= high + 1e-9
+    assert max(seen) - min(seen) >= (high - low) / 2
 
 
 @pytest.fixture

@@ -28,7 +28,9 @@ class NRPTraining(PhotographTraining):
         eps: Largest perturbation, in units of the [0, 1] range.
         eps_low: Smallest one; each step draws its own between the two.
         attack_steps: Steps T of SSP; the paper gives none.
-        attack_alpha: Step size of SSP as a share of eps; the paper gives none.
+        attack_alpha: Largest step size of SSP as a share of eps; the paper gives none.
+        attack_alpha_low: Smallest one; each step draws its own between the two. Steps of 1 / attack_steps end inside
+            the ball, large ones on its border; a purifier that saw only the one is weak against the other.
         clean_share: Share of a batch that is not attacked.
         pixel_weight: Weight gamma of the pixel loss (eq. 6); 0 switches it off.
         feature_weight: Weight lambda of the feature loss (eq. 8); 0 switches it off.
@@ -54,6 +56,7 @@ class NRPTraining(PhotographTraining):
     eps_low: float = 16 / 255
     attack_steps: int = 5
     attack_alpha: float = 0.25
+    attack_alpha_low: float = 0.25
     clean_share: float = 0.0
     pixel_weight: float = 1e-2
     feature_weight: float = 1.0

@@ -91,7 +91,7 @@ class NRPRecipe:
         """Perturbs crops (N, 3, H, W), but for the `clean_share` of them that come first."""
         config = self.config
         kept = round(config.clean_share * len(batch))
-        eps = config.eps_low + (config.eps - config.eps_low) * torch.rand(()).item()
+        eps = _between(config.eps_low, config.eps)
         clean, rest = batch[:kept], batch[kept:]
         if not len(rest):
             return clean
@@ -100,7 +100,8 @@ class NRPRecipe:
             return torch.cat((clean, noise(rest)))
         if self._classifier is not None:
             return torch.cat((clean, FGSM(eps=eps)(self._classifier, rest, self._classifier(rest).argmax(1))))
-        attack = SSP(self.features, eps=eps, alpha=config.attack_alpha * eps, steps=config.attack_steps)
+        alpha = eps * _between(config.attack_alpha_low, config.attack_alpha)
+        attack = SSP(self.features, eps=eps, alpha=alpha, steps=config.attack_steps)
         return torch.cat((clean, attack(self.features, rest, None)))
 
     def validate(self, model: nn.Module) -> dict[str, float]:
@@ -110,6 +111,11 @@ class NRPRecipe:
     def samples(self, model: nn.Module) -> list[Tensor]:
         """Rows: clean, clean purified, attacked by SSP, attacked purified."""
         return self._validation.samples(model, next(model.parameters()).device)
+
+
+def _between(low: float, high: float) -> float:
+    """Draws a number."""
+    return low + (high - low) * torch.rand(()).item()
 
 
 def _network(config: NRPTraining) -> NRP | NRPResG:
@@ -135,6 +141,11 @@ def _check(config: NRPTraining) -> None:
         raise OptionError(
             f"expected 0 <= eps_low <= eps <= 1, in units of the [0, 1] range, got eps_low={config.eps_low}, "
             f"eps={config.eps}; write 16/255 as {16 / 255:.4f}, and lower eps_low with eps"
+        )
+    if not 0 < config.attack_alpha_low <= config.attack_alpha:
+        raise OptionError(
+            f"expected 0 < attack_alpha_low <= attack_alpha, shares of eps, got attack_alpha_low="
+            f"{config.attack_alpha_low}, attack_alpha={config.attack_alpha}; lower attack_alpha_low with attack_alpha"
         )
     if not 0 <= config.clean_share <= 1:
         raise OptionError(f"expected clean_share in [0, 1], got {config.clean_share}")
