@@ -140,10 +140,11 @@ def given(found: Mapping[str, str], *, dynamic: bool) -> dict[str, Purifier]:
     return {f"{name} dynamic": purifier.dynamic() for name, purifier in loaded.items()} if dynamic else loaded
 
 
-def measured_on(model: str, part: str) -> int | None:
-    """Images of the table that purifiers measured alone are to join, None where there is none."""
+def measured_with(model: str, part: str) -> dict[str, int]:
+    """Images and batch size of the table that purifiers measured alone are to join; empty where there is none."""
     path = RESULTS / f"honest_{model}_{part}.json"
-    return json.loads(path.read_text())["settings"]["images"] if path.exists() else None
+    settings = json.loads(path.read_text())["settings"] if path.exists() else {}
+    return {key: settings[key] for key in ("images", "batch_size") if key in settings}
 
 
 def surrogates(name: str, device: str) -> dict[str, ThreatModel]:
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("part")
     parser.add_argument("--images", type=int, help="how many; what fits a CPU where it is not given")
     parser.add_argument("--purifiers", nargs="+", default=[], metavar="NAME[=FOLDER]", help="measure these alone")
-    parser.add_argument("--batch-size", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, help="10 where it is not given")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--work", type=Path, default=Path("runs/honest"), help="folder for records and pictures")
     args = parser.parse_args()
@@ -242,7 +243,9 @@ def main() -> None:
         parser.error(f"{args.model} has the parts {', '.join(PARTS[args.model])}, not {args.part}")
     part = PARTS[args.model][args.part]
     alone = sources(args.purifiers)
-    count = args.images or (measured_on(args.model, args.part) if alone else None) or part.images
+    joined = measured_with(args.model, args.part) if alone else {}
+    count = args.images or joined.get("images", part.images)
+    batch_size = args.batch_size or joined.get("batch_size", 10)
     chosen = given(alone, dynamic=args.part == "dynamic") if alone else part.purifiers()
     purifiers = {key: purifier.to(args.device) for key, purifier in chosen.items()}
     name = "+".join([f"{args.model}_{args.part}", *alone])
@@ -254,7 +257,7 @@ def main() -> None:
             "attacks": attacks,
             "threats": threats,
             "out": args.work / f"{name}-{count}",
-            "settings": EvaluationSettings(batch_size=args.batch_size, probe_images=0, pictures=2),
+            "settings": EvaluationSettings(batch_size=batch_size, probe_images=0, pictures=2),
             "progress": bar.update,
         }
         found = evaluate(args.model, count, args.device, common)

@@ -12,12 +12,13 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from _alloy_tables import alloy_ablation, alloy_generality
 from _art_table import markdown as art_markdown
-from _evaluation_table import grid, holds, percent, task_checks
+from _evaluation_table import column, grid, holds, percent, task_checks
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
 from _speed_table import markdown
 
@@ -153,16 +154,21 @@ def honest(name: str) -> str:
     folder = ROOT / "benchmarks" / "results"
     for path in sorted(folder.glob(f"honest_{name}+*.json"), key=lambda path: path.stem):
         added = result(path.stem)
-        differing = [key for key in _SHARED if added["settings"][key] != base["settings"][key]]
+        differing = [key for key in _SHARED if _shared(added["settings"], key) != _shared(base["settings"], key)]
         if differing:
             raise SystemExit(f"{path} has other {', '.join(differing)} than honest_{name}.json; measure it as that was")
         alone = [row for row in added["rows"] if row["purifier"] != "none"]
-        names = list(dict.fromkeys(row["purifier"] for row in rows + alone))
+        # Columns and purifiers keep the places that they have in the table.
+        names, columns = ([f(row) for row in rows + alone] for f in (itemgetter("purifier"), column))
         newer = {row["purifier"] for row in alone}
-        rows = sorted(
-            [row for row in rows if row["purifier"] not in newer] + alone, key=lambda row: names.index(row["purifier"])
-        )
+        rows = [row for row in rows if row["purifier"] not in newer] + alone
+        rows.sort(key=lambda row: (columns.index(column(row)), names.index(row["purifier"])))
     return grid(rows)
+
+
+def _shared(settings: dict[str, Any], key: str) -> Any:
+    """A setting as it took effect: no batch is larger than all images together."""
+    return min(settings[key], settings["images"]) if key == "batch_size" else settings[key]
 
 
 def crosscheck() -> str:

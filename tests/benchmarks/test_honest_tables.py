@@ -1,6 +1,9 @@
-"""benchmarks/honest_tables.py: the attackers with a purifier of their own."""
+"""benchmarks/honest_tables.py: the attackers with a purifier of their own; what is measured alone."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,3 +38,15 @@ def test_an_attackers_own_purifier_stands_in_front_of_either_classifier(monkeypa
 
         assert bool(threat(attack, None, images, labels).abs().sum() > 0)
         assert threat.settings()["surrogates"] == [f"alloy-s + {name}"]
+
+
+def test_what_is_measured_alone_takes_images_and_batches_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import honest_tables
+
+    monkeypatch.setattr(honest_tables, "RESULTS", tmp_path)
+    assert honest_tables.measured_with("resnet50", "aware") == {}
+    settings = {"images": 5, "batch_size": 1, "seed": 0}
+    (tmp_path / "honest_resnet50_aware.json").write_text(json.dumps({"settings": settings}))
+    assert honest_tables.measured_with("resnet50", "aware") == {"images": 5, "batch_size": 1}

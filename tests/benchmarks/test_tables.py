@@ -62,10 +62,32 @@ def test_rows_measured_alone_later_take_the_place_of_older_ones(results: Callabl
     assert lines[1][1].strip().startswith("75.0") and lines[2][1].strip().startswith("25.0")
 
 
+def test_columns_keep_their_order_where_a_purifier_lacks_one(results: Callable[..., None]) -> None:
+    def under(purifier: str, attack: str) -> Row:
+        return row(purifier, 0.5) | {"settings": {"attack_key": attack, "threat_key": "blind"}}
+
+    first = [under(name, "noise") for name in ("none", "jpeg", "ncis")]
+    results("honest_net_blind", [*first, under("ncis", "BIM"), under("jpeg", "PGD"), under("ncis", "PGD")])
+    results("honest_net_blind+gs", [under("gs", "PGD")])
+    heads = [cell.strip() for cell in tables.honest("net_blind").splitlines()[2].split("|")[2:-1]]
+    assert heads == ["noise, blind", "BIM, blind", "PGD, blind"]
+
+
 def test_rows_of_other_attacks_do_not_join(results: Callable[..., None]) -> None:
     results("honest_net_blind+alloy", [row("alloy", 0.5)], attacks={"PGD": {"eps": 0.2}})
     with pytest.raises(SystemExit, match="other attacks"):
         tables.honest("net_blind")
+
+
+@pytest.mark.parametrize(("images", "joins"), [(2, True), (3, False)])
+def test_no_batch_is_larger_than_all_images(results: Callable[..., None], images: int, joins: bool) -> None:
+    results("honest_net_blind", [row("none", 0.0)], images=images, batch_size=2)
+    results("honest_net_blind+alloy", [row("alloy", 0.5)], images=images, batch_size=10)
+    if joins:
+        assert "alloy" in tables.honest("net_blind")
+    else:
+        with pytest.raises(SystemExit, match="other batch_size"):
+            tables.honest("net_blind")
 
 
 def test_what_half_precision_moved_is_the_largest_difference_of_all() -> None:
