@@ -5,7 +5,8 @@
 Without names every ablation is run. All but those of another network start from FOLDER, weights that have seen noise
 only (`train_alloy.py alloy-warm`), and none but "teacher" has a teacher, as a teacher has seen every extractor. By what
 each is judged, `_alloy_judge.py` says: also by an extractor that it leaves out, which the rest must generalise to. A
-run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json.
+run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json; what a
+file of the same settings there knows of other ablations stays in it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from _alloy_judge import Judge, Row, judge, judged, judges_of, table, unpurified
-from _kit import environment, write_result
+from _kit import RESULTS, environment, write_result
 from tqdm import tqdm
 from train_alloy import PRESETS, settings
 
@@ -147,6 +148,10 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "wider": lambda base: network(base, filters=base.filters * 3 // 2),
     "fewer-scales": lambda base: network(base, levels=base.levels - 1),
     "more-scales": lambda base: network(base, levels=base.levels + 1),
+    "patch-1": lambda base: network(base, patch=1, filters=base.filters // 2),
+    "patch-1-more-scales": lambda base: network(base, patch=1, filters=base.filters // 2, levels=base.levels + 1),
+    "patch-1-no-blur": lambda base: network(base, patch=1, filters=base.filters // 2, blur=0),
+    "random-start-no-blur": lambda base: network(base, blur=0),
     "one-scale-patch-2": lambda base: network(base, patch=2, filters=32, blocks=16, levels=1),
     "one-scale-patch-3": lambda base: network(base, patch=3, filters=48, blocks=16, levels=1),
     "one-scale-patch-4": lambda base: network(base, patch=4, filters=64, blocks=16, levels=1),
@@ -182,6 +187,14 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
         }
         write_text(done, json.dumps(known))
     return {key: known[key] for key in ("changes", "seconds", "rows")}
+
+
+def with_earlier(runs: dict[str, Any], stated: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """The runs, and those of an earlier result of the same settings and images, in the order of ABLATIONS."""
+    if any(earlier.get(key) != stated[key] for key in ("settings", "images")):
+        return runs
+    known = earlier["runs"] | runs
+    return {name: known[name] for name in ABLATIONS if name in known}
 
 
 def best(rows: dict[str, Row]) -> str:
@@ -224,10 +237,13 @@ def main() -> None:
     }
     others = {"no purifier": unpurified(judges())}
     others |= {name: judge(Purifier.from_pretrained(name, dtype="auto"), judges()) for name in ("gs", "ncis")}
-    stated = {key: value for key, value in asdict(base).items() if key != "data"}
-    stated["init"] = "/".join(Path(base.init).parts[-2:])
-    result = {"settings": stated, "images": args.images, "others": others, "runs": runs, "environment": environment()}
-    write_result(args.name, result)
+    settings_of_all = {key: value for key, value in asdict(base).items() if key != "data"}
+    settings_of_all["init"] = "/".join(Path(base.init).parts[-2:])
+    # As a file holds it, where tuples are lists.
+    stated = json.loads(json.dumps({"settings": settings_of_all, "images": args.images}))
+    file = RESULTS / f"{args.name}.json"
+    runs = with_earlier(runs, stated, json.loads(file.read_text()) if file.exists() else {})
+    write_result(args.name, {**stated, "others": others, "runs": runs, "environment": environment()})
     print_table(others, runs)
 
 

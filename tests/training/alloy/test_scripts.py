@@ -51,10 +51,11 @@ def judge(small_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 
 
 @pytest.fixture
-def ablation(judge: ModuleType, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def ablation(judge: ModuleType, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import alloy_ablation
 
     monkeypatch.setattr(alloy_ablation, "environment", lambda: {"torch": torch.__version__})
+    monkeypatch.setattr(alloy_ablation, "RESULTS", tmp_path / "results")
     return alloy_ablation
 
 
@@ -138,6 +139,16 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
     assert json.loads((tmp_path / "results" / "alloy_ablation.json").read_text()) == result
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         call(monkeypatch, ablation, *arguments, **changes, pixel_weight=2)
+
+
+def test_earlier_ablations_of_the_same_settings_stay_in_the_order_of_the_list(ablation: ModuleType) -> None:
+    stated = {"settings": {"steps": 250}, "images": 96}
+    earlier = {**stated, "runs": {"base": {"seconds": 1}, "no-kl": {"seconds": 1}, "forgotten": {"seconds": 1}}}
+    runs = {"no-kl": {"seconds": 2}, "seed-1": {"seconds": 2}}
+    found = ablation.with_earlier(runs, stated, earlier)
+    assert list(found.items()) == [("base", {"seconds": 1}), ("seed-1", {"seconds": 2}), ("no-kl", {"seconds": 2})]
+    for other in ({}, {**earlier, "images": 32}, {**earlier, "settings": {"steps": 300}}):
+        assert ablation.with_earlier(runs, stated, other) == runs
 
 
 def test_without_a_purifier_everything_is_left(judge: ModuleType, script: ModuleType) -> None:
