@@ -1,13 +1,13 @@
 """Our purifiers beside the preprocessors of adversarial-robustness-toolbox that users deploy, on the same images.
 
-    python -m venv .venv-art && .venv-art/bin/pip install adversarial-robustness-toolbox torch kornia packaging
+    python -m venv .venv-art && .venv-art/bin/pip install adversarial-robustness-toolbox torch kornia packaging pillow
     PURIFIER_KIT=<folder> python benchmarks/art_context.py --art-python .venv-art/bin/python --images 100
 
 For each: milliseconds an image, how many times ResNet-50's own forward that is, standard accuracy, and robust accuracy
 against an attacker who knows nothing of the purifier: PGD on the bare ResNet-50, Linf, eps 8/255, alpha 2/255,
 10 steps, random start. Images are 224 x 224. The toolbox runs in an environment of its own: it is no dependency;
 its calls take turns with ours and with the ResNet-50's, and the time is that of the call alone, not of passing files.
-(kornia is what its PyTorch form of spatial smoothing needs, packaging what it imports and does not ask for.)
+(kornia is what its PyTorch form of spatial smoothing needs, packaging and pillow what it imports and does not ask for.)
 Prints one table and writes benchmarks/results/art_context.json (--name gives it another name).
 
 Each is as it comes: ours with the shipped options; theirs with their defaults, but for options that would make it do
