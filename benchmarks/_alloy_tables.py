@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from _evaluation_table import percent
+
 RESULTS = Path(__file__).parent / "results"
 # Headings, and the figures below them.
 _RATES = {"mean": ("mean",)} | {
@@ -71,3 +73,42 @@ def alloy_generality() -> str:
 
 def _figure(name: str, value: float) -> str:
     return f"{value:.2f}" if name == "left" else f"{100 * value:.1f}"
+
+
+def gate_accuracy(r: dict[str, Any]) -> str:
+    """Purifiers with and without the gate, of benchmarks/alloy_gate.py."""
+    heads = ["classifier", "purifier", "gate", "standard", "purifier-blind PGD", "mean of the two"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in r["accuracy"]:
+        figures = [percent(row[key], row[f"{key}_interval"]) for key in ("standard", "robust")]
+        cells = [
+            row["classifier"],
+            row["purifier"],
+            "yes" if row["gate"] else "no",
+            *figures,
+            f"{100 * row['mean']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gate_cautions(r: dict[str, Any]) -> str:
+    """Shares of photographs by caution and attack, of benchmarks/alloy_gate.py."""
+    shares = r["cautions"]["shares"]
+    heads = [f"caution, {r['cautions']['images']} photographs", *next(iter(shares.values()))]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for caution, row in shares.items():
+        lines.append("| " + " | ".join([caution, *(f"{100 * share:.1f}" for share in row.values())]) + " |")
+    return "\n".join(lines)
+
+
+def gate_weights(r: dict[str, Any]) -> str:
+    """The gate's weights for changed and attacked images, of benchmarks/alloy_gate.py."""
+    lines = [
+        f"| {r['settings']['few']} images | attacked | weight, mean | of the images, least to most |",
+        "|---|---|---|---|",
+    ]
+    for name, row in r["gate"].items():
+        attack = "yes" if row["attack"] else "no"
+        lines.append(f"| {name} | {attack} | {row['mean']:.2f} | {row['least']:.2f} to {row['most']:.2f} |")
+    return "\n".join(lines)

@@ -31,8 +31,8 @@ from purifier.training._checkpoint import load_checkpoint
 from purifier.training.alloy import AlloyTraining, train
 from purifier.training.alloy._lines import read_extractors, read_sources
 
-# Presets with networks, as these are the judges.
-_JUDGED = [preset for preset in PRESETS if PRESETS[preset].get("extractors") != ()]
+# Presets that train a whole network, with others, as these are the judges.
+_JUDGED = [name for name, values in PRESETS.items() if values.get("extractors") != () and not values.get("only_gate")]
 
 # The extractors that are one network.
 _VGG = ("vgg", "centre")
@@ -142,6 +142,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "batch-half": lambda base: {"batch_size": max(1, base.batch_size // 2), "steps": base.steps * 2},
     # The network, from random weights; those of one scale at the arithmetic of alloy-s.
     "random-start": lambda base: network(base),
+    "gate": lambda base: network(base, gate=32),
     "identity-start": lambda base: network(base, start="identity"),
     "half-depth": lambda base: network(base, blocks=max(1, base.blocks // 2)),
     "narrower": lambda base: network(base, filters=base.filters * 3 // 4),
@@ -166,7 +167,7 @@ def base_settings(preset: str, steps: int, changes: list[str], init: str) -> All
     """What the ablations change one thing of."""
     # The training's own validation would only cost time here.
     quiet = [f"steps={steps}", f"validate_every={steps}", "validation_images=1"]
-    return settings(preset, [*quiet, "teacher=", "pixel_weight=4", *changes], init)
+    return settings(preset, [*quiet, "teacher=", "gate=0", "pixel_weight=4", *changes], init)
 
 
 def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Callable[[], list[Judge]]) -> dict[str, Any]:
@@ -190,11 +191,16 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
 
 
 def with_earlier(runs: dict[str, Any], stated: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
-    """The runs, and those of an earlier result of the same settings and images, in the order of ABLATIONS."""
-    if any(earlier.get(key) != stated[key] for key in ("settings", "images")):
+    """The runs, and those of an earlier result of the same settings and images, in the order of ABLATIONS.
+
+    Settings that the earlier result does not know had their defaults.
+    """
+    known = json.loads(json.dumps(asdict(AlloyTraining()))) | earlier.get("settings", {})
+    known = {key: value for key, value in known.items() if key in stated["settings"]}
+    if (known, earlier.get("images")) != (stated["settings"], stated["images"]):
         return runs
-    known = earlier["runs"] | runs
-    return {name: known[name] for name in ABLATIONS if name in known}
+    found = earlier["runs"] | runs
+    return {name: found[name] for name in ABLATIONS if name in found}
 
 
 def best(rows: dict[str, Row]) -> str:

@@ -4,6 +4,7 @@
 
     alloy-warm               no networks, noise only, 64 px crops: minutes on a CPU, for others to start from
     alloy-s-warm             the pixels of its teacher, alloy, on attacked crops of 128 px: the same, in half an hour
+    alloy-gate, alloy-s-gate the gate alone, of an --init that may have none: a quarter of an hour on one CPU core
     alloy-cpu, alloy-s-cpu   128 px crops, batches of 8, float32: an hour or two on two CPU cores, from a warm start
     alloy-gpu, alloy-s-gpu   128 px crops, batches of 32, bfloat16, long
 
@@ -42,10 +43,28 @@ SOURCES = (
     "sign:0.06",
     "none:0.17",
 )
-# A 224 x 224 image costs 22.6e9 multiply-accumulates with the first, 3.9e9 with the second.
-_LARGE = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 6, "levels": 2, "iterations": 1, "head_start": 0}
-_SMALL: dict[str, Any] = {"name": "alloy-s", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 1}
-_SMALL |= {"head_start": 0, "teacher": "alloy", "pixel_weight": 0.0, "belief_weight": 0.05, "gradient_norm": 4.0}
+# What a gate has to tell from clean images: weaker attacks, too, and with more steps. Nothing but that is asked.
+_GATE_SOURCES = (
+    "ssp:vgg:0.20:2-4",
+    "ssp:mobilenet:0.20:2-6",
+    "kl:mobilenet:0.30:2-8",
+    "ssp:demo:0.10:2-6",
+    "kl:demo:0.10:2-8",
+    "gaussian:0.05",
+    "sign:0.05",
+)
+# A 224 x 224 image costs 22.7e9 multiply-accumulates with the first, 4.0e9 with the second.
+_LARGE: dict[str, Any] = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 6, "levels": 2, "gate": 32}
+_LARGE |= {"iterations": 1, "head_start": 0}
+_SMALL: dict[str, Any] = {"name": "alloy-s", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "gate": 32}
+_SMALL |= {
+    "iterations": 1,
+    "head_start": 0,
+    "teacher": "alloy",
+    "pixel_weight": 0.0,
+    "belief_weight": 0.05,
+    "gradient_norm": 4.0,
+}
 _COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
 _CPU: dict[str, Any] = {"precision": "no", "device": "cpu", "crop_size": 128, "batch_size": 8, "warmup_steps": 20}
 _CPU |= {"learning_rate": 4e-4, "checkpoint_every": 50, "validate_every": 500, "validation_images": 24}
@@ -55,6 +74,15 @@ _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "
 _WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "head_start": 0}
 _TAUGHT: dict[str, Any] = {**_CPU, "extractors": _ATTACKED_ONLY, "belief_weight": 0.0, "steps": 1500}
 _TAUGHT |= {"learning_rate": 1e-3, "warmup_steps": 50}
+_GATE: dict[str, Any] = {
+    **_CPU,
+    "extractors": _ATTACKED_ONLY,
+    "sources": _GATE_SOURCES,
+    "only_gate": True,
+    "teacher": "",
+}
+_GATE |= {"precision": "bf16", "shrink": 0.5, "eps_low": 2 / 255, "pixel_weight": 1.0, "belief_weight": 0.0}
+_GATE |= {"steps": 700, "learning_rate": 2e-3, "validate_every": 350, "gradient_norm": 0.0}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
 _GPU |= {"ema_decay": 0.9995, "compile": True}
@@ -62,6 +90,8 @@ _GPU |= {"ema_decay": 0.9995, "compile": True}
 PRESETS: dict[str, dict[str, Any]] = {
     "alloy-warm": {**_LARGE, **_WARM},
     "alloy-s-warm": {**_SMALL, **_TAUGHT},
+    "alloy-gate": {**_LARGE, **_GATE},
+    "alloy-s-gate": {**_SMALL, **_GATE},
     "alloy-cpu": {**_LARGE, **_CPU, "steps": 1500},
     "alloy-s-cpu": {**_SMALL, **_CPU, "steps": 2050, "learning_rate": 3e-4, "warmup_steps": 100},
     "alloy-gpu": {**_LARGE, **_GPU},

@@ -7,17 +7,20 @@ repeated application of a small network (Cha et al., "NCIS: Neural Contextual It
 Adversarial Perturbations", WACV 2024). How it is trained is in `purifier.training.alloy`.
 
 No skip runs from input to output: it would carry the perturbation through. For the same reason the network may see a
-blurred image, which it learns to sharpen: most of a perturbation is finer than what a picture is recognised by.
+blurred image, which it learns to sharpen: most of a perturbation is finer than what a picture is recognised by. What
+that costs images that nobody attacked, a gate saves: it tells the two apart, and passes the latter round the network.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
-from purifier._options import check_bool, check_integer
+from purifier._options import check_bool, check_integer, check_number
 from purifier.methods._base import Method, Stage
+from purifier.methods._gate import Gate
 from purifier.methods._patches import on_patches
 from purifier.methods._scales import Scales
 from purifier.methods.gs import GaussianSmoothing
@@ -39,12 +42,16 @@ class Alloy(Method):
             the same, and looks twice as far.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of GS (K = 5) over the image before each application of the network; 0 for none.
+        gate: Width of the gate, a small network that keeps each application off places that do not look attacked, as
+            far as it is sure of them; 0 for none.
+        caution: What is added to the gate's logits: above 0 weaker attacks are purified too, and more of what nobody
+            attacked; with 20 everything is.
 
     Raises:
         OptionError: Where an option is out of its range.
     """
 
-    tunable = ("iterations", "clamp")
+    tunable = ("iterations", "clamp", "caution")
 
     def __init__(
         self,
@@ -56,6 +63,8 @@ class Alloy(Method):
         levels: int = 1,
         clamp: bool = True,
         blur: int = 0,
+        gate: int = 0,
+        caution: float = 0.0,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0)
@@ -75,6 +84,8 @@ class Alloy(Method):
                 *(ResidualBlock(filters) for _ in range(blocks)),
                 nn.Conv2d(filters, channels, 3, padding=1),
             )
+        self.gate = Gate(gate) if check_integer("gate", gate, low=0) else None
+        self.caution = check_number("caution", caution, low=-20.0, high=20.0)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,6 +97,8 @@ class Alloy(Method):
             "levels": self.levels,
             "clamp": self.clamp,
             "blur": self.smoothing.iterations,
+            "gate": self.gate.filters if self.gate else 0,
+            "caution": self.caution,
         }
 
     def stages(self) -> list[Stage]:
@@ -94,8 +107,10 @@ class Alloy(Method):
         assert blur.halo is not None
         blocks = self.blocks if self.levels == 1 else 2 * self.blocks
         convolutions = 2 + 2 * blocks * (2**self.levels - 1)
-        halo = self.patch * convolutions + self._align - 1 + blur.halo
-        return [Stage(self.step, halo=halo, align=self._align)] * self.iterations
+        halo, align = self.patch * convolutions + self._align - 1 + blur.halo, self._align
+        if self.gate is not None:
+            halo, align = max(halo, self.gate.halo), math.lcm(align, self.gate.cell)
+        return [Stage(self.step, halo=halo, align=align)] * self.iterations
 
     @property
     def _align(self) -> int:
@@ -103,8 +118,9 @@ class Alloy(Method):
         return self.patch * 2 ** (self.levels - 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """One application of the network to images (N, 3, H, W), blurred first; not clamped."""
-        return on_patches(self.network, self.smoothing(images), self.patch, self._align)
+        """One application of the network to images (N, 3, H, W), blurred first, where the gate says so; not clamped."""
+        out = on_patches(self.network, self.smoothing(images), self.patch, self._align)
+        return out if self.gate is None else images + self.gate(images, self.caution) * (out - images)
 
     def step(self, images: Tensor) -> Tensor:
         """One application of the network, clamped where `clamp` says so."""

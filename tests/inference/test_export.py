@@ -53,7 +53,8 @@ def chained() -> Purifier:
 def made_for(case: str) -> Purifier:
     if "+" in case:
         return chained()
-    return Purifier(small_method("alloy", levels=2)) if case == "alloy with scales" else small_purifier(case)
+    options = {"alloy with scales": {"levels": 2}, "alloy with a gate": {"gate": 3, "iterations": 1}}.get(case)
+    return Purifier(small_method("alloy", **options)) if options else small_purifier(case)
 
 
 def run(path: Path, images: Tensor) -> list[Tensor]:
@@ -72,7 +73,9 @@ def assert_equal_outputs(path: Path, module: nn.Module, shapes: list[Any], mean:
         assert (got - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("case", ["alloy", "alloy with scales", "gs", "ncis", "nrp-resg", "median", "chain gs+ncis"])
+@pytest.mark.parametrize(
+    "case", ["alloy", "alloy with scales", "alloy with a gate", "gs", "ncis", "nrp-resg", "median", "chain gs+ncis"]
+)
 def test_onnx_outputs_are_the_librarys_at_other_sizes_and_batches(case: str, tmp_path: Path) -> None:
     purifier = made_for(case)
     made = export(purifier, tmp_path / "p.onnx")
@@ -143,14 +146,16 @@ def test_an_onnx_file_states_its_axes_names_and_facts_and_no_place_of_this_machi
     assert (float(got.min()), float(got.max())) == (0, 1)
 
 
-@pytest.mark.parametrize("case", ["alloy", "alloy with scales", "gs", "ncis", "nrp-resg", "chain gs+ncis"])
+@pytest.mark.parametrize(
+    "case", ["alloy", "alloy with scales", "alloy with a gate", "gs", "ncis", "nrp-resg", "chain gs+ncis"]
+)
 def test_a_torch_export_file_is_the_library_at_other_sizes(case: str, tmp_path: Path) -> None:
     purifier = made_for(case)
     made = export(purifier, tmp_path / "p.pt2", format="torch-export")
     assert made.difference is not None
     assert made.difference < 1e-5
     # More than one patch, of the coarsest scale where there are several.
-    smallest = {"alloy": 3, "alloy with scales": 5, "ncis": 3, "chain gs+ncis": 3}.get(case, 1)
+    smallest = {"alloy": 3, "alloy with scales": 5, "alloy with a gate": 9, "ncis": 3, "chain gs+ncis": 3}.get(case, 1)
     module = torch.export.load(tmp_path / "p.pt2").module()
     for shape in [(*shape[:2], *(max(side, smallest) for side in shape[2:])) for shape in SHAPES]:
         with torch.inference_mode():

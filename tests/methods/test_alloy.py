@@ -18,8 +18,8 @@ from tests.builders import pictures, small_method, small_purifier
 # The two sizes that are to ship; what one 224 x 224 image costs, and what it may cost, at their default iterations, in
 # 1e9 multiply-accumulates. The smaller one's limit is what a ResNet-50 costs.
 SIZES: dict[str, tuple[dict[str, int], float, float]] = {
-    "alloy": ({"patch": 2, "filters": 64, "blocks": 6, "levels": 2, "iterations": 1}, 22.6, 25),
-    "alloy-s": ({"patch": 2, "filters": 32, "blocks": 2, "levels": 4, "iterations": 1}, 3.9, 4.1),
+    "alloy": ({"patch": 2, "filters": 64, "blocks": 6, "levels": 2, "gate": 32, "iterations": 1}, 22.7, 25),
+    "alloy-s": ({"patch": 2, "filters": 32, "blocks": 2, "levels": 4, "gate": 32, "iterations": 1}, 4.0, 4.1),
 }
 
 
@@ -169,7 +169,9 @@ def test_iterations_are_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
     loaded, images = Purifier.from_pretrained(tmp_path, iterations=4), pictures(1, 3, 10, 12)
     saved.iterations = 4
     assert torch.equal(loaded(images), saved(images))
-    with pytest.raises(OptionError, match=r"expected the options iterations, clamp .* got 'patch', which is fixed"):
+    with pytest.raises(
+        OptionError, match=r"expected the options iterations, clamp, caution .* got 'patch', which is fixed"
+    ):
         Purifier.from_pretrained(tmp_path, patch=4)
 
 
@@ -193,6 +195,8 @@ def test_the_clamp_is_between_the_iterations() -> None:
         ({"filters": 0}, "expected filters to be an integer of at least 1, got 0"),
         ({"blocks": 0}, "expected blocks to be an integer of at least 1, got 0"),
         ({"levels": 0}, "expected levels to be an integer of at least 1, got 0"),
+        ({"gate": -1}, "expected gate to be an integer of at least 0, got -1"),
+        ({"caution": 21.0}, r"expected caution to be a number from -20\.0 to 20\.0, got 21\.0"),
         ({"blur": -1}, "expected blur to be an integer of at least 0, got -1"),
         ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
         ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),

@@ -50,7 +50,8 @@ def start_from(network: Alloy, source: str) -> None:
     """Loads the weights of a trained alloy: of the same size, or of one level and twice as many blocks.
 
     The latter become the finest scale of a network of several levels. What they are trained together with, the coarser
-    scales, stays random, but nothing comes from it yet: the network begins with what the trained one does.
+    scales, stays random, but nothing comes from it yet: the network begins with what the trained one does. A gate that
+    the trained one lacks stays random too.
 
     Args:
         network: What is to be trained.
@@ -59,8 +60,13 @@ def start_from(network: Alloy, source: str) -> None:
     Raises:
         OptionError: Where its weights are of another kind or size.
     """
-    finest = network.network
     trained = Purifier.from_pretrained(source).method
+    if network.gate is not None and isinstance(trained, Alloy) and trained.gate is None:
+        gate, network.gate = network.gate, None
+        start_from(network, source)
+        network.gate = gate
+        return
+    finest = network.network
     if not isinstance(finest, Scales) or not isinstance(trained, Alloy) or trained.levels > 1:
         load_trained(network, source)
         return

@@ -23,7 +23,7 @@ from purifier.training.alloy._config import AlloyTraining
 from purifier.training.alloy._extractors import Extractor, load_extractors
 from purifier.training.alloy._initial import start_as_identity, start_from
 from purifier.training.alloy._lines import read_extractors, read_sources
-from purifier.training.alloy._losses import pixel_loss, relative_distance
+from purifier.training.alloy._losses import gate_loss, pixel_loss, relative_distance
 from purifier.training.alloy._sources import Sources, resolve_sources
 
 
@@ -46,17 +46,18 @@ class AlloyRecipe:
         # After the extractors, which may draw numbers of their own.
         torch.manual_seed(config.seed)
         method = _network(config)
-        self.model = Unrolled(method, config.unroll)
+        self.model, self.gate = Unrolled(method, config.unroll), method.gate
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
         self.sources = Sources(config, resolve_sources(sources, self.extractors, classifiers), method)
         self.classifiers = _one_of_each_network(classifiers) if config.belief_weight else []
         others = config.pixel_weight or (config.teacher and config.teacher_weight)
+        others = others or (config.gate and config.gate_weight)
         if not self.classifiers and not others and not any(one.weight for one in self.extractors):
             raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
         self.teacher = Purifier.from_pretrained(config.teacher) if config.teacher else None
         self._weights = {"pixel": config.pixel_weight, "beliefs": config.belief_weight}
-        self._weights |= {"teacher": config.teacher_weight}
+        self._weights |= {"teacher": config.teacher_weight, "gate": config.gate_weight}
         self._weights |= {one.name: one.weight for one in self.extractors}
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(
@@ -76,9 +77,13 @@ class AlloyRecipe:
 
     def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
         """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
-        spoilt = self._head_start(self.sources.spoil(batch, self.sources.draw()))
-        outputs = [output.float() for output in model(spoilt)]
+        source = self.sources.draw()
+        spoilt = self.sources.spoil(batch, source)
         parts: dict[str, Tensor] = {}
+        if self.gate is not None and self.config.gate_weight:
+            parts["gate"] = gate_loss(self.gate.logits(spoilt), source.kind != "none", self.gate.logits(batch))
+        spoilt = self._head_start(spoilt)
+        outputs = [output.float() for output in model(spoilt)]
         if self.config.pixel_weight:
             parts["pixel"] = _mean([pixel_loss(output, batch) for output in outputs])
         if self.teacher is not None:
@@ -150,11 +155,15 @@ def _network(config: AlloyTraining) -> Alloy:
         levels=config.levels,
         clamp=config.clamp,
         blur=config.blur,
+        gate=config.gate,
+        caution=config.caution,
     )
     if config.init:
         start_from(network, config.init)
     elif config.start == "identity":
         start_as_identity(network)
+    if config.only_gate:
+        network.network.requires_grad_(False)
     return network
 
 
@@ -181,7 +190,12 @@ def _check(config: AlloyTraining) -> None:
         raise OptionError(
             f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"
         )
+    if config.only_gate and not (config.gate and config.init):
+        raise OptionError(
+            f"expected a gate, and an init whose network it is for, with only_gate, got gate={config.gate} and "
+            f"init={config.init!r}"
+        )
     weights = [config.pixel_weight, config.belief_weight, *(line.weight for line in read_extractors(config.extractors))]
-    weights.append(config.teacher_weight if config.teacher else 0.0)
+    weights += [config.teacher_weight if config.teacher else 0.0, config.gate_weight if config.gate else 0.0]
     if min(weights) < 0 or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

@@ -71,6 +71,24 @@ def test_networks_that_do_not_fit_are_refused(flat, tmp_path, other):
         start_from(network, str(tmp_path / "flat"))
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_gate_is_added_and_learns(flat, tmp_path, levels):
+    network = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=3)
+    images = pictures(2, 3, 16, 24)
+    start_from(network, str(tmp_path / "flat"))
+    assert network.options["gate"] == 3
+    assert (network.gate(images) - 0.5).abs().max() < 0.5
+    purified = network.gate(images) * (flat.method.reconstruct(images) - images) + images
+    torch.testing.assert_close(network.reconstruct(images), purified)
+    assert not unmoved(network)
+    Purifier(network, name="gated").save_pretrained(tmp_path / "gated")
+    again = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=3)
+    start_from(again, str(tmp_path / "gated"))
+    assert torch.equal(again(images), network(images))
+    with pytest.raises(OptionError, match="expected init to name a Alloy"):
+        start_from(Alloy(filters=16, blocks=4 // levels, levels=levels), str(tmp_path / "gated"))
+
+
 def test_networks_of_several_levels_start_from_the_same_size_only(tmp_path):
     trained = Alloy(filters=4, blocks=1, levels=2)
     Purifier(trained, name="two").save_pretrained(tmp_path / "two")

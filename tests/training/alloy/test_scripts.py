@@ -73,6 +73,21 @@ def test_every_preset_trains(preset: str, script: ModuleType, tmp_path: Path, mo
     assert Purifier.from_pretrained(tmp_path / "runs" / preset / name).name == name
 
 
+@pytest.mark.slow
+def test_a_gate_is_trained_for_weights_that_have_none(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = tmp_path / "free"
+    Purifier(
+        Alloy(**{key: SMALL[key] for key in ("patch", "filters", "blocks", "levels")}), name="free"
+    ).save_pretrained(free)
+    call(monkeypatch, script, "alloy-gate", "--init", free, "--out", tmp_path / "runs", gate=2)
+    gated = Purifier.from_pretrained(tmp_path / "runs" / "alloy-gate" / "alloy").method.state_dict()
+    known = Purifier.from_pretrained(free).method.state_dict()
+    assert all(torch.equal(gated[name], value) for name, value in known.items())
+    assert gated.keys() > known.keys()
+
+
 def test_weights_are_exported_in_half_precision(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,12 +157,17 @@ def test_ablations_are_run_once_and_judged_by_every_extractor(
 
 
 def test_earlier_ablations_of_the_same_settings_stay_in_the_order_of_the_list(ablation: ModuleType) -> None:
-    stated = {"settings": {"steps": 250}, "images": 96}
-    earlier = {**stated, "runs": {"base": {"seconds": 1}, "no-kl": {"seconds": 1}, "forgotten": {"seconds": 1}}}
+    # The earlier result is of a time without gates.
+    stated = {"settings": {"steps": 250, "gate": 0}, "images": 96}
+    earlier = {
+        "settings": {"steps": 250},
+        "images": 96,
+        "runs": {"base": {"seconds": 1}, "no-kl": {"seconds": 1}, "forgotten": {"seconds": 1}},
+    }
     runs = {"no-kl": {"seconds": 2}, "seed-1": {"seconds": 2}}
     found = ablation.with_earlier(runs, stated, earlier)
     assert list(found.items()) == [("base", {"seconds": 1}), ("seed-1", {"seconds": 2}), ("no-kl", {"seconds": 2})]
-    for other in ({}, {**earlier, "images": 32}, {**earlier, "settings": {"steps": 300}}):
+    for other in ({}, {**earlier, "images": 32}, {**earlier, "settings": {"steps": 250, "gate": 8}}):
         assert ablation.with_earlier(runs, stated, other) == runs
 
 

@@ -74,7 +74,7 @@ def test_two_processes_train_together_on_attacks_of_their_own(photos, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_path, settings):
     # The pixel loss alone, because the unit of the feature loss is that of a process's own part of the batch.
-    changes = {"sources": ("none:1",), "extractors": (), "batch_size": 4, "unroll": 2, "start": "random"}
+    changes = {"sources": ("none:1",), "extractors": (), "batch_size": 4, "unroll": 2, "start": "random", "gate": 4}
     train_in_two(SCRIPT % {**TINY, **changes}, photos, tmp_path / "two")
     two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
     model = fit_to(settings(**changes), tmp_path / "one").model
@@ -83,13 +83,15 @@ def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_p
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
-    config = settings(name="alloy-s", steps=24, validate_every=12, patch=1, blur=1, iterations=3, ema_decay=0.5)
+    config = settings(
+        name="alloy-s", steps=24, validate_every=12, patch=1, blur=1, iterations=3, gate=4, caution=0.5, ema_decay=0.5
+    )
     folder = train(config, tmp_path)
     assert folder == tmp_path / "alloy-s"
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
     size = {"patch": 1, "filters": 12, "blocks": 2, "levels": 1}
-    assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1}
+    assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1, "gate": 4, "caution": 0.5}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
     card = (folder / "README.md").read_text()
@@ -268,6 +270,11 @@ VARIANTS = {
     "wide patches": ({"patch": 4, "filters": 5}, {"pixel", "tiny", "judge"}),
     "identity start": ({"start": "identity"}, {"pixel", "tiny", "judge"}),
     "beliefs": ({"belief_weight": 1.0}, {"pixel", "tiny", "judge", "beliefs"}),
+    "gated": ({"gate": 4, "steps": 8}, {"pixel", "tiny", "judge", "gate"}),
+    "gated and unrolled": (
+        {"gate": 4, "steps": 8, "unroll": 2, "head_start": 1, "aware_share": 1.0, "precision": "bf16"},
+        {"pixel", "tiny", "judge", "gate"},
+    ),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
     "taught": ({"teacher": "ncis"}, {"pixel", "teacher", "tiny", "judge"}),
     "taught in half precision": (
@@ -287,6 +294,41 @@ def test_every_variant_trains_all_weights(tmp_path, settings, changes, parts):
     fitted = fit(recipe, config, tmp_path)
     assert all(bool(weight.isfinite().all()) for weight in fitted.model.parameters())
     assert not [name for name, weight in recipe.model.named_parameters() if torch.equal(weight, before[name])]
+
+
+@pytest.mark.parametrize("source", ["sign", "none"])
+def test_the_loss_of_the_gate_is_its_cross_entropy_on_clean_and_spoilt_images(settings, source):
+    recipe = AlloyRecipe(settings(gate=4, gate_weight=0.7, sources=(f"{source}:1",), eps_low=18 / 255))
+    batch, gate, seen = torch.rand(2, 3, 16, 16), recipe.model.method.gate, []
+
+    def watched(images: torch.Tensor) -> list[torch.Tensor]:
+        seen.append(images)
+        return recipe.model(images)
+
+    with torch.no_grad():
+        losses = recipe.losses(watched, batch, 0)
+        attacked, clean = (gate.logits(images).sigmoid() for images in (seen[0], batch))
+        spoilt = attacked if source == "sign" else 1 - attacked
+        expected = -(spoilt.log().mean() + (1 - clean).log().mean()) / 2
+    assert losses.parts["gate"].item() == pytest.approx(expected.item(), rel=1e-5)
+    others = 4 * losses.parts["pixel"] + 0.5 * losses.parts["tiny"] + 0.25 * losses.parts["judge"]
+    assert losses.total.item() == pytest.approx((others + 0.7 * expected).item(), rel=1e-5)
+    assert torch.equal(seen[0], batch) == (source == "none")
+
+
+def test_the_gate_alone_learns_to_tell_spoilt_images_from_clean_ones(tmp_path, settings):
+    trained = train(settings(name="free"), tmp_path / "free")
+    changes = {"steps": 150, "learning_rate": 5e-3, "batch_size": 8, "sources": ("sign:1",), "eps_low": 18 / 255}
+    gate = {"gate": 8, "only_gate": True, "pixel_weight": 0.0, "init": str(trained)}
+    config = settings(**changes, **gate, extractors=(), crop_size=32)
+    folder = train(config, tmp_path / "gated")
+    free, gated = Purifier.from_pretrained(trained).method, Purifier.from_pretrained(folder).method
+    assert same(gated.network.state_dict(), free.network.state_dict())
+    crops = torch.stack([AlloyRecipe(config).crops[number] for number in range(8)])
+    spoilt = (crops + 18 / 255 * (2 * torch.randint_like(crops, 2) - 1)).clamp(0, 1)
+    with torch.no_grad():
+        assert gated.gate(crops).mean() < 0.3 and gated.gate(spoilt).mean() > 0.7
+        assert (gated(crops) - crops).abs().mean() < 0.5 * (free(crops) - crops).abs().mean()
 
 
 def test_extractors_stay_as_they_are(tmp_path, settings):
@@ -320,6 +362,9 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"eps": 16.0}, "in units of the"),
         ({"attack_alpha": 0.0}, "expected attack_alpha in"),
         ({"aware_share": 1.5}, "aware_share in"),
+        ({"only_gate": True, "gate": 4}, "expected a gate, and an init .* got gate=4 and init=''"),
+        ({"only_gate": True, "init": "alloy"}, "expected a gate, and an init .* got gate=0 and init='alloy'"),
+        ({"gate": 4, "gate_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
         ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
