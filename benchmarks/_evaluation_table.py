@@ -58,5 +58,7 @@ def task_checks(rows: Sequence[dict[str, Any]], purifier: str) -> list[tuple[str
 def holds(head: str, targets: Sequence[tuple[str, float, float, bool]]) -> str:
     """A table of targets, each with what is wanted, what was measured, and whether it holds."""
     lines = [f"| {head} | wanted | measured | holds |", "|---|---|---|---|"]
-    lines += [f"| {text} | {w:.1f} | {m:.1f} | {'yes' if held else 'no'} |" for text, w, m, held in targets]
+    # What rounds to nothing has no sign.
+    figures = [(text, w, round(m, 1) + 0.0, "yes" if held else "no") for text, w, m, held in targets]
+    lines += [f"| {text} | {w:.1f} | {m:.1f} | {held} |" for text, w, m, held in figures]
     return "\n".join(lines)

@@ -139,7 +139,7 @@ def _weight(gate: Change, images: Tensor) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--purifier", default="alloy", metavar="NAME[=FOLDER]")
-    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--few", type=int, default=20, help="images of the third table")
     parser.add_argument("--held-out", type=int, default=48, help="photographs of the second table")
     parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")

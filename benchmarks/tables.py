@@ -104,10 +104,9 @@ def alloy_tasks(name: str) -> str:
     tasks = {"YOLOX-Nano": "yolox_nano", "LR-ASPP": "lraspp_camvid", "DeepLabV3": "deeplabv3_voc"}
     checks = []
     for text, model in tasks.items():
-        r = result(f"honest_{model}_blind")
-        if any(row["purifier"] == name for row in r["rows"]):
-            found = task_checks(r["rows"], name)
-            checks += [(f"{text}, n={r['settings']['images']}: {target}", *rest) for target, *rest in found]
+        rows, count = honest_rows(f"{model}_blind"), result(f"honest_{model}_blind")["settings"]["images"]
+        if any(row["purifier"] == name for row in rows):
+            checks += [(f"{text}, n={count}: {target}", *rest) for target, *rest in task_checks(rows, name)]
     return holds("target, in points", checks) if checks else "Not measured yet."
 
 
@@ -143,14 +142,14 @@ def tiled_memory() -> str:
 
 
 def honest(name: str) -> str:
-    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others.
+    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others."""
+    return grid(honest_rows(name)) if measured(f"honest_{name}") else "Not measured yet."
 
-    A purifier that was measured alone later, with other weights, takes the place of its older rows.
-    """
-    if not measured(f"honest_{name}"):
-        return "Not measured yet."
+
+def honest_rows(name: str) -> list[dict[str, Any]]:
+    """The rows of such a table. A purifier that was measured alone later takes the place of its older rows."""
     base = result(f"honest_{name}")
-    rows = base["rows"]
+    rows: list[dict[str, Any]] = base["rows"]
     folder = ROOT / "benchmarks" / "results"
     for path in sorted(folder.glob(f"honest_{name}+*.json"), key=lambda path: path.stem):
         added = result(path.stem)
@@ -163,7 +162,7 @@ def honest(name: str) -> str:
         newer = {row["purifier"] for row in alone}
         rows = [row for row in rows if row["purifier"] not in newer] + alone
         rows.sort(key=lambda row: (columns.index(column(row)), names.index(row["purifier"])))
-    return grid(rows)
+    return rows
 
 
 def _shared(settings: dict[str, Any], key: str) -> Any:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
 from purifier._images import images_below, no_images, take_apart
+from purifier.training._vary import varied
 
 _T = TypeVar("_T")
 
@@ -84,6 +85,7 @@ class RandomCrops(Dataset[Tensor]):
         length: Number of crops.
         seed: With the index, decides everything about a crop.
         shrink: Smallest factor by which an image may be shrunk before the crop; 1 leaves its size alone.
+        vary: Share of the crops that are changed as pictures are without an attacker; see `varied`.
         cache_bytes: Decoded images are kept in memory up to this many bytes.
     """
 
@@ -95,6 +97,7 @@ class RandomCrops(Dataset[Tensor]):
         length: int,
         seed: int,
         shrink: float = 1.0,
+        vary: float = 0.0,
         cache_bytes: int = 2 << 30,
     ) -> None:
         self.paths = list(paths)
@@ -102,6 +105,7 @@ class RandomCrops(Dataset[Tensor]):
         self.length = length
         self.seed = seed
         self.shrink = shrink
+        self.vary = vary
         self._cache: dict[int, np.ndarray] = {}
         self._room = cache_bytes
 
@@ -120,7 +124,10 @@ class RandomCrops(Dataset[Tensor]):
         top = random.integers(height - self.crop_size + 1)
         left = random.integers(width - self.crop_size + 1)
         crop = pixels[top : top + self.crop_size, left : left + self.crop_size]
-        return to_tensor(crop[:, ::-1] if random.random() < 0.5 else crop)
+        crop = crop[:, ::-1] if random.random() < 0.5 else crop
+        # Drawn only where it is asked for, so that crops without it are what they always were.
+        vary = self.vary > 0 and random.random() < self.vary
+        return to_tensor(varied(np.ascontiguousarray(crop), random) if vary else crop)
 
     def _pixels(self, number: int) -> np.ndarray:
         if number in self._cache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from purifier._options import check_number
 from purifier.training._data import RandomCrops, list_images, split_validation
 from purifier.training._loop import LoopConfig
 
@@ -17,6 +18,7 @@ class PhotographTraining(LoopConfig):
         data: Folders of images, read recursively.
         crop_size: Side of the random crops, in pixels.
         shrink: Smallest factor by which an image is shrunk at random before the crop.
+        vary: Share of the crops that are sharpened, noisy or compressed at random, as pictures are without an attacker.
         validation_every: Each n-th file is kept out of training and validates.
         validation_images: Images that validate, at most.
     """
@@ -24,6 +26,7 @@ class PhotographTraining(LoopConfig):
     data: tuple[str, ...] = ()
     crop_size: int = 96
     shrink: float = 1.0
+    vary: float = 0.0
     validation_every: int = 20
     validation_images: int = 64
 
@@ -33,8 +36,9 @@ def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[
 
     Raises:
         InputError: Where there are no images, or none to train on.
-        OptionError: Where every file would validate.
+        OptionError: Where every file would validate, or `vary` is no share.
     """
+    check_number("vary", config.vary, low=0.0, high=1.0)
     training, validation = split_validation(list_images(config.data), config.validation_every)
     crops = RandomCrops(
         training,
@@ -42,5 +46,6 @@ def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[
         length=config.steps * config.batch_size,
         seed=config.seed,
         shrink=config.shrink,
+        vary=config.vary,
     )
     return crops, validation

@@ -275,6 +275,7 @@ VARIANTS = {
         {"gate": 4, "steps": 8, "unroll": 2, "head_start": 1, "aware_share": 1.0, "precision": "bf16"},
         {"pixel", "tiny", "judge", "gate"},
     ),
+    "varied": ({"vary": 1.0}, {"pixel", "tiny", "judge"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
     "taught": ({"teacher": "ncis"}, {"pixel", "teacher", "tiny", "judge"}),
     "taught in half precision": (
@@ -365,6 +366,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"only_gate": True, "gate": 4}, "expected a gate, and an init .* got gate=4 and init=''"),
         ({"only_gate": True, "init": "alloy"}, "expected a gate, and an init .* got gate=0 and init='alloy'"),
         ({"gate": 4, "gate_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        ({"vary": 1.5}, r"expected vary to be a number from 0\.0 to 1\.0, got 1\.5"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
         ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
