@@ -66,8 +66,9 @@ class Gate(nn.Module):
 
     def _grain(self, images: Tensor) -> Tensor:
         """What a pass of GS takes away, scaled; never in half precision, whose rounding would look like an attack."""
-        if torch.is_autocast_enabled(images.device.type):
-            with torch.autocast(images.device.type, enabled=False):
+        device = images.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
                 return self._grain(images)
         exact = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
         return _GAIN * (exact - self.smoothing(exact))
