@@ -55,28 +55,30 @@ class Gate(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (N, 1, ceil(H / 8), ceil(W / 8)) of being attacked, of every cell and its neighbours."""
-        height, width = images.shape[-2:]
-        # Of positive numbers only: integer division rounds negative ones otherwise in other runtimes.
-        bottom, right = ((size + self.cell - 1) // self.cell * self.cell - size for size in (height, width))
-        padded = reflect_pad(images, 0, right, 0, bottom).contiguous(memory_format=torch.channels_last)
-        cells = by_parts(self.layers, self._grain(padded).to(padded.dtype))
-        return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
-
-    def _grain(self, images: Tensor) -> Tensor:
-        """What a pass of GS takes away, scaled; never in half precision, whose rounding would look like an attack."""
+    def smoothed(self, images: Tensor) -> Tensor:
+        """A pass of GS; never in half precision, whose rounding would look like an attack."""
         device = images.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                return self._grain(images)
-        exact = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-        return _GAIN * (exact - self.smoothing(exact))
+                return self.smoothed(images)
+        return self.smoothing(_exact(images))
 
-    def forward(self, images: Tensor, caution: float = 0.0) -> Tensor:
-        """Weights of every place; `caution` is added to the logits."""
+    def logits(self, images: Tensor, smoothed: Tensor | None = None) -> Tensor:
+        """Logits (N, 1, ceil(H / 8), ceil(W / 8)) of being attacked, of every cell and its neighbours."""
         height, width = images.shape[-2:]
-        weights = F.interpolate(
-            (self.logits(images) + caution).sigmoid(), scale_factor=float(self.cell), mode="bilinear"
-        )
-        return crop(weights, height, width)
+        grain = _GAIN * (_exact(images) - (self.smoothed(images) if smoothed is None else smoothed))
+        # Of positive numbers only: integer division rounds negative ones otherwise in other runtimes.
+        bottom, right = ((size + self.cell - 1) // self.cell * self.cell - size for size in (height, width))
+        padded = reflect_pad(grain.to(images.dtype), 0, right, 0, bottom).contiguous(memory_format=torch.channels_last)
+        cells = by_parts(self.layers, padded)
+        return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
+
+    def forward(self, images: Tensor, caution: float = 0.0, smoothed: Tensor | None = None) -> Tensor:
+        """Weights of every place; `caution` is added to the logits, `smoothed` is the pass of GS where it is known."""
+        height, width = images.shape[-2:]
+        cells = (self.logits(images, smoothed) + caution).sigmoid()
+        return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)
+
+
+def _exact(images: Tensor) -> Tensor:
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images

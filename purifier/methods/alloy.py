@@ -119,8 +119,15 @@ class Alloy(Method):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """One application of the network to images (N, 3, H, W), blurred first, where the gate says so; not clamped."""
-        out = on_patches(self.network, self.smoothing(images), self.patch, self._align)
-        return out if self.gate is None else images + self.gate(images, self.caution) * (out - images)
+        if self.gate is None:
+            return self._rebuilt(self.smoothing(images))
+        # The gate, too, looks at a pass of GS; one is enough for both.
+        once = self.gate.smoothed(images)
+        out = self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
+        return images + self.gate(images, self.caution, once) * (out - images)
+
+    def _rebuilt(self, blurred: Tensor) -> Tensor:
+        return on_patches(self.network, blurred, self.patch, self._align)
 
     def step(self, images: Tensor) -> Tensor:
         """One application of the network, clamped where `clamp` says so."""

@@ -17,7 +17,11 @@ def load_trained(network: Method, source: str) -> None:
     Raises:
         OptionError: Where its weights are of another kind or size.
     """
-    trained = Purifier.from_pretrained(source).method
+    copy_weights(network, Purifier.from_pretrained(source).method, source)
+
+
+def copy_weights(network: Method, trained: Method, source: str) -> None:
+    """Does what `load_trained` does with a purifier that is loaded; `source` is what an error calls it."""
     try:
         network.load_state_dict(trained.state_dict())
     except RuntimeError:

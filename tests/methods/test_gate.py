@@ -25,6 +25,12 @@ def gate(filters: int = 3) -> Gate:
     return made
 
 
+def without_gate(gated: Alloy) -> Alloy:
+    free = Alloy(**{**gated.options, "gate": 0})
+    free.load_state_dict({name: value for name, value in gated.state_dict().items() if not name.startswith("gate.")})
+    return free
+
+
 def test_it_equals_a_computation_from_its_state_dict() -> None:
     made, images = gate(), pictures(1, 3, 24, 80, dtype=torch.float64)
     state = made.state_dict()
@@ -62,14 +68,28 @@ def test_it_looks_as_far_as_its_halo_and_no_further() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 2), (7, 10), (9, 16)], ids=lambda size: f"{size[0]}x{size[1]}")
-def test_an_odd_size_equals_the_reflected_whole_size_cropped_back(size: tuple[int, int]) -> None:
+def test_an_odd_size_equals_the_reflected_grain_of_the_whole_size_cropped_back(size: tuple[int, int]) -> None:
     made, (height, width) = gate(), size
     images = pictures(1, 3, *size, dtype=torch.float64)
     bottom, right = (-side % 8 for side in size)
-    whole = torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (0, bottom), (0, right)), mode="reflect"))
+
+    def whole(part: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.pad(part.numpy(), ((0, 0), (0, 0), (0, bottom), (0, right)), mode="reflect"))
+
     weights = made(images)
     assert weights.shape == (1, 1, height, width)
-    torch.testing.assert_close(weights, made(whole)[..., :height, :width])
+    expected = made(whole(images), smoothed=whole(GaussianSmoothing(kernel_size=5, iterations=1)(images)))
+    torch.testing.assert_close(weights, expected[..., :height, :width])
+
+
+def test_one_pass_of_gs_serves_the_network_and_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    gated, images = small_method("alloy", iterations=1, blur=1, gate=3), pictures(1, 3, 18, 21)
+    weights, expected = gated.gate(images), Alloy.reconstruct(without_gate(gated), images)
+    passes = []
+    smooth = GaussianSmoothing.forward
+    monkeypatch.setattr(GaussianSmoothing, "forward", lambda self, x: passes.append(x.shape) or smooth(self, x))
+    torch.testing.assert_close(gated.reconstruct(images), images + weights * (expected - images))
+    assert passes == [images.shape]
 
 
 @pytest.mark.parametrize(("bias", "share"), [(-1000.0, 0.0), (0.0, 0.5), (1000.0, 1.0)])
@@ -78,8 +98,7 @@ def test_the_purifier_does_as_much_as_the_gate_lets_it(bias: float, share: float
     last = gated.gate.layers[-1]
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.constant_(last.bias, bias)
-    free = Alloy(**{**gated.options, "gate": 0})
-    free.load_state_dict({name: value for name, value in gated.state_dict().items() if not name.startswith("gate.")})
+    free = without_gate(gated)
     assert free.options["gate"] == 0 and gated.options["gate"] == 3
     torch.testing.assert_close(gated.reconstruct(images), images + share * (free.reconstruct(images) - images))
 

@@ -10,7 +10,7 @@ from purifier._purifier import Purifier
 from purifier.methods._scales import Scales
 from purifier.methods.alloy import Alloy
 from purifier.methods.nrp import ResidualBlock
-from purifier.training._trained import load_trained
+from purifier.training._trained import copy_weights
 
 
 @torch.no_grad()
@@ -50,8 +50,8 @@ def start_from(network: Alloy, source: str) -> None:
     """Loads the weights of a trained alloy: of the same size, or of one level and twice as many blocks.
 
     The latter become the finest scale of a network of several levels. What they are trained together with, the coarser
-    scales, stays random, but nothing comes from it yet: the network begins with what the trained one does. A gate that
-    the trained one lacks stays random too.
+    scales, stays random, but nothing comes from it yet: the network begins with what the trained one does. A gate of
+    another width than the trained one's, or where that has none, stays random too.
 
     Args:
         network: What is to be trained.
@@ -61,21 +61,20 @@ def start_from(network: Alloy, source: str) -> None:
         OptionError: Where its weights are of another kind or size.
     """
     trained = Purifier.from_pretrained(source).method
-    if network.gate is not None and isinstance(trained, Alloy) and trained.gate is None:
-        gate, network.gate = network.gate, None
-        start_from(network, source)
-        network.gate = gate
-        return
+    if isinstance(trained, Alloy) and trained.options["gate"] != network.options["gate"]:
+        trained.gate = network.gate
     finest = network.network
     if not isinstance(finest, Scales) or not isinstance(trained, Alloy) or trained.levels > 1:
-        load_trained(network, source)
+        copy_weights(network, trained, source)
         return
     flat = Alloy(**{**network.options, "levels": 1, "blocks": 2 * network.blocks})
-    load_trained(flat, source)
+    copy_weights(flat, trained, source)
     assert isinstance(flat.network, nn.Sequential)
     parts = [finest.first, *finest.before[0].children(), *finest.after[0].children(), finest.last]
     for part, known in zip(parts, flat.network, strict=True):
         part.load_state_dict(known.state_dict())
+    if network.gate is not None and flat.gate is not None:
+        network.gate.load_state_dict(flat.gate.state_dict())
     up = finest.up[0]
     assert isinstance(up, nn.Conv2d)
     _clear(up, up.out_channels)

@@ -1,5 +1,6 @@
 """The starts: the identity, and a trained network that coarser scales are added to; both learn."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from purifier import OptionError, Purifier
 from purifier.methods.alloy import Alloy
 from purifier.training.alloy._initial import start_as_identity, start_from
 from tests.builders import pictures
+from tests.training.states import same
 
 
 @pytest.mark.parametrize(
@@ -85,8 +87,21 @@ def test_a_gate_is_added_and_learns(flat, tmp_path, levels):
     again = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=3)
     start_from(again, str(tmp_path / "gated"))
     assert torch.equal(again(images), network(images))
-    with pytest.raises(OptionError, match="expected init to name a Alloy"):
-        start_from(Alloy(filters=16, blocks=4 // levels, levels=levels), str(tmp_path / "gated"))
+    # A gate of another width, or none, is another gate: the network is loaded, and this is left as it is.
+    for gate in (0, 2):
+        other = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=gate)
+        before = copy.deepcopy(other.gate)
+        start_from(other, str(tmp_path / "gated"))
+        assert same(other.network.state_dict(), network.network.state_dict())
+        assert gate == 0 or same(other.gate.state_dict(), before.state_dict())
+
+
+def test_the_gate_of_one_level_is_kept_with_several(tmp_path):
+    flat = Alloy(filters=8, blocks=2, gate=3)
+    Purifier(flat, name="flat").save_pretrained(tmp_path / "flat")
+    network = Alloy(filters=8, blocks=1, levels=2, gate=3)
+    start_from(network, str(tmp_path / "flat"))
+    assert same(network.gate.state_dict(), flat.gate.state_dict())
 
 
 def test_networks_of_several_levels_start_from_the_same_size_only(tmp_path):
