@@ -146,7 +146,7 @@ def test_half_precision_rounds_no_more_than_the_image(dtype: torch.dtype) -> Non
     assert exact.std() > 0.1
     with torch.autocast("cpu", dtype):
         torch.testing.assert_close(made.logits(images).float(), exact, rtol=0.05, atol=0.05)
-    assert torch.equal(made._grain(images.to(dtype)), made._grain(images))
+        assert torch.equal(made.smoothed(images.to(dtype)), made.smoothed(images))
     half = made.to(dtype).logits(images.to(dtype))
     assert half.dtype == dtype
     torch.testing.assert_close(half.float(), exact, rtol=0.05, atol=0.05)
