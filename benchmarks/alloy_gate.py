@@ -40,7 +40,7 @@ from purifier.training._photographs import PhotographTraining
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
 OTHERS = {"gs i=5": ("gs", 5), "ncis i=5": ("ncis", 5)}
-CAUTIONS = (-2, -1, 0, 1, 2, 3, 4)
+CAUTIONS = (-4, -2, 0, 1, 2, 3, 4, 6)
 Change = Callable[[Tensor], Tensor]
 
 

@@ -1,14 +1,17 @@
-"""Averages the networks of alloys of one kind, of trainings that went on from one another.
+"""Averages the networks of alloys of one kind, of trainings that went on from one another, and gives the mean a gate.
 
-    python benchmarks/average_alloy.py OUT FOLDER=SHARE ... [--gate NAME]
+    python benchmarks/average_alloy.py OUT FOLDER=SHARE ... [--gate NAME [--sharpen S]] [--set OPTION=VALUE ...]
 
-Shares add up to 1. The gates of the trainings are left out; with --gate NAME the mean has the gate and the caution of
-that purifier, without it none. OUT, a folder that is not there yet or holds a purifier, gets it in half precision.
+Shares add up to 1; one network with a share of 1 stays as it is. The gates of the trainings are left out; with --gate
+NAME the mean has the gate and the caution of that purifier, its logits times S, without it none. --set changes options
+that weights do not depend on, such as caution and blur. OUT, a folder that is not there yet or holds a purifier, gets
+it in half precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,11 @@ from torch import Tensor
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
 
-_GATE = ("gate", "caution")
+_GATE = ("gate", "gate_blocks", "caution")
 
 
-def averaged(shares: Mapping[str, float], gate: str | None = None) -> Alloy:
-    """The mean of the networks of purifiers, by folder or name, with the gate of another."""
+def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: float = 1.0, **changes: Any) -> Alloy:
+    """The mean of the networks of purifiers, by folder or name, with the gate of another, and with changed options."""
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise SystemExit(f"expected shares that add up to 1, got {dict(shares)}")
     trained = {name: Purifier.from_pretrained(name).method for name in shares}
@@ -39,8 +42,11 @@ def averaged(shares: Mapping[str, float], gate: str | None = None) -> Alloy:
         guard = Purifier.from_pretrained(gate).method
         options |= {key: guard.options[key] for key in _GATE}
         state |= {key: weight for key, weight in guard.state_dict().items() if key.startswith("gate.")}
-    mean = Alloy(**options)
+    mean = Alloy(**options | changes)
     mean.load_state_dict(state)
+    if mean.gate is not None:
+        for value in mean.gate.layers[-1].parameters():
+            value.data *= sharpen
     return mean
 
 
@@ -58,8 +64,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("shares", nargs="+", type=_share, metavar="FOLDER=SHARE")
     parser.add_argument("--gate", metavar="NAME", help="whose gate and caution the mean has")
+    parser.add_argument("--sharpen", type=float, default=1.0, help="what the gate's logits are multiplied with")
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change an option")
     args = parser.parse_args()
-    mean = averaged(dict(args.shares), args.gate)
+    changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in args.set)}
+    mean = averaged(dict(args.shares), args.gate, args.sharpen, **changes)
     Purifier(mean, name=args.out.name).half().save_pretrained(args.out)
     print(args.out)
 

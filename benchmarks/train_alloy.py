@@ -4,7 +4,7 @@
 
     alloy-warm               no networks, noise only, 64 px crops: minutes on a CPU, for others to start from
     alloy-s-warm             the pixels of its teacher, alloy, on attacked crops of 128 px: the same, in half an hour
-    alloy-gate, alloy-s-gate the gate alone, of an --init that may have none: a quarter of an hour on one CPU core
+    alloy-gate, alloy-s-gate the gate alone, of an --init that may have none: 50 minutes on one CPU core
     alloy-cpu, alloy-s-cpu   128 px crops, batches of 8, float32: an hour or two on two CPU cores, from a warm start
     alloy-gpu, alloy-s-gpu   128 px crops, batches of 32, bfloat16, long
 
@@ -45,16 +45,22 @@ SOURCES = (
 )
 # What a gate has to tell from clean images: weaker attacks, too, and with more steps. Nothing but that is asked.
 _GATE_SOURCES = (
-    "ssp:vgg:0.20:2-4",
+    "ssp:vgg:0.06:2-4",
     "ssp:mobilenet:0.20:2-6",
-    "kl:mobilenet:0.30:2-8",
-    "ssp:demo:0.10:2-6",
-    "kl:demo:0.10:2-8",
-    "gaussian:0.05",
-    "sign:0.05",
+    "kl:mobilenet:0.50:2-8",
+    "ssp:demo:0.12:2-6",
+    "kl:demo:0.12:2-8",
 )
-# A 224 x 224 image costs 22.7e9 multiply-accumulates with the first, 4.1e9 with the second.
-_LARGE: dict[str, Any] = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 6, "levels": 2, "gate": 32}
+# A 224 x 224 image costs 23.9e9 multiply-accumulates with the first, 4.1e9 with the second.
+_LARGE: dict[str, Any] = {
+    "name": "alloy",
+    "patch": 2,
+    "filters": 64,
+    "blocks": 6,
+    "levels": 2,
+    "gate": 48,
+    "gate_blocks": 2,
+}
 _LARGE |= {"iterations": 1, "head_start": 0}
 _SMALL: dict[str, Any] = {"name": "alloy-s", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "gate": 32}
 _SMALL |= {
@@ -81,8 +87,10 @@ _GATE: dict[str, Any] = {
     "only_gate": True,
     "teacher": "",
 }
-_GATE |= {"precision": "bf16", "shrink": 0.5, "eps_low": 2 / 255, "pixel_weight": 1.0, "belief_weight": 0.0}
-_GATE |= {"steps": 700, "learning_rate": 2e-3, "validate_every": 350, "gradient_norm": 0.0}
+# Small crops, so that there is something to shrink; and all that makes pictures grainy without an attacker.
+_GATE |= {"precision": "bf16", "crop_size": 96, "shrink": 0.5, "aliased": 0.4, "vary": 0.5, "eps_low": 0.5 / 255}
+_GATE |= {"eps": 6 / 255, "batch_size": 16, "accumulate": 2, "belief_weight": 0.0, "gradient_norm": 0.0}
+_GATE |= {"steps": 2400, "learning_rate": 2e-3, "warmup_steps": 50, "checkpoint_every": 100, "validate_every": 5000}
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
 _GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
 _GPU |= {"ema_decay": 0.9995, "compile": True}

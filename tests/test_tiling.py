@@ -15,6 +15,7 @@ CASES = {
     "alloy with large patches": {"blocks": 1, "patch": 3},
     "alloy with blur": {"blocks": 1, "patch": 3, "blur": 2},
     "alloy with a gate": {"blocks": 1, "patch": 3, "iterations": 1, "gate": 3},
+    "alloy with a deep gate": {"blocks": 1, "patch": 3, "iterations": 1, "gate": 3, "gate_blocks": 1},
     "alloy with scales": {"blocks": 1, "levels": 2, "iterations": 1},
     "bit-depth": {},
     "gs": {"kernel_size": 5, "iterations": 7},

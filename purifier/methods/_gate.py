@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from purifier.methods._borders import crop, reflect_pad
 from purifier.methods._thrift import by_parts
 from purifier.methods.gs import GaussianSmoothing
+from purifier.methods.nrp import ResidualBlock
 
 # Brings the grain of images to a scale that a network learns from.
 _GAIN = 16
@@ -26,22 +27,23 @@ class Gate(nn.Module):
 
     Args:
         filters: Width; twice as many for the last two layers.
+        blocks: Residual blocks at half the height and width, where grain is still at its finest: the more, the fainter
+            the attacks that they can tell from it.
     """
 
     # The side of the squares that a logit is for.
     cell = 8
-    # How far, in pixels, a weight looks: half a cell of the interpolation, _RADIUS cells of the average, a cell of the
-    # fourth convolution, one position each of the other three, at strides of 4, 2 and 2 pixels, and two of GS.
-    halo = cell // 2 - 1 + (1 + _RADIUS + 1) * cell + 4 + 2 + 2 + 2
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, blocks: int = 0) -> None:
         super().__init__()
         self.filters = filters
+        self.blocks = blocks
         self.smoothing = GaussianSmoothing(iterations=1)
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(12, filters, 3, padding=1),
             nn.ReLU(),
+            *(ResidualBlock(filters) for _ in range(blocks)),
             nn.Conv2d(filters, filters, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(filters, 2 * filters, 3, stride=2, padding=1),
@@ -50,10 +52,21 @@ class Gate(nn.Module):
             nn.ReLU(),
             nn.Conv2d(2 * filters, 1, 1),
         )
-        for layer in self.layers:
+        for layer in self.layers.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in self.layers:
+            if isinstance(layer, ResidualBlock):
+                # Nothing comes of a block at first, or every one of them would double what goes through.
+                nn.init.zeros_(layer.conv2.weight)
+
+    @property
+    def halo(self) -> int:
+        """How far, in pixels, a weight looks."""
+        # Half a cell of the interpolation, _RADIUS cells of the average, a cell of the last 3 x 3 convolution, one
+        # position each of the other three, at strides of 4, 2 and 2 pixels, two of every block, and two of GS.
+        return self.cell // 2 - 1 + (1 + _RADIUS + 1) * self.cell + 4 + 2 + 2 + 4 * self.blocks + 2
 
     def smoothed(self, images: Tensor) -> Tensor:
         """A pass of GS; never in half precision, whose rounding would look like an attack."""

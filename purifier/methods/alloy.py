@@ -44,6 +44,7 @@ class Alloy(Method):
         blur: Passes of GS (K = 5) over the image before each application of the network; 0 for none.
         gate: Width of the gate, a small network that keeps each application off places that do not look attacked, as
             far as it is sure of them; 0 for none.
+        gate_blocks: Residual blocks of the gate.
         caution: What is added to the gate's logits: above 0 weaker attacks are purified too, and more of what nobody
             attacked; with 20 everything is.
 
@@ -64,6 +65,7 @@ class Alloy(Method):
         clamp: bool = True,
         blur: int = 0,
         gate: int = 0,
+        gate_blocks: int = 0,
         caution: float = 0.0,
     ) -> None:
         super().__init__()
@@ -84,7 +86,8 @@ class Alloy(Method):
                 *(ResidualBlock(filters) for _ in range(blocks)),
                 nn.Conv2d(filters, channels, 3, padding=1),
             )
-        self.gate = Gate(gate) if check_integer("gate", gate, low=0) else None
+        gate_blocks = check_integer("gate_blocks", gate_blocks, low=0)
+        self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0) else None
         self.caution = check_number("caution", caution, low=-20.0, high=20.0)
 
     @property
@@ -98,6 +101,7 @@ class Alloy(Method):
             "clamp": self.clamp,
             "blur": self.smoothing.iterations,
             "gate": self.gate.filters if self.gate else 0,
+            "gate_blocks": self.gate.blocks if self.gate else 0,
             "caution": self.caution,
         }
 

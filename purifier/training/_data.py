@@ -85,6 +85,7 @@ class RandomCrops(Dataset[Tensor]):
         length: Number of crops.
         seed: With the index, decides everything about a crop.
         shrink: Smallest factor by which an image may be shrunk before the crop; 1 leaves its size alone.
+        aliased: Share of those that are shrunk without a filter against aliasing.
         vary: Share of the crops that are changed as pictures are without an attacker; see `varied`.
         cache_bytes: Decoded images are kept in memory up to this many bytes.
     """
@@ -97,6 +98,7 @@ class RandomCrops(Dataset[Tensor]):
         length: int,
         seed: int,
         shrink: float = 1.0,
+        aliased: float = 0.0,
         vary: float = 0.0,
         cache_bytes: int = 2 << 30,
     ) -> None:
@@ -105,6 +107,7 @@ class RandomCrops(Dataset[Tensor]):
         self.length = length
         self.seed = seed
         self.shrink = shrink
+        self.aliased = aliased
         self.vary = vary
         self._cache: dict[int, np.ndarray] = {}
         self._room = cache_bytes
@@ -119,13 +122,13 @@ class RandomCrops(Dataset[Tensor]):
         factor = random.uniform(self.shrink, 1.0)
         height, width = (max(self.crop_size, round(side * factor)) for side in pixels.shape[:2])
         if (height, width) != pixels.shape[:2]:
-            resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-            pixels = np.asarray(resized)
+            # Chances are drawn only where they are asked for, so that crops without them are what they always were.
+            aliased = self.aliased > 0 and random.random() < self.aliased
+            pixels = _aliased(pixels, height, width, random) if aliased else _resized(pixels, height, width)
         top = random.integers(height - self.crop_size + 1)
         left = random.integers(width - self.crop_size + 1)
         crop = pixels[top : top + self.crop_size, left : left + self.crop_size]
         crop = crop[:, ::-1] if random.random() < 0.5 else crop
-        # Drawn only where it is asked for, so that crops without it are what they always were.
         vary = self.vary > 0 and random.random() < self.vary
         return to_tensor(varied(np.ascontiguousarray(crop), random) if vary else crop)
 
@@ -137,3 +140,14 @@ class RandomCrops(Dataset[Tensor]):
             self._room -= pixels.nbytes
             self._cache[number] = pixels
         return pixels
+
+
+def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _aliased(pixels: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Takes the nearest pixels, or mixes the nearest four."""
+    kernel = Image.Resampling.NEAREST if random.random() < 0.5 else Image.Resampling.BILINEAR
+    scale = (pixels.shape[1] / width, 0, 0, 0, pixels.shape[0] / height, 0)
+    return np.asarray(Image.fromarray(pixels).transform((width, height), Image.Transform.AFFINE, scale, kernel))

@@ -18,6 +18,8 @@ class PhotographTraining(LoopConfig):
         data: Folders of images, read recursively.
         crop_size: Side of the random crops, in pixels.
         shrink: Smallest factor by which an image is shrunk at random before the crop.
+        aliased: Share of the shrunk images that are shrunk without a filter against aliasing, as many services and
+            data sets do; they are grainier for it.
         vary: Share of the crops that are sharpened, noisy or compressed at random, as pictures are without an attacker.
         validation_every: Each n-th file is kept out of training and validates.
         validation_images: Images that validate, at most.
@@ -26,6 +28,7 @@ class PhotographTraining(LoopConfig):
     data: tuple[str, ...] = ()
     crop_size: int = 96
     shrink: float = 1.0
+    aliased: float = 0.0
     vary: float = 0.0
     validation_every: int = 20
     validation_images: int = 64
@@ -36,8 +39,9 @@ def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[
 
     Raises:
         InputError: Where there are no images, or none to train on.
-        OptionError: Where every file would validate, or `vary` is no share.
+        OptionError: Where every file would validate, or `aliased` or `vary` is no share.
     """
+    check_number("aliased", config.aliased, low=0.0, high=1.0)
     check_number("vary", config.vary, low=0.0, high=1.0)
     training, validation = split_validation(list_images(config.data), config.validation_every)
     crops = RandomCrops(
@@ -46,6 +50,7 @@ def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[
         length=config.steps * config.batch_size,
         seed=config.seed,
         shrink=config.shrink,
+        aliased=config.aliased,
         vary=config.vary,
     )
     return crops, validation

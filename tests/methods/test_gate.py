@@ -16,10 +16,13 @@ from purifier.methods.gs import GaussianSmoothing
 from tests.builders import pictures, small_method
 
 
-def gate(filters: int = 3) -> Gate:
+def gate(filters: int = 3, blocks: int = 0) -> Gate:
     torch.manual_seed(0)
-    made = Gate(filters).double()
+    made = Gate(filters, blocks).double()
     with torch.no_grad():
+        for block in made.layers[3 : 3 + blocks]:
+            # A block begins as the identity.
+            torch.nn.init.kaiming_normal_(block.conv2.weight)
         # So that no weight is all but 0 or 1.
         made.layers[-1].weight.mul_(0.2)
     return made
@@ -31,18 +34,24 @@ def without_gate(gated: Alloy) -> Alloy:
     return free
 
 
-def test_it_equals_a_computation_from_its_state_dict() -> None:
-    made, images = gate(), pictures(1, 3, 24, 80, dtype=torch.float64)
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_it_equals_a_computation_from_its_state_dict(blocks: int) -> None:
+    made, images = gate(blocks=blocks), pictures(1, 3, 24, 80, dtype=torch.float64)
     state = made.state_dict()
 
-    def conv(number: int, features: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    def conv(number: int | str, features: torch.Tensor, stride: int = 1) -> torch.Tensor:
         weight, bias = state[f"layers.{number}.weight"], state[f"layers.{number}.bias"]
         return F.conv2d(features, weight, bias, stride=stride, padding=weight.shape[-1] // 2)
 
     features = F.pixel_unshuffle(16 * (images - GaussianSmoothing(kernel_size=5, iterations=1)(images)), 2)
-    for number, stride in [(1, 1), (3, 2), (5, 2), (7, 1)]:
-        features = conv(number, features, stride).clamp_min(0)
-    cells = conv(9, features)[0, 0].numpy()
+    features = conv(1, features).clamp_min(0)
+    for number in range(3, 3 + blocks):
+        change = conv(f"{number}.conv2", conv(f"{number}.conv1", features).clamp_min(0))
+        assert change.std() > 0.1
+        features = features + change
+    for number, stride in [(3, 2), (5, 2), (7, 1)]:
+        features = conv(number + blocks, features, stride).clamp_min(0)
+    cells = conv(9 + blocks, features)[0, 0].numpy()
     assert cells.shape == (3, 10)
     means = np.array([[cells[:, max(0, x - 4) : x + 5].mean() for x in range(10)]] * 3)
     np.testing.assert_allclose(made.logits(images)[0, 0].detach().numpy(), means)
@@ -53,8 +62,10 @@ def test_it_equals_a_computation_from_its_state_dict() -> None:
     np.testing.assert_allclose(made(images)[0, 0, 11].detach().numpy(), expected)
 
 
-def test_it_looks_as_far_as_its_halo_and_no_further() -> None:
-    made, cells = gate(), 2 * (Gate.halo // Gate.cell) + 5
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_it_looks_as_far_as_its_halo_and_no_further(blocks: int) -> None:
+    made = gate(blocks=blocks)
+    cells = 2 * (made.halo // Gate.cell) + 5
     image = pictures(1, 3, cells * Gate.cell, cells * Gate.cell, dtype=torch.float64).requires_grad_()
     first = cells // 2 * Gate.cell
     farthest = 0
@@ -62,9 +73,19 @@ def test_it_looks_as_far_as_its_halo_and_no_further() -> None:
         (gradient,) = torch.autograd.grad(made(image)[0, :, row, row].sum(), image)
         seen = gradient[0].abs().sum((0, 2)).nonzero().flatten()
         farthest = max(farthest, row - int(seen.min()), int(seen.max()) - row)
-    assert farthest == Gate.halo
-    (stage,) = Alloy(filters=2, blocks=1, iterations=1, patch=3, gate=2).stages()
-    assert (stage.halo, stage.align) == (Gate.halo, 24)
+    assert farthest == made.halo
+    (stage,) = Alloy(filters=2, blocks=1, iterations=1, patch=3, gate=2, gate_blocks=blocks).stages()
+    assert (stage.halo, stage.align) == (made.halo, 24)
+
+
+def test_blocks_change_nothing_before_they_have_learnt() -> None:
+    images = pictures(1, 3, 24, 24)
+    torch.manual_seed(0)
+    plain = Gate(3)
+    deep = Gate(3, blocks=2)
+    kept = {name: value for name, value in deep.state_dict().items() if "conv" not in name}
+    plain.load_state_dict(dict(zip(plain.state_dict(), kept.values(), strict=True)))
+    torch.testing.assert_close(deep(images), plain(images))
 
 
 @pytest.mark.parametrize("size", [(1, 2), (7, 10), (9, 16)], ids=lambda size: f"{size[0]}x{size[1]}")

@@ -48,9 +48,10 @@ class AlloyTraining(PhotographTraining):
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of GS over the image before each application; 0 for none.
         gate: Width of the gate that keeps the purifier off images that nobody attacked; 0 for none.
+        gate_blocks: Its residual blocks.
         caution: What is added to the gate's logits when it is used, not while it learns to tell images apart.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and spoilt images, where there is one.
-        only_gate: Whether the gate alone is trained, of an `init` that may have none.
+        only_gate: Whether the gate alone is trained, by that cross entropy alone, of an `init` that may have none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
         init: Name or folder of a trained alloy to start from: of the same size, or of one level and twice as many
             blocks where this one has several levels, to which it then adds the coarser scales; a gate that it lacks is
@@ -87,6 +88,7 @@ class AlloyTraining(PhotographTraining):
     clamp: bool = True
     blur: int = 1
     gate: int = 0
+    gate_blocks: int = 0
     caution: float = 0.0
     gate_weight: float = 1.0
     only_gate: bool = False

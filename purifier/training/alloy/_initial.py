@@ -51,7 +51,7 @@ def start_from(network: Alloy, source: str) -> None:
 
     The latter become the finest scale of a network of several levels. What they are trained together with, the coarser
     scales, stays random, but nothing comes from it yet: the network begins with what the trained one does. A gate of
-    another width than the trained one's, or where that has none, stays random too.
+    another size than the trained one's, or where that has none, stays random too.
 
     Args:
         network: What is to be trained.
@@ -61,7 +61,9 @@ def start_from(network: Alloy, source: str) -> None:
         OptionError: Where its weights are of another kind or size.
     """
     trained = Purifier.from_pretrained(source).method
-    if isinstance(trained, Alloy) and trained.options["gate"] != network.options["gate"]:
+    if isinstance(trained, Alloy) and any(
+        trained.options[size] != network.options[size] for size in ("gate", "gate_blocks")
+    ):
         trained.gate = network.gate
     finest = network.network
     if not isinstance(finest, Scales) or not isinstance(trained, Alloy) or trained.levels > 1:

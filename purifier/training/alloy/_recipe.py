@@ -24,7 +24,7 @@ from purifier.training.alloy._extractors import Extractor, load_extractors
 from purifier.training.alloy._initial import start_as_identity, start_from
 from purifier.training.alloy._lines import read_extractors, read_sources
 from purifier.training.alloy._losses import gate_loss, pixel_loss, relative_distance
-from purifier.training.alloy._sources import Sources, resolve_sources
+from purifier.training.alloy._sources import Source, Sources, resolve_sources
 
 
 class AlloyRecipe:
@@ -46,7 +46,8 @@ class AlloyRecipe:
         # After the extractors, which may draw numbers of their own.
         torch.manual_seed(config.seed)
         method = _network(config)
-        self.model, self.gate = Unrolled(method, config.unroll), method.gate
+        self.model: nn.Module = _OnlyGate(method) if config.only_gate else Unrolled(method, config.unroll)
+        self.gate = method.gate
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
         self.sources = Sources(config, resolve_sources(sources, self.extractors, classifiers), method)
@@ -79,6 +80,18 @@ class AlloyRecipe:
         """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
         source = self.sources.draw()
         spoilt = self.sources.spoil(batch, source)
+        if self.config.only_gate:
+            (logits,) = model(torch.cat((spoilt, batch)))
+            parts = {"gate": gate_loss(logits[: len(batch)], source.kind != "none", logits[len(batch) :])}
+        else:
+            parts = self._parts(model, batch, source, spoilt)
+        total = sum((self._weights[name] * part for name, part in parts.items()), batch.new_zeros(()))
+        return Losses(total, {name: value.detach() for name, value in parts.items()})
+
+    def _parts(
+        self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, source: Source, spoilt: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses of a network, and of its gate where it has one."""
         parts: dict[str, Tensor] = {}
         if self.gate is not None and self.config.gate_weight:
             parts["gate"] = gate_loss(self.gate.logits(spoilt), source.kind != "none", self.gate.logits(batch))
@@ -105,8 +118,7 @@ class AlloyRecipe:
                 beliefs += [divergence(found, clean).mean() for _, found in seen]
         if beliefs:
             parts["beliefs"] = _mean(beliefs)
-        total = sum((self._weights[name] * part for name, part in parts.items()), batch.new_zeros(()))
-        return Losses(total, {name: value.detach() for name, value in parts.items()})
+        return parts
 
     @torch.no_grad()
     def _head_start(self, images: Tensor) -> Tensor:
@@ -127,6 +139,19 @@ class AlloyRecipe:
         """Rows: clean, clean purified, attacked by SSP on the first extractor, attacked purified."""
         method: Alloy = model.method  # type: ignore[assignment]
         return self._validation.samples(method, next(method.parameters()).device)
+
+
+class _OnlyGate(nn.Module):
+    """An alloy as the loop trains it where its gate alone learns."""
+
+    def __init__(self, method: Alloy) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The gate's logits for images (N, 3, H, W)."""
+        assert self.method.gate is not None
+        return [self.method.gate.logits(images)]
 
 
 def _validation_attacks(extractors: list[Extractor], seed: int) -> dict[str, SSP]:
@@ -156,6 +181,7 @@ def _network(config: AlloyTraining) -> Alloy:
         clamp=config.clamp,
         blur=config.blur,
         gate=config.gate,
+        gate_blocks=config.gate_blocks,
         caution=config.caution,
     )
     if config.init:
@@ -190,10 +216,10 @@ def _check(config: AlloyTraining) -> None:
         raise OptionError(
             f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"
         )
-    if config.only_gate and not (config.gate and config.init):
+    if config.only_gate and not (config.gate and config.gate_weight and config.init):
         raise OptionError(
-            f"expected a gate, and an init whose network it is for, with only_gate, got gate={config.gate} and "
-            f"init={config.init!r}"
+            "expected a gate, its weight, and an init whose network it is for, with only_gate, got "
+            f"gate={config.gate}, gate_weight={config.gate_weight} and init={config.init!r}"
         )
     weights = [config.pixel_weight, config.belief_weight, *(line.weight for line in read_extractors(config.extractors))]
     weights += [config.teacher_weight if config.teacher else 0.0, config.gate_weight if config.gate else 0.0]

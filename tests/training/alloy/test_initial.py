@@ -87,9 +87,9 @@ def test_a_gate_is_added_and_learns(flat, tmp_path, levels):
     again = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=3)
     start_from(again, str(tmp_path / "gated"))
     assert torch.equal(again(images), network(images))
-    # A gate of another width, or none, is another gate: the network is loaded, and this is left as it is.
-    for gate in (0, 2):
-        other = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=gate)
+    # A gate of another size, or none, is another gate: the network is loaded, and this is left as it is.
+    for gate, gate_blocks in ((0, 0), (2, 0), (3, 1)):
+        other = Alloy(filters=16, blocks=4 // levels, levels=levels, gate=gate, gate_blocks=gate_blocks)
         before = copy.deepcopy(other.gate)
         start_from(other, str(tmp_path / "gated"))
         assert same(other.network.state_dict(), network.network.state_dict())

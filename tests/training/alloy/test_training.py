@@ -10,6 +10,7 @@ from PIL import Image
 
 from purifier import InputError, OptionError, Purifier, UnknownNameError
 from purifier.cli import command
+from purifier.methods.alloy import Alloy
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
@@ -84,14 +85,24 @@ def test_two_processes_give_what_one_gives_where_nothing_is_random(photos, tmp_p
 
 def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
     config = settings(
-        name="alloy-s", steps=24, validate_every=12, patch=1, blur=1, iterations=3, gate=4, caution=0.5, ema_decay=0.5
+        name="alloy-s",
+        steps=24,
+        validate_every=12,
+        patch=1,
+        blur=1,
+        iterations=3,
+        gate=4,
+        gate_blocks=1,
+        caution=0.5,
+        ema_decay=0.5,
     )
     folder = train(config, tmp_path)
     assert folder == tmp_path / "alloy-s"
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
     size = {"patch": 1, "filters": 12, "blocks": 2, "levels": 1}
-    assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1, "gate": 4, "caution": 0.5}
+    gate = {"gate": 4, "gate_blocks": 1, "caution": 0.5}
+    assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1, **gate}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
     card = (folder / "README.md").read_text()
@@ -317,10 +328,22 @@ def test_the_loss_of_the_gate_is_its_cross_entropy_on_clean_and_spoilt_images(se
     assert torch.equal(seen[0], batch) == (source == "none")
 
 
+def test_where_the_gate_alone_learns_nothing_else_is_computed(settings, monkeypatch, tmp_path):
+    trained = train(settings(name="free"), tmp_path / "free")
+    recipe = AlloyRecipe(settings(gate=4, only_gate=True, sources=("sign:1",), init=str(trained), gate_weight=0.7))
+    monkeypatch.setattr(Alloy, "reconstruct", None)
+    batch, calls = torch.rand(2, 3, 16, 16), []
+    losses = recipe.losses(lambda images: calls.append(len(images)) or recipe.model(images), batch, 0)
+    assert losses.parts.keys() == {"gate"} and calls == [4]
+    assert losses.total.item() == pytest.approx(0.7 * losses.parts["gate"].item())
+    losses.total.backward()
+    assert all(weight.grad is not None for weight in recipe.model.method.gate.parameters())
+
+
 def test_the_gate_alone_learns_to_tell_spoilt_images_from_clean_ones(tmp_path, settings):
     trained = train(settings(name="free"), tmp_path / "free")
     changes = {"steps": 150, "learning_rate": 5e-3, "batch_size": 8, "sources": ("sign:1",), "eps_low": 18 / 255}
-    gate = {"gate": 8, "only_gate": True, "pixel_weight": 0.0, "init": str(trained)}
+    gate = {"gate": 8, "gate_blocks": 1, "only_gate": True, "init": str(trained)}
     config = settings(**changes, **gate, extractors=(), crop_size=32)
     folder = train(config, tmp_path / "gated")
     free, gated = Purifier.from_pretrained(trained).method, Purifier.from_pretrained(folder).method
@@ -363,8 +386,9 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"eps": 16.0}, "in units of the"),
         ({"attack_alpha": 0.0}, "expected attack_alpha in"),
         ({"aware_share": 1.5}, "aware_share in"),
-        ({"only_gate": True, "gate": 4}, "expected a gate, and an init .* got gate=4 and init=''"),
-        ({"only_gate": True, "init": "alloy"}, "expected a gate, and an init .* got gate=0 and init='alloy'"),
+        ({"only_gate": True, "gate": 4}, "expected a gate, .* and an init .* got gate=4, .* and init=''"),
+        ({"only_gate": True, "init": "alloy"}, "expected a gate, .* and an init .* got gate=0, .* and init='alloy'"),
+        ({"only_gate": True, "init": "alloy", "gate": 4, "gate_weight": 0.0}, "its weight, .* gate_weight=0.0"),
         ({"gate": 4, "gate_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"vary": 1.5}, r"expected vary to be a number from 0\.0 to 1\.0, got 1\.5"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
