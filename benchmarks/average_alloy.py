@@ -11,7 +11,6 @@ it in half precision.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from purifier import Purifier
+from purifier.evaluation.specs import parse_value
 from purifier.methods.alloy import Alloy
 
 _GATE = ("gate", "gate_blocks", "caution")
@@ -42,6 +42,8 @@ def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: floa
         guard = Purifier.from_pretrained(gate).method
         options |= {key: guard.options[key] for key in _GATE}
         state |= {key: weight for key, weight in guard.state_dict().items() if key.startswith("gate.")}
+    if not changes.keys() <= options.keys():
+        raise SystemExit(f"expected options of alloy ({', '.join(options)}), got {', '.join(changes)}")
     mean = Alloy(**options | changes)
     mean.load_state_dict(state)
     if mean.gate is not None:
@@ -67,7 +69,9 @@ def main() -> None:
     parser.add_argument("--sharpen", type=float, default=1.0, help="what the gate's logits are multiplied with")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change an option")
     args = parser.parse_args()
-    changes = {name: json.loads(value) for name, _, value in (text.partition("=") for text in args.set)}
+    if args.sharpen != 1 and args.gate is None:
+        parser.error("expected --gate beside --sharpen")
+    changes = {name: parse_value(value) for name, _, value in (text.partition("=") for text in args.set)}
     mean = averaged(dict(args.shares), args.gate, args.sharpen, **changes)
     Purifier(mean, name=args.out.name).half().save_pretrained(args.out)
     print(args.out)

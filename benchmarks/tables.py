@@ -147,11 +147,14 @@ def honest(name: str) -> str:
 
 
 def honest_rows(name: str) -> list[dict[str, Any]]:
-    """The rows of such a table. A purifier that was measured alone later takes the place of its older rows."""
+    """The rows of such a table. A purifier that was measured alone later takes the place of its older rows.
+
+    Of several files that have it, the one that names fewest purifiers counts.
+    """
     base = result(f"honest_{name}")
     rows: list[dict[str, Any]] = base["rows"]
     folder = ROOT / "benchmarks" / "results"
-    for path in sorted(folder.glob(f"honest_{name}+*.json"), key=lambda path: path.stem):
+    for path in sorted(folder.glob(f"honest_{name}+*.json"), key=lambda path: (-path.stem.count("+"), path.stem)):
         added = result(path.stem)
         differing = [key for key in _SHARED if _shared(added["settings"], key) != _shared(base["settings"], key)]
         if differing:

@@ -41,5 +41,7 @@ def test_shares_that_do_not_add_up_and_networks_of_two_sizes_are_refused(tmp_pat
     one, other = _saved(tmp_path / "one", 0), _saved(tmp_path / "other", 0, levels=2)
     with pytest.raises(SystemExit, match="add up to 1"):
         averaged({one: 0.5})
+    with pytest.raises(SystemExit, match=r"expected options of alloy \(.*\), got wdith"):
+        averaged({one: 1.0}, wdith=3)
     with pytest.raises(SystemExit, match="networks of one size"):
         averaged({one: 0.5, other: 0.5})

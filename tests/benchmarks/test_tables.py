@@ -62,6 +62,13 @@ def test_rows_measured_alone_later_take_the_place_of_older_ones(results: Callabl
     assert lines[1][1].strip().startswith("75.0") and lines[2][1].strip().startswith("25.0")
 
 
+def test_of_rows_measured_together_and_alone_those_measured_alone_count(results: Callable[..., None]) -> None:
+    results("honest_net_blind+alloy+alloy-s", [row("alloy", 0.5), row("alloy-s", 0.25)])
+    results("honest_net_blind+alloy", [row("alloy", 0.75)])
+    shares = {line["purifier"]: line["robust_accuracy"]["share"] for line in tables.honest_rows("net_blind")}
+    assert shares == {"none": 0.0, "ncis": 0.25, "alloy": 0.75, "alloy-s": 0.25}
+
+
 def test_columns_keep_their_order_where_a_purifier_lacks_one(results: Callable[..., None]) -> None:
     def under(purifier: str, attack: str) -> Row:
         return row(purifier, 0.5) | {"settings": {"attack_key": attack, "threat_key": "blind"}}
