@@ -6,7 +6,7 @@
     alloy-s-warm             the pixels of its teacher, alloy, on attacked crops of 128 px: the same, in half an hour
     alloy-gate, alloy-s-gate the gate alone, of an --init that may have none: 50 minutes on one CPU core
     alloy-cpu, alloy-s-cpu   128 px crops, batches of 8, float32: an hour or two on two CPU cores, from a warm start
-    alloy-gpu, alloy-s-gpu   128 px crops, batches of 32, bfloat16, long
+    alloy-gpu, alloy-s-gpu   the network alone, from random weights: 128 px crops, batches of 64, bfloat16, minutes
 
 A setting that is a tuple takes its entries separated by commas: --set sources=ssp:vgg:0.5:2-3,none:0.5. The extractors
 are the kit's VGG-19 and MobileNetV2 and the demo classifier; no other model and no evaluation image of the kit is read.
@@ -45,11 +45,15 @@ SOURCES = (
 )
 # What a gate has to tell from clean images: weaker attacks, too, and with more steps. Nothing but that is asked.
 _GATE_SOURCES = (
-    "ssp:vgg:0.06:2-4",
-    "ssp:mobilenet:0.20:2-6",
-    "kl:mobilenet:0.50:2-8",
-    "ssp:demo:0.12:2-6",
-    "kl:demo:0.12:2-8",
+    "ssp:vgg:0.05:2-4",
+    "ssp:mobilenet:0.14:2-6",
+    "kl:mobilenet:0.35:2-8",
+    "l2:mobilenet:0.15:2-8",
+    "mi:mobilenet:0.04:2-6",
+    "square:mobilenet:0.08:4-40",
+    "ssp:demo:0.07:2-6",
+    "kl:demo:0.08:2-8",
+    "square:demo:0.04:4-40",
 )
 # A 224 x 224 image costs 23.9e9 multiply-accumulates with the first, 4.1e9 with the second.
 _LARGE: dict[str, Any] = {
@@ -91,9 +95,30 @@ _GATE: dict[str, Any] = {
 _GATE |= {"precision": "bf16", "crop_size": 96, "shrink": 0.5, "aliased": 0.4, "vary": 0.5, "eps_low": 0.5 / 255}
 _GATE |= {"eps": 6 / 255, "batch_size": 16, "accumulate": 2, "belief_weight": 0.0, "gradient_norm": 0.0}
 _GATE |= {"steps": 2400, "learning_rate": 2e-3, "warmup_steps": 50, "checkpoint_every": 100, "validate_every": 5000}
-_GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 32, "workers": 12}
-_GPU |= {"shrink": 0.7, "warmup_steps": 500, "steps": 120_000, "validate_every": 5000, "checkpoint_every": 1000}
-_GPU |= {"ema_decay": 0.9995, "compile": True}
+# More of everything, where VGG-19 can be asked about whole crops; twice the beliefs, as the gate spares clean images.
+_GPU_EXTRACTORS = (
+    "vgg=_kit:feature_extractor:0.5",
+    f"mobilenet=_kit:mobilenet@{_DEPTHS}:1.0",
+    "demo=reference:demo@stages:0.25",
+)
+_GPU_SOURCES = (
+    "ssp:vgg:0.14:2-4",
+    "ssp:mobilenet:0.12:2-5",
+    "kl:mobilenet:0.30:3-8",
+    "l2:mobilenet:0.04:3-6",
+    "mi:mobilenet:0.10:3-6",
+    "di:mobilenet:0.10:3-6",
+    "square:mobilenet:0.02:10-20",
+    "ssp:demo:0.03:2-4",
+    "kl:demo:0.04:3-6",
+    "gaussian:0.03",
+    "sign:0.03",
+    "none:0.05",
+)
+_GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 64, "workers": 8}
+_GPU |= {"extractors": _GPU_EXTRACTORS, "sources": _GPU_SOURCES, "eps_low": 4 / 255, "gate": 0, "gate_blocks": 0}
+_GPU |= {"views": 0.25, "belief_weight": 1.0, "pixel_weight": 3.0, "gradient_norm": 4.0, "shrink": 0.7}
+_GPU |= {"warmup_steps": 200, "steps": 6000, "learning_rate": 6e-4, "validate_every": 6000, "checkpoint_every": 1000}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "alloy-warm": {**_LARGE, **_WARM},
@@ -102,8 +127,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "alloy-s-gate": {**_SMALL, **_GATE},
     "alloy-cpu": {**_LARGE, **_CPU, "steps": 1500},
     "alloy-s-cpu": {**_SMALL, **_CPU, "steps": 2050, "learning_rate": 3e-4, "warmup_steps": 100},
-    "alloy-gpu": {**_LARGE, **_GPU},
-    "alloy-s-gpu": {**_SMALL, **_GPU},
+    "alloy-gpu": {**_LARGE, **_GPU, "levels": 3, "blocks": 4},
+    "alloy-s-gpu": {**_SMALL, **_GPU, "teacher": ""},
 }
 
 

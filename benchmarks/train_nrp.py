@@ -55,7 +55,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "validate_every": 450,
     },
     "resg-gpu": {**_GPU, "network": "nrp-resg", "steps": 20_000, "compile": True},
-    "nrp-gpu": {**_GPU, "network": "nrp", "steps": 20_000, "compile": True},
+    "nrp-gpu": {
+        **_GPU,
+        "network": "nrp",
+        "crop_size": 64,
+        "steps": 1500,
+        "learning_rate": 3e-4,
+        "warmup_steps": 100,
+        "attack_steps": 4,
+        "clean_share": 0.25,
+        "gradient_norm": 1.0,
+        "adversarial_weight": 0.0,
+        "critic_from": 0,
+        "ema_decay": 0.998,
+    },
 }
 
 

@@ -20,10 +20,11 @@ class AlloyTraining(PhotographTraining):
             inside, as `named_modules()` calls it, whose output gives the features, the model's own output where none is
             named; WEIGHT is that of its feature loss, 0 for a network that is attacked only.
         sources: What the images are spoilt with; one of them is drawn at random for each step, process and part of a
-            batch. "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor, "kl:EXTRACTOR:SHARE:STEPS" what a
-            classifier says (its model's output), with "*" for all extractors that this is possible for;
-            "gaussian:SHARE" and "sign:SHARE" are noise, "none:SHARE" leaves the images clean. Shares are relative to
-            their sum; STEPS is a number or a range, such as 2-3.
+            batch. "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor. What a classifier says (its model's
+            output) is attacked by PGD with "kl:EXTRACTOR:SHARE:STEPS", by PGD in L2, as far as eps at every value goes,
+            with "l2", by MI-FGSM with "mi", by DIM with "di", by Square with "square". "*" stands for all extractors
+            that this is possible for. "gaussian:SHARE" and "sign:SHARE" are noise, "none:SHARE" leaves the images
+            clean. Shares are relative to their sum; STEPS is a number, of queries for Square, or a range, such as 2-3.
         eps: Largest perturbation, in units of the [0, 1] range.
         eps_low: Smallest one; each draw of a source has its own strength between the two.
         attack_alpha: Largest step size of the attacks, as a share of eps; drawn between it and 1 / steps, with which an
@@ -33,6 +34,9 @@ class AlloyTraining(PhotographTraining):
         belief_weight: Weight of the KL divergence, in nats, of what a classifier says of the clean image from what it
             says of the purified one; the mean over the extractors that classify. Distances of features are means over
             many values, in which a small change of the few that an attack aims at can hide; here it cannot.
+        views: Largest share by which crops are shrunk or enlarged for the extractors of the losses, clean and purified
+            ones alike, in steps of 16 pixels: what tells one network alone, at one scale, that the purifier did well,
+            is then no way out. 0 for none.
         teacher: Name or folder of a trained purifier of RGB images, of any method, whose output for the same spoilt
             images is a target beside the clean ones; "" for none. What a large network could not bring back is no
             longer asked of a small one.
@@ -76,6 +80,7 @@ class AlloyTraining(PhotographTraining):
     aware_share: float = 0.0
     pixel_weight: float = 4.0
     belief_weight: float = 0.5
+    views: float = 0.0
     teacher: str = ""
     teacher_weight: float = 4.0
     unroll: int = 1

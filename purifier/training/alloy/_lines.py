@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from purifier._errors import OptionError
 
-Attack = Literal["ssp", "kl"]
+Attack = Literal["ssp", "kl", "l2", "mi", "di", "square"]
 Noise = Literal["gaussian", "sign", "none"]
 
 # What the log calls the losses beside those of extractors.
@@ -101,9 +101,9 @@ def _source(line: str) -> SourceLine:
     steps = _steps(rest[2]) if attack and share is not None else (0, 0)
     if share is None or steps is None:
         raise OptionError(
-            "expected a source as ssp:EXTRACTOR:SHARE:STEPS, kl:EXTRACTOR:SHARE:STEPS, gaussian:SHARE, sign:SHARE or "
-            f"none:SHARE, such as 'ssp:vgg:0.3:2-3', got {line!r}; SHARE is a number of at least 0, STEPS a number of "
-            "at least 1 or a range"
+            f"expected a source as ATTACK:EXTRACTOR:SHARE:STEPS, ATTACK one of {', '.join(get_args(Attack))}, or as "
+            f"NOISE:SHARE, NOISE one of {', '.join(get_args(Noise))}, such as 'ssp:vgg:0.3:2-3' and 'none:0.1', got "
+            f"{line!r}; SHARE is a number of at least 0, STEPS a number of at least 1 or a range"
         )
     return SourceLine(kind, rest[0] if attack else "", share, steps)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from purifier._errors import OptionError
 from purifier._purifier import Purifier
@@ -25,6 +26,9 @@ from purifier.training.alloy._initial import start_as_identity, start_from
 from purifier.training.alloy._lines import read_extractors, read_sources
 from purifier.training.alloy._losses import gate_loss, pixel_loss, relative_distance
 from purifier.training.alloy._sources import Source, Sources, resolve_sources
+
+# Few sizes rather than many, as each of them is a new one to what picks the kernels.
+_STRIDE = 16
 
 
 class AlloyRecipe:
@@ -104,13 +108,15 @@ class AlloyRecipe:
                 taught = self.teacher(spoilt).float()
             parts["teacher"] = _mean([pixel_loss(output, taught) for output in outputs])
         beliefs: list[Tensor] = []
+        view = self._view(batch)
+        originals, copies = view(batch), [view(output.clamp(0, 1)) for output in outputs]
         for extractor in self.extractors:
             classifies = extractor in self.classifiers
             if not extractor.weight and not classifies:
                 continue
             with torch.no_grad():
-                features, logits = extractor.look(batch)
-            seen = [extractor.look(output.clamp(0, 1)) for output in outputs]
+                features, logits = extractor.look(originals)
+            seen = [extractor.look(copy) for copy in copies]
             if extractor.weight:
                 parts[extractor.name] = _mean([relative_distance(found, features) for found, _ in seen])
             if classifies:
@@ -119,6 +125,14 @@ class AlloyRecipe:
         if beliefs:
             parts["beliefs"] = _mean(beliefs)
         return parts
+
+    def _view(self, batch: Tensor) -> Callable[[Tensor], Tensor]:
+        """How extractors see images of a step: at a size that is drawn where `views` says so."""
+        if not self.config.views:
+            return lambda images: images
+        factor = 1 + self.config.views * (2 * torch.rand(()).item() - 1)
+        size = [_STRIDE * max(1, round(side * factor / _STRIDE)) for side in batch.shape[-2:]]
+        return lambda images: F.interpolate(images, size, mode="bilinear", align_corners=False)
 
     @torch.no_grad()
     def _head_start(self, images: Tensor) -> Tensor:
@@ -212,6 +226,8 @@ def _check(config: AlloyTraining) -> None:
             f"expected attack_alpha in (0, 2], a share of eps, and aware_share in [0, 1], got {config.attack_alpha} "
             f"and {config.aware_share}"
         )
+    if not 0 <= config.views < 1:
+        raise OptionError(f"expected views in [0, 1), a share of the sides of crops, got {config.views}")
     if config.head_start < 0:
         raise OptionError(
             f"expected head_start of at least 0, applications without a gradient, got {config.head_start}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from purifier._errors import OptionError, nearest
-from purifier.attacks import PGD, SSP
+from purifier.attacks import DIFGSM, MIFGSM, PGD, SSP, Attack, Square
 from purifier.methods.noise import ProjectedNoise
-from purifier.training._divergence import divergence
+from purifier.training._divergence import disbelief, divergence
 from purifier.training.alloy._config import AlloyTraining
 from purifier.training.alloy._extractors import Extractor
 from purifier.training.alloy._lines import SourceLine
@@ -27,7 +28,7 @@ class Source:
     """One way to spoil images; see `SourceLine`.
 
     Attributes:
-        kind: "ssp", "kl", "gaussian", "sign" or "none".
+        kind: That of a `SourceLine`.
         extractor: What is attacked; None for noise.
         share: How often it is drawn, relative to the others.
         steps: Fewest and most steps of an attack.
@@ -84,7 +85,7 @@ class Sources:
         else:
             with torch.no_grad():
                 beliefs = extractor(images).float().softmax(1)
-            attack = PGD(eps=eps, alpha=alpha, steps=steps, loss=divergence)
+            attack = _on_beliefs(source.kind, eps, alpha, steps, math.prod(images.shape[1:]))
             attacked = attack(lambda x: extractor(seen(x)), images, beliefs)
         if aware:
             # Weights that autocast kept while gradients were off would give the step none.
@@ -110,17 +111,30 @@ def resolve_sources(
         if not line.extractor:
             found.append(Source(line.kind, None, line.share))
             continue
-        possible = classifiers if line.kind == "kl" else extractors
+        possible = extractors if line.kind == "ssp" else classifiers
         chosen = possible if line.extractor == "*" else [one for one in possible if one.name == line.extractor]
         if not chosen:
             names = [one.name for one in possible]
-            what = "extractors with logits (N, K), as kl attacks them" if line.kind == "kl" else "extractors"
+            what = "extractors" if line.kind == "ssp" else f"extractors with logits (N, K), as {line.kind} attacks them"
             raise OptionError(
                 f"expected a source on one of the {what} ({', '.join(names) or 'none here'}), got "
                 f"{line.kind}:{line.extractor}{nearest(line.extractor, names)}; change it or leave it out"
             )
         found += [Source(line.kind, one, line.share / len(chosen), line.steps) for one in chosen]
     return found
+
+
+def _on_beliefs(kind: str, eps: float, alpha: float, steps: int, values: int) -> Attack:
+    """The attack of a kind away from what a classifier says of the clean images, which have that many values each."""
+    if kind == "square":
+        return Square(eps=eps, queries=steps + 1, loss=divergence)
+    if kind == "l2":
+        # As long as a perturbation of eps at every value.
+        length = math.sqrt(values)
+        return PGD(norm="L2", eps=eps * length, alpha=alpha * length, steps=steps, loss=divergence)
+    if kind == "kl":
+        return PGD(eps=eps, alpha=alpha, steps=steps, loss=divergence)
+    return {"mi": MIFGSM, "di": DIFGSM}[kind](eps=eps, alpha=alpha, steps=steps, loss=disbelief)
 
 
 def _between(low: float, high: float) -> float:

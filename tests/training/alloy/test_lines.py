@@ -63,7 +63,7 @@ def test_an_extractor_of_another_form_is_refused(line):
     ],
 )
 def test_a_source_of_another_form_is_refused(line):
-    with pytest.raises(OptionError, match=r"expected a source as ssp:EXTRACTOR:SHARE:STEPS.*got '"):
+    with pytest.raises(OptionError, match=r"expected a source as ATTACK:EXTRACTOR:SHARE:STEPS.*got '"):
         read_sources(["none:1", line])
 
 

@@ -72,7 +72,10 @@ def test_sources_are_drawn_as_often_as_their_shares_say():
         assert abs(counts[kind] / 4000 - share) <= 4 * (share * (1 - share) / 4000) ** 0.5
 
 
-@pytest.mark.parametrize("line", ["ssp:tiny:1:2", "ssp:judge:1:2", "kl:judge:1:2", "gaussian:1", "sign:1"])
+LINES = ["ssp:tiny:1:2", "ssp:judge:1:2", "kl:judge:1:2", "mi:judge:1:2", "di:judge:1:2", "square:judge:1:2"]
+
+
+@pytest.mark.parametrize("line", [*LINES, "gaussian:1", "sign:1"])
 def test_spoilt_images_stay_in_the_ball_and_in_range(line):
     sources = made(line, eps=8 / 255, eps_low=8 / 255)
     spoilt = sources.spoil(IMAGES, sources.draw())
@@ -80,6 +83,14 @@ def test_spoilt_images_stay_in_the_ball_and_in_range(line):
     reach = (spoilt - IMAGES).abs().flatten(1).amax(1)
     assert torch.allclose(reach, torch.full((4,), 8 / 255), atol=1e-5)
     assert not spoilt.requires_grad
+
+
+def test_in_l2_images_are_spoilt_as_far_as_eps_at_every_value_goes():
+    sources = made("l2:judge:1:4", eps=8 / 255, eps_low=8 / 255)
+    grey = torch.full_like(IMAGES, 0.5)
+    moves = sources.spoil(grey, sources.draw()) - grey
+    assert torch.allclose(moves.square().mean((1, 2, 3)).sqrt(), torch.tensor(8 / 255), rtol=0.01)
+    assert moves.abs().max() > 9 / 255
 
 
 def test_without_spoiling_the_images_are_the_clean_ones():
@@ -130,18 +141,22 @@ def beliefs_lost(images: torch.Tensor) -> float:
     return divergence(JUDGE(images), JUDGE(IMAGES).softmax(1)).mean().item()
 
 
+ON_BELIEFS = ("kl:judge:1:4", "l2:judge:1:4", "mi:judge:1:4", "di:judge:1:4", "square:judge:1:20")
+
+
 def test_attacks_do_more_to_what_they_attack_than_noise_of_the_same_size():
     strength = {"eps": 0.06, "eps_low": 0.06}
     spoilt = {
         line: (sources := made(line, **strength)).spoil(IMAGES, sources.draw())
-        for line in ("ssp:tiny:1:4", "ssp:judge:1:4", "kl:judge:1:4", "sign:1")
+        for line in ("ssp:tiny:1:4", "ssp:judge:1:4", *ON_BELIEFS, "sign:1")
     }
     assert moved(TINY_ONE, spoilt["ssp:tiny:1:4"]) > 1.5 * moved(TINY_ONE, spoilt["sign:1"])
     assert moved(JUDGE, spoilt["ssp:judge:1:4"]) > 1.5 * moved(JUDGE, spoilt["sign:1"])
-    assert beliefs_lost(spoilt["kl:judge:1:4"]) > 1.5 * beliefs_lost(spoilt["sign:1"])
+    for line in ON_BELIEFS:
+        assert beliefs_lost(spoilt[line]) > 1.5 * beliefs_lost(spoilt["sign:1"]), line
 
 
-@pytest.mark.parametrize("line", ["ssp:tiny:1:2", "kl:judge:1:2"])
+@pytest.mark.parametrize("line", ["ssp:tiny:1:2", "kl:judge:1:2", "mi:judge:1:2"])
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_only_aware_attacks_go_through_the_purifier(line, share):
     calls = []

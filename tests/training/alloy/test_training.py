@@ -398,7 +398,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
         ({"name": ".."}, "expected name as that of a folder.*got '..'"),
         ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
-        ({"sources": ("fgsm:judge:1:1",)}, "expected a source as ssp:EXTRACTOR:SHARE:STEPS"),
+        ({"sources": ("fgsm:judge:1:1",)}, "expected a source as ATTACK:EXTRACTOR:SHARE:STEPS"),
         ({"sources": ("ssp:vgg:1:1",)}, r"expected a source on one of the extractors \(tiny, judge\), got ssp:vgg"),
     ],
 )
