@@ -276,7 +276,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu gs": lambda: speed("cpu_gs"),
     "speed cpu networks": lambda: speed("cpu_networks"),
     "speed cpu nrp": lambda: speed("cpu_nrp"),
-    "speed gpu": lambda: speed("gpu"),
+    "speed gpu networks": lambda: speed("gpu_networks"),
+    "speed gpu nrp": lambda: speed("gpu_nrp"),
     "half precision": lambda: (
         half_precision(result("half_precision")) if measured("half_precision") else "Not measured yet."
     ),

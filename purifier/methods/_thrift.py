@@ -16,7 +16,7 @@ def may_overwrite() -> bool:
 
     What is overwritten must be the caller's own: never what a module was given.
     """
-    return not torch.is_grad_enabled() and not _makes_graph()
+    return not torch.is_grad_enabled() and not makes_graph()
 
 
 def by_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -32,5 +32,6 @@ def by_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([network(part) for part in images.split(count)])
 
 
-def _makes_graph() -> bool:
+def makes_graph() -> bool:
+    """Whether what runs now is being made into a graph."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None

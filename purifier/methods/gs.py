@@ -12,8 +12,8 @@ its reach grows with the square root of i, and the cost hardly grows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
+from purifier.methods._thrift import makes_graph
 
 # An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. What is
 # fastest was measured: on a CPU blocks spare products with zeros, on a GPU each one costs a launch.
@@ -53,6 +54,11 @@ def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
     return taps
 
 
+@lru_cache(maxsize=32)
+def _known_taps(kernel_size: int, iterations: int) -> tuple[float, ...]:
+    return tuple(trimmed(gaussian_kernel(kernel_size, iterations)))
+
+
 def trimmed(taps: list[float]) -> list[float]:
     """Leaves out the ends of a symmetric kernel that change no output by more than 2e-9 of the range."""
     dropped, lost = 0, 0.0
@@ -62,7 +68,10 @@ def trimmed(taps: list[float]) -> list[float]:
     return taps[dropped : len(taps) - dropped]
 
 
-def _matrix(taps: list[float], size: int, span: tuple[int, int], seen: tuple[int, int], like: Tensor) -> Tensor:
+_Range = tuple[int, int]
+
+
+def _matrix(taps: list[float], size: int, span: _Range, seen: _Range, like: Tensor) -> Tensor:
     """Returns the rows `span` and the columns `seen` of the (size, size) matrix that smooths an axis, border included.
 
     Args:
@@ -72,14 +81,40 @@ def _matrix(taps: list[float], size: int, span: tuple[int, int], seen: tuple[int
         seen: First input sample and the one after the last; no output of the span looks further.
         like: Has the dtype and device.
     """
+    return _made(taps, size, span, seen, like.dtype, like.device)
+
+
+def _made(
+    taps: Sequence[float], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     radius = len(taps) // 2
-    offsets = torch.arange(-radius, radius + 1, device=like.device)
-    sources = reflect_index(torch.arange(*span, device=like.device)[:, None] + offsets, size) - seen[0]
+    offsets = torch.arange(-radius, radius + 1, device=device)
+    sources = reflect_index(torch.arange(*span, device=device)[:, None] + offsets, size) - seen[0]
     # Taps that fold onto one sample add up, so half-precision matrices are summed in single precision first.
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    weights = torch.tensor(taps, dtype=dtype, device=like.device).expand(span[1] - span[0], -1)
-    matrix = torch.zeros(span[1] - span[0], seen[1] - seen[0], dtype=dtype, device=like.device)
-    return matrix.scatter_add(1, sources, weights).to(like.dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    weights = torch.tensor(taps, dtype=exact, device=device).expand(span[1] - span[0], -1)
+    matrix = torch.zeros(span[1] - span[0], seen[1] - seen[0], dtype=exact, device=device)
+    return matrix.scatter_add(1, sources, weights).to(dtype)
+
+
+@lru_cache(maxsize=32)
+def _kept(
+    taps: tuple[float, ...], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A matrix that is kept for the next call, which may want a gradient and be on another stream."""
+    with torch.inference_mode(False), torch.no_grad():
+        matrix = _made(taps, size, span, seen, dtype, device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return matrix
+
+
+def _kept_matrix(taps: list[float], size: int, span: _Range, seen: _Range, like: Tensor) -> Tensor:
+    """The same as `_matrix`, made once where it is a tensor like any other and no part of a graph."""
+    captured = like.is_cuda and torch.cuda.is_current_stream_capturing()
+    if type(like) is not Tensor or makes_graph() or captured:
+        return _matrix(taps, size, span, seen, like)
+    return _kept(tuple(taps), size, span, seen, like.dtype, like.device)
 
 
 def _blocks(taps: list[float], size: int, longest: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -92,7 +127,7 @@ def _blocks(taps: list[float], size: int, longest: int, like: Tensor) -> Iterato
         # Blocks of one shape whose view is not cut short have one matrix.
         shape = (start - first, stop - start, last - stop)
         if shape not in made:
-            made[shape] = _matrix(taps, size, (start, stop), (first, last), like)
+            made[shape] = _kept_matrix(taps, size, (start, stop), (first, last), like)
         yield first, last, made[shape]
 
 
@@ -102,8 +137,12 @@ def _smooth_blocks(images: Tensor, taps: list[float]) -> Tensor:
     longest = _BLOCK_CPU if images.device.type == "cpu" else _BLOCK_GPU
     lines = images.flatten(0, -2)
     parts = [lines[:, a:b] @ matrix.mT for a, b, matrix in _blocks(taps, width, longest, images)]
-    rows = torch.cat(parts, 1).unflatten(0, images.shape[:-1])
-    return torch.cat([matrix @ rows[..., a:b, :] for a, b, matrix in _blocks(taps, height, longest, images)], -2)
+    rows = _joined(parts, 1).unflatten(0, images.shape[:-1])
+    return _joined([matrix @ rows[..., a:b, :] for a, b, matrix in _blocks(taps, height, longest, images)], -2)
+
+
+def _joined(parts: list[Tensor], axis: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, axis)
 
 
 def _smooth_dense(images: Tensor, taps: list[float]) -> Tensor:
@@ -150,5 +189,8 @@ class GaussianSmoothing(Method):
         return {"kernel_size": self.kernel_size, "iterations": self.iterations}
 
     def stages(self) -> list[Stage]:
-        taps = trimmed(gaussian_kernel(self.kernel_size, self.iterations))
+        if makes_graph():
+            taps = trimmed(gaussian_kernel(self.kernel_size, self.iterations))
+        else:
+            taps = list(_known_taps(self.kernel_size, self.iterations))
         return [Stage(partial(_smooth, taps=taps), halo=len(taps) // 2)]

@@ -174,3 +174,26 @@ def test_wrong_iterations_are_refused(value: object) -> None:
 def test_an_even_kernel_size_is_refused(value: object) -> None:
     with pytest.raises(OptionError, match="expected kernel_size to be an odd integer of at least 1, got"):
         GaussianSmoothing(kernel_size=value)  # type: ignore[arg-type]
+
+
+def test_matrices_are_kept_from_a_call_without_gradients_to_one_with_them() -> None:
+    method, images = GaussianSmoothing(kernel_size=5, iterations=3), torch.rand(1, 3, 19, 23)
+    gs._kept.cache_clear()
+    with torch.inference_mode():
+        expected = method(images)
+    made = gs._kept.cache_info().misses
+    images.requires_grad_(True)
+    out = method(images)
+    out.sum().backward()
+    assert torch.equal(out, expected.clone()) and images.grad is not None
+    # Every output is a mean, and the border gives what it takes.
+    assert images.grad.sum().item() == pytest.approx(images.numel(), rel=1e-5)
+    assert made == 2 and gs._kept.cache_info().misses == made
+
+
+def test_matrices_of_other_dtypes_and_sizes_are_others() -> None:
+    method = GaussianSmoothing(kernel_size=5, iterations=2)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for size in (7, 12):
+            images = torch.rand(1, 3, size, size, dtype=torch.float64).to(dtype)
+            assert method(images).dtype == dtype and method(images).shape == images.shape
