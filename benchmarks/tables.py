@@ -237,6 +237,15 @@ def half_precision(r: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def detail(r: dict[str, Any]) -> str:
+    """The table of benchmarks/detail.py."""
+    keys = [key for key in r["rows"][0] if key not in ("purifier", "attack")]
+    lines = ["| purifier | attack | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 2)]
+    for row in r["rows"]:
+        lines.append(f"| {row['purifier']} | {row['attack']} | " + " | ".join(f"{row[key]:.1f}" for key in keys) + " |")
+    return "\n".join(lines)
+
+
 def art_context() -> str:
     """The table of benchmarks/art_context.py."""
     return art_markdown(result("art_context")) if measured("art_context") else "Not measured yet."
@@ -265,6 +274,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy gate": lambda: gate_accuracy(result("alloy_gate")),
     "alloy gate cautions": lambda: gate_cautions(result("alloy_gate")),
     "alloy gate weights": lambda: gate_weights(result("alloy_gate")),
+    "detail": lambda: detail(result("detail")),
     "gad resnet20": lambda: gad_accuracy("resnet20"),
     "gad resnet20 targets": lambda: gad_targets("resnet20"),
     "gad vgg8": lambda: gad_accuracy("vgg8"),

@@ -32,6 +32,9 @@ class LoopConfig:
         accumulate: Parts that a batch is worked off in, so that a large one fits the memory.
         learning_rate: Adam's peak learning rate.
         warmup_steps: Steps of linear warm-up, after which a cosine falls to 0.
+        cosine_minutes: Where above 0, the cosine follows the clock: it falls to 0 within that many minutes of training,
+            over all runs, and the training ends there, if its steps are not done before. For a machine that is at hand
+            for a given time; such a run has no second one of the same bits.
         gradient_norm: Largest L2 norm of a step's gradient of the model; a longer one is shortened to it. 0 for none.
         seed: Decides initial weights, every crop and every random number of a step.
         precision: "bf16" runs the networks in bfloat16 (weights and loss stay float32); "no" is float32; "auto" is
@@ -51,6 +54,7 @@ class LoopConfig:
     accumulate: int = 1
     learning_rate: float = 1e-3
     warmup_steps: int = 100
+    cosine_minutes: float = 0.0
     gradient_norm: float = 0.0
     seed: int = 0
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -137,11 +141,13 @@ class Fitted:
     main: bool
 
 
-def learning_rate_at(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then a cosine to 0: a function of the step alone."""
+def learning_rate_at(step: int, config: LoopConfig, seconds: float = 0.0) -> float:
+    """Linear warm-up, then a cosine to 0: of the step alone, or, with `cosine_minutes`, of the seconds so far too."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    if config.cosine_minutes:
+        progress = max(progress, seconds / (60 * config.cosine_minutes))
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -168,6 +174,10 @@ def _check(config: LoopConfig) -> None:
     for name in ("batch_size", "accumulate", "checkpoint_every", "validate_every"):
         if getattr(config, name) < 1:
             raise OptionError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    if not 0 <= config.cosine_minutes < math.inf:
+        raise OptionError(
+            f"expected cosine_minutes of at least 0, with 0 for a cosine over the steps, got {config.cosine_minutes}"
+        )
     if config.gradient_norm < 0:
         raise OptionError(f"expected gradient_norm of at least 0, with 0 for no limit, got {config.gradient_norm}")
     if config.device not in ("auto", "cpu", "cuda"):
@@ -219,11 +229,12 @@ class _Training:
         batches = self._batches()
         bar = tqdm(total=config.steps, initial=self.step, disable=not main, unit="step")
         self.model.train()
-        while self.step < config.steps:
+        ends = self._over()
+        while not ends:
             figures = self._advance(next(batches))
-            self.seconds = before + time.monotonic() - started
+            self.seconds = self._clock(before + time.monotonic() - started)
             bar.update()
-            ends = self.step == config.steps
+            ends = self._over()
             if main and (self.step % 20 == 0 or ends):
                 values = {name: value.item() for name, value in figures.items()}
                 bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
@@ -248,7 +259,7 @@ class _Training:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad()
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate_at(self.step, config)
+                group["lr"] = learning_rate_at(self.step, config, self.seconds)
         found: list[dict[str, Tensor]] = []
         for number, part in enumerate(parts):
             # Gradients cross the processes once, with the last part.
@@ -316,6 +327,17 @@ class _Training:
         self.history.append({"step": self.step, "loss": loss, **figures})
         self.log.scalars("validation", figures, self.step)
         bar.write("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items()))
+
+    def _over(self) -> bool:
+        minutes = self.config.cosine_minutes
+        return self.step >= self.config.steps or (minutes > 0 and self.seconds >= 60 * minutes)
+
+    def _clock(self, seconds: float) -> float:
+        """The same time for all processes where the learning rate is a function of it."""
+        if not self.config.cosine_minutes or self.accelerator.num_processes == 1:
+            return seconds
+        mean: Tensor = self.accelerator.reduce(torch.tensor(seconds, device=self.accelerator.device), reduction="mean")
+        return mean.item()
 
     def _agreed(self, late: bool) -> bool:
         """Whether any process is late, so that all stop at the same step."""

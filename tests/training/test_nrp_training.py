@@ -1,5 +1,6 @@
 """The NRP training: the same bits after a real kill, two processes, every ablation, a folder that loads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 from purifier import InputError, OptionError, Purifier
 from purifier._reference import reference_model
 from purifier.training._checkpoint import load_checkpoint
-from purifier.training._loop import fit
+from purifier.training._loop import fit, learning_rate_at
 from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, _recipe, train
 from tests.training.processes import killed_and_resumed, train_in_two
 from tests.training.states import close, gradients, same, weights
@@ -244,6 +245,32 @@ def test_the_critic_is_judged_on_images_that_pass_it_no_gradient(settings):
     losses.critic().backward()
     assert all(weight.grad is None for weight in recipe.model.parameters())
     assert all(weight.grad is not None for weight in recipe.critic.parameters())
+
+
+def test_the_learning_rate_falls_with_the_steps_or_the_clock_whichever_is_ahead(settings):
+    by_steps = settings(TINY, steps=1100, warmup_steps=100, learning_rate=1.0)
+    by_clock = replace(by_steps, cosine_minutes=10.0)
+    assert learning_rate_at(600, by_steps, seconds=590.0) == pytest.approx(0.5)
+    for step, seconds, rate in (
+        (600, 60.0, 0.5),
+        (200, 300.0, 0.5),
+        (200, 600.0, 0.0),
+        (1100, 0.0, 0.0),
+        (49, 600.0, 0.5),
+    ):
+        assert learning_rate_at(step, by_clock, seconds) == pytest.approx(rate)
+
+
+def test_a_training_by_the_clock_is_done_when_its_time_is_up(tmp_path, settings):
+    config = settings(TINY, cosine_minutes=1e-9)
+    folder = train(config, tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert checkpoint["step"] == 1 and len(checkpoint["history"]) == 1
+    assert "1 of 4 steps" in (folder / "README.md").read_text()
+    train(config, tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1
+    with pytest.raises(OptionError, match="expected cosine_minutes of at least 0"):
+        train(settings(TINY, cosine_minutes=-1.0), tmp_path / "wrong")
 
 
 def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path, settings):

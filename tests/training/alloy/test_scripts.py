@@ -112,6 +112,9 @@ def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: M
         config = script.settings(preset, [])
         # Trained behind one pass of GS, whatever is before it in use.
         options = {**SIZES[config.name][0], "blur": 1}
+        if preset.endswith("-gpu"):
+            # The network alone.
+            options["gate"] = 0
         assert options == {key: getattr(config, key) for key in options}
         assert set(config.data) == {str(small_kit / "photos"), str(small_kit / "objects/train")}
         assert config.labelled == ""

@@ -14,6 +14,7 @@ from purifier.methods.alloy import Alloy
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
+from purifier.training.alloy._extractors import Extractor
 from tests.builders import small_purifier
 from tests.training.alloy.builders import TINY, configuration
 from tests.training.processes import killed_and_resumed, train_in_two
@@ -174,6 +175,19 @@ def test_the_belief_loss_is_the_divergence_of_each_network_that_classifies(setti
     assert expected > 1e-3
 
 
+def test_extractors_look_at_clean_and_purified_crops_of_one_size_that_is_drawn(settings, monkeypatch):
+    recipe = AlloyRecipe(settings(sources=("none:1",), views=0.5, crop_size=32))
+    seen, look = [], Extractor.look
+    monkeypatch.setattr(Extractor, "look", lambda self, images: seen.append(images.shape[-2:]) or look(self, images))
+    sizes = set()
+    for _ in range(40):
+        seen.clear()
+        recipe.losses(recipe.model, torch.rand(2, 3, 32, 48), 0)
+        assert len(seen) == 4 and len(set(seen)) == 1
+        sizes.add(tuple(seen[0]))
+    assert {height for height, _ in sizes} == {16, 32, 48} and all(width % 16 == 0 for _, width in sizes)
+
+
 @pytest.mark.parametrize("unroll", [1, 2])
 def test_the_teacher_is_what_a_trained_purifier_makes_of_the_same_images(settings, tmp_path, unroll):
     small_purifier("nrp-resg").save_pretrained(tmp_path / "taught")
@@ -288,6 +302,7 @@ VARIANTS = {
     ),
     "varied": ({"vary": 1.0}, {"pixel", "tiny", "judge"}),
     "shrunk": ({"shrink": 0.5}, {"pixel", "tiny", "judge"}),
+    "views": ({"views": 0.5, "crop_size": 32, "belief_weight": 1.0}, {"pixel", "tiny", "judge", "beliefs"}),
     "taught": ({"teacher": "ncis"}, {"pixel", "teacher", "tiny", "judge"}),
     "taught in half precision": (
         {"teacher": "ncis", "teacher_weight": 1.0, "pixel_weight": 0.0, "precision": "bf16"},
@@ -395,6 +410,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
         ({"head_start": -1}, "expected head_start of at least 0"),
+        ({"views": 1.0}, r"expected views in \[0, 1\), a share of the sides of crops, got 1\.0"),
         ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
         ({"name": ".."}, "expected name as that of a folder.*got '..'"),
         ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
