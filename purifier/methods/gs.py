@@ -25,6 +25,9 @@ from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
 from purifier.methods._thrift import makes_graph
 
+# First sample, and the one after the last.
+_Range = tuple[int, int]
+
 # An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. What is
 # fastest was measured: on a CPU blocks spare products with zeros, on a GPU each one costs a launch.
 _BLOCK_CPU = 128
@@ -68,10 +71,9 @@ def trimmed(taps: list[float]) -> list[float]:
     return taps[dropped : len(taps) - dropped]
 
 
-_Range = tuple[int, int]
-
-
-def _matrix(taps: list[float], size: int, span: _Range, seen: _Range, like: Tensor) -> Tensor:
+def _matrix(
+    taps: Sequence[float], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     """Returns the rows `span` and the columns `seen` of the (size, size) matrix that smooths an axis, border included.
 
     Args:
@@ -79,14 +81,9 @@ def _matrix(taps: list[float], size: int, span: _Range, seen: _Range, like: Tens
         size: Samples of the axis.
         span: First output sample, and the one after the last.
         seen: First input sample and the one after the last; no output of the span looks further.
-        like: Has the dtype and device.
+        dtype: Of the matrix.
+        device: Where it is to be.
     """
-    return _made(taps, size, span, seen, like.dtype, like.device)
-
-
-def _made(
-    taps: Sequence[float], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
-) -> Tensor:
     radius = len(taps) // 2
     offsets = torch.arange(-radius, radius + 1, device=device)
     sources = reflect_index(torch.arange(*span, device=device)[:, None] + offsets, size) - seen[0]
@@ -103,7 +100,7 @@ def _kept(
 ) -> Tensor:
     """A matrix that is kept for the next call, which may want a gradient and be on another stream."""
     with torch.inference_mode(False), torch.no_grad():
-        matrix = _made(taps, size, span, seen, dtype, device)
+        matrix = _matrix(taps, size, span, seen, dtype, device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return matrix
@@ -113,7 +110,7 @@ def _kept_matrix(taps: list[float], size: int, span: _Range, seen: _Range, like:
     """The same as `_matrix`, made once where it is a tensor like any other and no part of a graph."""
     captured = like.is_cuda and torch.cuda.is_current_stream_capturing()
     if type(like) is not Tensor or makes_graph() or captured:
-        return _matrix(taps, size, span, seen, like)
+        return _matrix(taps, size, span, seen, like.dtype, like.device)
     return _kept(tuple(taps), size, span, seen, like.dtype, like.device)
 
 
@@ -147,8 +144,8 @@ def _joined(parts: list[Tensor], axis: int) -> Tensor:
 
 def _smooth_dense(images: Tensor, taps: list[float]) -> Tensor:
     height, width = ((0, size) for size in images.shape[-2:])
-    rows = images @ _matrix(taps, width[1], width, width, images).mT
-    return _matrix(taps, height[1], height, height, images) @ rows
+    rows = images @ _matrix(taps, width[1], width, width, images.dtype, images.device).mT
+    return _matrix(taps, height[1], height, height, images.dtype, images.device) @ rows
 
 
 def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
