@@ -77,11 +77,11 @@ def interval(right: int, count: int) -> tuple[float, float]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit (GIT_COMMIT where there is only a copy of the files) and machine, for the result file."""
+    """Versions, commit and machine, for the result file."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULTS)
     return {
         "purifier": purifier.__version__,
-        "commit": git.stdout.strip() or os.environ.get("GIT_COMMIT", ""),
+        "commit": git.stdout.strip(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

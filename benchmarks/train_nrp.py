@@ -6,7 +6,7 @@
     resg-cpu           all 23 blocks, 64 px crops, grown from that (--init runs/nrp/resg-cpu-shallow/nrp-resg)
     resg-cpu-long      the same for longer, in bfloat16 and with step sizes that vary; an hour on two cores
     resg-gpu           23 blocks, 128 px crops, with the critic; --init runs/nrp/resg-cpu/nrp-resg or from the identity
-    nrp-gpu            the full network, the same
+    nrp-gpu            the full network, 64 px crops, without a critic, from the identity: minutes of a GPU
 
 Goes on where it was stopped. The purifier is written to --out/PRESET/{nrp,nrp-resg}, in fp32; with --export FOLDER
 also in fp16, in shards of at most 15 MB, as `weights/` has it.
