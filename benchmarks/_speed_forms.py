@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from candidate_forms import candidate, candidates
 from reference_forms import form_names, reference
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +34,7 @@ class Form:
 
     Attributes:
         method: The purifier, "gs" and so on.
-        kind: "reference", "ours" or "context".
+        kind: "reference", "ours", "candidate" or "context".
         name: What it is.
         dtype: What it computes in.
         compile: "none", or what `Purifier.from_pretrained(compile=...)` does: "default" for True, "reduce-overhead".
@@ -135,8 +136,11 @@ def build(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:
     if form.kind == "reference":
         plain = reference(ours, form.name).to(place.device)
         return lambda batch=images: plain(batch)
-    twin = METHODS[form.method](**ours.options)
-    twin.load_state_dict(ours.state_dict())
+    if form.kind == "candidate":
+        twin = candidate(ours, form.name)
+    else:
+        twin = METHODS[form.method](**ours.options)
+        twin.load_state_dict(ours.state_dict())
     purifier = Purifier(twin, name=form.method).eval().requires_grad_(False)
     purifier.to(device=place.device, dtype=getattr(torch, form.dtype))
     if form.iterations is not None:
@@ -173,7 +177,9 @@ def operations(form: Form, place: Place) -> int:
     return 2 * weights * place.batch * place.height * place.width
 
 
-def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str]) -> list[Form]:
+def forms(
+    name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str], others: bool = False
+) -> list[Form]:
     """Lists the forms of a method: its references, ours in every dtype and mode, and what they are set beside.
 
     Args:
@@ -182,9 +188,11 @@ def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, cont
         compiles: Of ours.
         flat: Whether gs is measured at other numbers of iterations too.
         context: Of `RESNET`, `COPY`, `MATMUL`.
+        others: Whether the candidates to take the place of ours are measured too.
     """
     rows = [Form(name, "reference", form) for form in form_names(name)]
-    rows += [Form(name, "ours", "ours", dtype, mode) for dtype in dtypes for mode in compiles]
+    ours = [("ours", "ours")] + [("candidate", form) for form in candidates(name) if others]
+    rows += [Form(name, *form, dtype, mode) for form in ours for dtype in dtypes for mode in compiles]
     if flat and name == "gs":
         rows += [Form(name, "ours", "ours", dtypes[0], compiles[0], iterations=count) for count in (1, 14)]
     if RESNET in context:

@@ -144,6 +144,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "random-start": lambda base: network(base),
     "gate": lambda base: network(base, gate=32),
     "identity-start": lambda base: network(base, start="identity"),
+    "identity-start-no-blur": lambda base: network(base, start="identity", blur=0),
     "half-depth": lambda base: network(base, blocks=max(1, base.blocks // 2)),
     "narrower": lambda base: network(base, filters=base.filters * 3 // 4),
     "wider": lambda base: network(base, filters=base.filters * 3 // 2),
