@@ -191,8 +191,8 @@ def forms(
         others: Whether the candidates to take the place of ours are measured too.
     """
     rows = [Form(name, "reference", form) for form in form_names(name)]
-    ours = [("ours", "ours")] + [("candidate", form) for form in candidates(name) if others]
-    rows += [Form(name, *form, dtype, mode) for form in ours for dtype in dtypes for mode in compiles]
+    kinds = [("ours", "ours")] + [("candidate", form) for form in candidates(name) if others]
+    rows += [Form(name, *kind, dtype, mode) for kind in kinds for dtype in dtypes for mode in compiles]
     if flat and name == "gs":
         rows += [Form(name, "ours", "ours", dtypes[0], compiles[0], iterations=count) for count in (1, 14)]
     if RESNET in context:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier.methods import NCIS, NRP, Method, method_name
+from purifier.methods import METHODS, NCIS, NRP, Method, method_name
 from purifier.methods.ncis import FBINet, MaskedConv2d
 from purifier.methods.nrp import DenseBlock
 
@@ -84,21 +84,18 @@ def candidate(method: Method, name: str) -> Method:
         method: Ours.
         name: One of `candidates`.
     """
-    if isinstance(method, NCIS) and name == SORTED:
-        ncis = NCIS(**method.options)
-        known = ncis.network.net
-        channels, filters = known.out_conv.out_channels, known.out_conv.in_channels
-        ncis.network.net = SortedFBINet(channels, filters, len(known.context))
-        ncis.load_state_dict(method.state_dict())
-        return ncis
-    if isinstance(method, NRP) and name == WIDE:
-        nrp = NRP(**method.options)
-        for block in nrp.RRDB_trunk:
+    twin = METHODS[method_name(method)](**method.options)
+    if isinstance(twin, NCIS) and name == SORTED:
+        net = twin.network.net
+        twin.network.net = SortedFBINet(net.out_conv.out_channels, net.out_conv.in_channels, len(net.context))
+    elif isinstance(twin, NRP) and name == WIDE:
+        for block in twin.RRDB_trunk:
             for part in ("RDB1", "RDB2", "RDB3"):
-                setattr(block, part, WideDenseBlock(nrp.filters, nrp.growth))
-        nrp.load_state_dict(method.state_dict())
-        return nrp
-    raise ValueError(f"expected one of {candidates(method_name(method))}, got {name!r}")
+                setattr(block, part, WideDenseBlock(twin.filters, twin.growth))
+    else:
+        raise ValueError(f"expected one of {candidates(method_name(method))}, got {name!r}")
+    twin.load_state_dict(method.state_dict())
+    return twin
 
 
 def sort(features: Tensor, distance: int) -> Tensor:
@@ -106,16 +103,13 @@ def sort(features: Tensor, distance: int) -> Tensor:
 
     One image of each of the places that a pixel can have between two multiples of the distance, down and right.
     """
-    count, channels, height, width = features.shape
-    features = F.pad(features, (0, -width % distance, 0, -height % distance)).permute(0, 2, 3, 1)
-    rows, columns = (size // distance for size in features.shape[1:3])
-    apart = features.reshape(count, rows, distance, columns, distance, channels).permute(0, 2, 4, 1, 3, 5)
-    return apart.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
+    channels, height, width = features.shape[1:]
+    padded = F.pad(features, (0, -width % distance, 0, -height % distance))
+    apart = F.pixel_unshuffle(padded, distance).unflatten(1, (channels, -1)).transpose(1, 2).flatten(0, 1)
+    return apart.contiguous(memory_format=torch.channels_last)
 
 
 def unsort(features: Tensor, distance: int, height: int, width: int) -> Tensor:
     """What `sort` was given, (N, C, H, W)."""
-    _, channels, rows, columns = features.shape
-    apart = features.permute(0, 2, 3, 1).reshape(-1, distance, distance, rows, columns, channels)
-    together = apart.permute(0, 3, 1, 4, 2, 5).reshape(-1, rows * distance, columns * distance, channels)
-    return together.permute(0, 3, 1, 2)[:, :, :height, :width]
+    together = features.unflatten(0, (-1, distance**2)).transpose(1, 2).flatten(1, 2)
+    return F.pixel_shuffle(together, distance)[:, :, :height, :width]
