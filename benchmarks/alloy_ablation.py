@@ -91,6 +91,12 @@ def network(base: AlloyTraining, **changes: Any) -> Changes:
     return {"init": "", **changes}
 
 
+def blind_spot(base: AlloyTraining, init: str = "") -> Changes:
+    """The network of ncis, of its size, trained as alloy is."""
+    sizes = {"patch": 2, "filters": 64, "blocks": 8, "levels": 1}
+    return {**network(base, **sizes), "network": "ncis", "blur": 0, "init": init}
+
+
 ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "base": lambda base: {},
     # How much chance does.
@@ -129,6 +135,7 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "no-beliefs": lambda base: {"belief_weight": 0.0},
     "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
     "teacher": lambda base: {"teacher": "alloy", "pixel_weight": 0.0},
+    "critic": lambda base: {"adversarial_weight": 0.05},
     # Repeated application.
     "unroll-2": lambda base: {"unroll": 2},
     "head-start-1": lambda base: {"head_start": 1},
@@ -154,6 +161,8 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "patch-1-more-scales": lambda base: network(base, patch=1, filters=base.filters // 2, levels=base.levels + 1),
     "patch-1-no-blur": lambda base: network(base, patch=1, filters=base.filters // 2, blur=0),
     "random-start-no-blur": lambda base: network(base, blur=0),
+    "blind-spot": lambda base: blind_spot(base),
+    "blind-spot-from-ncis": lambda base: blind_spot(base, "ncis"),
     "one-scale-patch-2": lambda base: network(base, patch=2, filters=32, blocks=16, levels=1),
     "one-scale-patch-3": lambda base: network(base, patch=3, filters=48, blocks=16, levels=1),
     "one-scale-patch-4": lambda base: network(base, patch=4, filters=64, blocks=16, levels=1),

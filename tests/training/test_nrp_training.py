@@ -10,9 +10,10 @@ from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
 from purifier._reference import reference_model
+from purifier.training import _critic
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit, learning_rate_at
-from purifier.training.nrp import NRPRecipe, NRPTraining, _critic, _recipe, train
+from purifier.training.nrp import NRPRecipe, NRPTraining, _recipe, train
 from tests.training.processes import killed_and_resumed, train_in_two
 from tests.training.states import close, gradients, same, weights
 
@@ -44,7 +45,8 @@ SHIFT = {"head.3.bias"}
 SCRIPT = """
 import os, sys, time, torch
 torch.set_num_threads(1)
-from purifier.training.nrp import NRPTraining, NRPRecipe, _critic, train
+from purifier.training import _critic
+from purifier.training.nrp import NRPTraining, NRPRecipe, train
 _critic._WIDTHS = %r
 losses, used = NRPRecipe.losses, []
 def slow(self, model, batch, step):

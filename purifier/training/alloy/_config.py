@@ -34,6 +34,8 @@ class AlloyTraining(PhotographTraining):
         belief_weight: Weight of the KL divergence, in nats, of what a classifier says of the clean image from what it
             says of the purified one; the mean over the extractors that classify. Distances of features are means over
             many values, in which a small change of the few that an attack aims at can hide; here it cannot.
+        adversarial_weight: Weight of what NRP's critic makes of the purified crops, against which it is trained, in its
+            relativistic form (see the NRP training), of the last application; 0 trains without one.
         views: Largest share by which crops are shrunk or enlarged for the extractors of the losses, clean and purified
             ones alike, in steps of 16 pixels: what tells one network alone, at one scale, that the purifier did well,
             is then no way out. 0 for none.
@@ -44,6 +46,8 @@ class AlloyTraining(PhotographTraining):
         unroll: Applications of the network that are trained together; the loss is the mean over them.
         head_start: Most applications that a batch goes through before those, without a gradient; how many is drawn for
             each step and process. What is trained are then also the second and third application, at little more cost.
+        network: "alloy", or "ncis", the network of NCIS trained in this way, which never sees the patch that it
+            replaces (its blind spot); `blocks` are then its layers, and it has no levels, blur or gate.
         iterations: k that the finished purifier uses unless told otherwise.
         patch: Side of a patch, in pixels.
         filters: Width of the network.
@@ -57,9 +61,9 @@ class AlloyTraining(PhotographTraining):
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and spoilt images, where there is one.
         only_gate: Whether the gate alone is trained, by that cross entropy alone, of an `init` that may have none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
-        init: Name or folder of a trained alloy to start from: of the same size, or of one level and twice as many
-            blocks where this one has several levels, to which it then adds the coarser scales; a gate that it lacks is
-            added. "" for none.
+        init: Name or folder of a trained purifier to start from, of the same size; an alloy may be of one level and
+            twice as many blocks where this one has several levels, to which it then adds the coarser scales; a gate
+            that it lacks is added. "" for none.
         labelled: Folder with folders of pictures of the demo classifier's classes, to validate accuracy on; "" for
             none.
     """
@@ -80,11 +84,13 @@ class AlloyTraining(PhotographTraining):
     aware_share: float = 0.0
     pixel_weight: float = 4.0
     belief_weight: float = 0.5
+    adversarial_weight: float = 0.0
     views: float = 0.0
     teacher: str = ""
     teacher_weight: float = 4.0
     unroll: int = 1
     head_start: int = 0
+    network: Literal["alloy", "ncis"] = "alloy"
     iterations: int = 1
     patch: int = 2
     filters: int = 64

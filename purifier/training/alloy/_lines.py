@@ -14,7 +14,7 @@ Attack = Literal["ssp", "kl", "l2", "mi", "di", "square"]
 Noise = Literal["gaussian", "sign", "none"]
 
 # What the log calls the losses beside those of extractors.
-_OTHER_LOSSES = {"pixel", "teacher", "beliefs", "gate"}
+_OTHER_LOSSES = {"pixel", "teacher", "beliefs", "gate", "adversarial"}
 _EXTRACTOR = re.compile(r"(?P<name>[\w-]+)=(?P<model>[^@]+?)(?:@(?P<layers>[^:@]+))?:(?P<weight>[^:@]+)")
 _STEPS = re.compile(r"(\d+)(?:-(\d+))?")
 

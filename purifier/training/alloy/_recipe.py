@@ -15,9 +15,12 @@ from purifier._errors import OptionError
 from purifier._purifier import Purifier
 from purifier.attacks import SSP
 from purifier.methods.alloy import Alloy
+from purifier.methods.ncis import NCIS
+from purifier.training._critic import Critic, contest
 from purifier.training._divergence import divergence
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
+from purifier.training._trained import load_trained
 from purifier.training._unrolled import Unrolled
 from purifier.training._validation import Validation
 from purifier.training.alloy._config import AlloyTraining
@@ -40,8 +43,6 @@ class AlloyRecipe:
         WeightsError: Where the weights of an extractor cannot be had.
     """
 
-    critic = None
-
     def __init__(self, config: AlloyTraining) -> None:
         _check(config)
         extractors, sources = read_extractors(config.extractors), read_sources(config.sources)
@@ -50,19 +51,23 @@ class AlloyRecipe:
         # After the extractors, which may draw numbers of their own.
         torch.manual_seed(config.seed)
         method = _network(config)
-        self.model: nn.Module = _OnlyGate(method) if config.only_gate else Unrolled(method, config.unroll)
-        self.gate = method.gate
+        self.gate = method.gate if isinstance(method, Alloy) else None
+        self.model: nn.Module = Unrolled(method, config.unroll)
+        if isinstance(method, Alloy) and config.only_gate:
+            self.model = _OnlyGate(method)
+        self.critic = Critic(config.crop_size) if config.adversarial_weight else None
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
         self.sources = Sources(config, resolve_sources(sources, self.extractors, classifiers), method)
         self.classifiers = _one_of_each_network(classifiers) if config.belief_weight else []
-        others = config.pixel_weight or (config.teacher and config.teacher_weight)
+        others = config.pixel_weight or config.adversarial_weight or (config.teacher and config.teacher_weight)
         others = others or (config.gate and config.gate_weight)
         if not self.classifiers and not others and not any(one.weight for one in self.extractors):
             raise OptionError("expected a loss beside belief_weight, as no extractor classifies; set pixel_weight too")
         self.teacher = Purifier.from_pretrained(config.teacher) if config.teacher else None
         self._weights = {"pixel": config.pixel_weight, "beliefs": config.belief_weight}
         self._weights |= {"teacher": config.teacher_weight, "gate": config.gate_weight}
+        self._weights["adversarial"] = config.adversarial_weight
         self._weights |= {one.name: one.weight for one in self.extractors}
         self.crops, validation = crops_and_validation(config)
         self._validation = Validation(
@@ -81,21 +86,25 @@ class AlloyRecipe:
             self.teacher.to(device)
 
     def losses(self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, step: int) -> Losses:
-        """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; each the mean over applications."""
-        source = self.sources.draw()
+        """Losses of a batch of clean crops (N, 3, H, W), which is spoilt here; all but the critic's are means over
+        applications.
+        """
+        source, judged = self.sources.draw(), None
         spoilt = self.sources.spoil(batch, source)
         if self.config.only_gate:
             (logits,) = model(torch.cat((spoilt, batch)))
             parts = {"gate": gate_loss(logits[: len(batch)], source.kind != "none", logits[len(batch) :])}
         else:
-            parts = self._parts(model, batch, source, spoilt)
+            parts, outputs = self._parts(model, batch, source, spoilt)
+            if self.critic is not None:
+                parts["adversarial"], judged = contest(self.critic, outputs[-1], batch, relativistic=True)
         total = sum((self._weights[name] * part for name, part in parts.items()), batch.new_zeros(()))
-        return Losses(total, {name: value.detach() for name, value in parts.items()})
+        return Losses(total, {name: value.detach() for name, value in parts.items()}, judged)
 
     def _parts(
         self, model: Callable[[Tensor], list[Tensor]], batch: Tensor, source: Source, spoilt: Tensor
-    ) -> dict[str, Tensor]:
-        """The losses of a network, and of its gate where it has one."""
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The losses of a network, and of its gate where it has one, and what it made of the spoilt images."""
         parts: dict[str, Tensor] = {}
         if self.gate is not None and self.config.gate_weight:
             parts["gate"] = gate_loss(self.gate.logits(spoilt), source.kind != "none", self.gate.logits(batch))
@@ -124,7 +133,7 @@ class AlloyRecipe:
                 beliefs += [divergence(found, clean).mean() for _, found in seen]
         if beliefs:
             parts["beliefs"] = _mean(beliefs)
-        return parts
+        return parts, outputs
 
     def _view(self, batch: Tensor) -> Callable[[Tensor], Tensor]:
         """How extractors see images of a step: at a size that is drawn where `views` says so."""
@@ -139,19 +148,19 @@ class AlloyRecipe:
         """Applies the network to images as often as drawn, without a gradient."""
         if not self.config.head_start:
             return images
-        method: Alloy = self.model.method  # type: ignore[assignment]
+        method: Alloy | NCIS = self.model.method  # type: ignore[assignment]
         for _ in range(int(torch.randint(self.config.head_start + 1, ()))):
             images = method.step(images)
         return images
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures on held-out images at the purifier's own number of iterations; see `Validation.figures`."""
-        method: Alloy = model.method  # type: ignore[assignment]
+        method: Alloy | NCIS = model.method  # type: ignore[assignment]
         return self._validation.figures(method, next(method.parameters()).device)
 
     def samples(self, model: nn.Module) -> list[Tensor]:
         """Rows: clean, clean purified, attacked by SSP on the first extractor, attacked purified."""
-        method: Alloy = model.method  # type: ignore[assignment]
+        method: Alloy | NCIS = model.method  # type: ignore[assignment]
         return self._validation.samples(method, next(method.parameters()).device)
 
 
@@ -185,7 +194,9 @@ def _one_of_each_network(extractors: list[Extractor]) -> list[Extractor]:
     return list({one.network: one for one in reversed(extractors)}.values())
 
 
-def _network(config: AlloyTraining) -> Alloy:
+def _network(config: AlloyTraining) -> Alloy | NCIS:
+    if config.network == "ncis":
+        return _blind_spot(config)
     network = Alloy(
         iterations=config.iterations,
         patch=config.patch,
@@ -207,10 +218,29 @@ def _network(config: AlloyTraining) -> Alloy:
     return network
 
 
+def _blind_spot(config: AlloyTraining) -> NCIS:
+    network = NCIS(
+        iterations=config.iterations,
+        patch=config.patch,
+        filters=config.filters,
+        layers=config.blocks,
+        clamp=config.clamp,
+    )
+    if config.init:
+        load_trained(network, config.init)
+    return network
+
+
 def _check(config: AlloyTraining) -> None:
-    known = get_args(get_type_hints(AlloyTraining)["start"])
-    if config.start not in known:
-        raise OptionError(f"expected start as one of {', '.join(known)}, got {config.start!r}")
+    for name in ("start", "network"):
+        known, got = get_args(get_type_hints(AlloyTraining)[name]), getattr(config, name)
+        if got not in known:
+            raise OptionError(f"expected {name} as one of {', '.join(known)}, got {got!r}")
+    if config.network == "ncis" and (config.gate or config.blur or config.levels > 1 or config.start != "random"):
+        raise OptionError(
+            "expected gate=0, blur=0, levels=1 and start='random' with network='ncis', which has none of these, got "
+            f"gate={config.gate}, blur={config.blur}, levels={config.levels} and start={config.start!r}; change them"
+        )
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise OptionError(
             f"expected name as that of a folder, of letters, digits, '_', '.' and '-', got {config.name!r}; choose the "
@@ -237,7 +267,8 @@ def _check(config: AlloyTraining) -> None:
             "expected a gate, its weight, and an init whose network it is for, with only_gate, got "
             f"gate={config.gate}, gate_weight={config.gate_weight} and init={config.init!r}"
         )
-    weights = [config.pixel_weight, config.belief_weight, *(line.weight for line in read_extractors(config.extractors))]
+    weights = [config.pixel_weight, config.belief_weight, config.adversarial_weight]
+    weights += [line.weight for line in read_extractors(config.extractors)]
     weights += [config.teacher_weight if config.teacher else 0.0, config.gate_weight if config.gate else 0.0]
     if min(weights) < 0 or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

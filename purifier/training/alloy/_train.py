@@ -6,6 +6,7 @@ from pathlib import Path
 
 from purifier._purifier import Purifier
 from purifier.methods.alloy import Alloy
+from purifier.methods.ncis import NCIS
 from purifier.training._card import training_card, write_settings
 from purifier.training._loop import Fitted, fit
 from purifier.training.alloy._config import AlloyTraining
@@ -34,16 +35,17 @@ def train(config: AlloyTraining, out: str | Path, *, minutes: float | None = Non
     fitted = fit(AlloyRecipe(config), config, Path(out), minutes=minutes)
     folder = Path(out) / config.name
     if fitted.main:
-        method: Alloy = fitted.model.method.cpu()  # type: ignore[assignment]
+        method: Alloy | NCIS = fitted.model.method.cpu()  # type: ignore[assignment]
         Purifier(method, name=config.name, card=_card(config, fitted)).save_pretrained(folder)
         write_settings(folder, config)
     return folder
 
 
 def _card(config: AlloyTraining, fitted: Fitted) -> str:
+    what = "Alloy, this project's own purifier" if config.network == "alloy" else "The network of NCIS"
     text = (
-        "Alloy, this project's own purifier, trained with `purifier train alloy`: "
+        f"{what}, trained with `purifier train alloy`: "
         f"{fitted.step} of {config.steps} steps;\nvalidated at {config.iterations} iterations, ssp on the first "
         "extractor."
     )
-    return training_card(config.name, "alloy", text, config, fitted.history)
+    return training_card(config.name, config.network, text, config, fitted.history)

@@ -15,14 +15,14 @@ from purifier._reference import reference_model
 from purifier.attacks import FGSM, SSP
 from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
+from purifier.training._critic import Critic, contest
 from purifier.training._features import load_features
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
 from purifier.training._validation import Validation
 from purifier.training.nrp._config import NRPTraining
-from purifier.training.nrp._critic import Critic
 from purifier.training.nrp._initial import load_grown, start_as_identity
-from purifier.training.nrp._losses import adversarial_loss, critic_loss, feature_loss, pixel_loss
+from purifier.training.nrp._losses import feature_loss, pixel_loss
 
 # Gaussian noise of dynamic inference: sigma 0.05 beside eps 16/255.
 _SIGMA_OF_EPS = 0.05 / (16 / 255)
@@ -75,15 +75,8 @@ class NRPRecipe:
             total = total + config.feature_weight * parts["feature"]
         judge = None
         if self.critic is not None and step >= config.critic_from:
-            critic, relativistic = self.critic, config.relativistic
-            with torch.no_grad():
-                real = critic(batch).float()
-            parts["adversarial"] = adversarial_loss(critic(purified).float(), real, relativistic=relativistic)
+            parts["adversarial"], judge = contest(self.critic, purified, batch, relativistic=config.relativistic)
             total = total + config.adversarial_weight * parts["adversarial"]
-
-            def judge() -> Tensor:
-                fake, real = critic(purified.detach()).float(), critic(batch).float()
-                return critic_loss(fake, real, relativistic=relativistic)
 
         return Losses(total, {name: value.detach() for name, value in parts.items()}, judge)
 

@@ -1,5 +1,6 @@
 """The Alloy training: losses by hand, the same bits after a real kill, two processes, a folder that loads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from torch.nn.functional import softplus
 
 from purifier import InputError, OptionError, Purifier, UnknownNameError
 from purifier.cli import command
@@ -186,6 +188,53 @@ def test_extractors_look_at_clean_and_purified_crops_of_one_size_that_is_drawn(s
         assert len(seen) == 4 and len(set(seen)) == 1
         sizes.add(tuple(seen[0]))
     assert {height for height, _ in sizes} == {16, 32, 48} and all(width % 16 == 0 for _, width in sizes)
+
+
+def test_the_critic_judges_the_last_application_and_learns_by_a_loss_of_its_own(settings):
+    recipe = AlloyRecipe(settings(sources=("none:1",), unroll=2, crop_size=32, adversarial_weight=0.3))
+    batch = torch.rand(2, 3, 32, 32)
+    # In eval mode, as its batch norm would otherwise see other batches here.
+    critic = recipe.critic.eval()
+    losses = recipe.losses(recipe.model, batch, 0)
+    with torch.no_grad():
+        real, fake = critic(batch), critic(recipe.model(batch)[-1])
+    expected = softplus(real.mean() - fake).mean()
+    assert losses.parts["adversarial"].item() == pytest.approx(expected.item(), rel=1e-5)
+    others = 4 * losses.parts["pixel"] + 0.5 * losses.parts["tiny"] + 0.25 * losses.parts["judge"]
+    assert losses.total.item() == pytest.approx((others + 0.3 * expected).item(), rel=1e-5)
+    judged = (softplus(fake.mean() - real).mean() + softplus(fake - real.mean()).mean()) / 2
+    assert losses.critic().item() == pytest.approx(judged.item(), rel=1e-5)
+    before = [weight.grad for weight in recipe.model.parameters()]
+    losses.critic().backward()
+    assert all(weight.grad is not None for weight in critic.parameters())
+    assert before == [weight.grad for weight in recipe.model.parameters()] == [None] * len(before)
+
+
+def test_purifier_and_critic_go_on_to_the_same_bits(tmp_path, settings):
+    config = settings(steps=3, crop_size=32, adversarial_weight=0.3)
+    start = AlloyRecipe(config).critic.state_dict()
+    train(config, tmp_path / "unbroken")
+    for _ in range(3):
+        train(config, tmp_path / "cut", minutes=0)
+    for kind in ("model", "average", "critic"):
+        assert same(weights(tmp_path / "unbroken", kind), weights(tmp_path / "cut", kind))
+    assert not same(weights(tmp_path / "cut", "critic"), start)
+
+
+def test_the_network_of_ncis_is_trained_in_the_same_way(tmp_path, settings):
+    config = settings(network="ncis", name="blind", filters=4, blocks=3, iterations=2, unroll=2, belief_weight=1.0)
+    purifier = Purifier.from_pretrained(train(config, tmp_path / "first"))
+    size = {"patch": 2, "filters": 4, "layers": 3, "kernel_size": 11}
+    assert purifier.method.options == {"iterations": 2, **size, "clamp": True}
+    assert not same(purifier.method.state_dict(), AlloyRecipe(config).model.method.state_dict())
+    # Its blind spot stays: no output patch depends on its own input patch, but through the Gaussian pass.
+    images = torch.rand(1, 3, 24, 24, requires_grad=True)
+    purifier.method.network(images)[0, :, 10:12, 10:12].sum().backward()
+    assert not images.grad[0, :, 10:12, 10:12].any() and images.grad.any()
+    again = train(replace(config, init=str(tmp_path / "first" / "blind"), learning_rate=1e-9), tmp_path / "second")
+    found, known = Purifier.from_pretrained(again)(images.detach()), purifier(images.detach())
+    assert torch.allclose(found, known, atol=1e-5)
+    assert "The network of NCIS" in (again / "README.md").read_text()
 
 
 @pytest.mark.parametrize("unroll", [1, 2])
@@ -406,6 +455,14 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"only_gate": True, "init": "alloy", "gate": 4, "gate_weight": 0.0}, "its weight, .* gate_weight=0.0"),
         ({"gate": 4, "gate_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"vary": 1.5}, r"expected vary to be a number from 0\.0 to 1\.0, got 1\.5"),
+        ({"adversarial_weight": -1.0}, "expected loss weights >= 0, one of them above"),
+        ({"adversarial_weight": 1.0}, "expected a crop_size that is a multiple of 32 with a critic, got 16"),
+        ({"extractors": ("adversarial=vgg16:1",)}, "got adversarial, a loss; rename it"),
+        ({"network": "nrp"}, "expected network as one of alloy, ncis, got 'nrp'"),
+        ({"network": "ncis", "gate": 4}, "with network='ncis', which has none of these, got gate=4, blur=0, levels=1"),
+        ({"network": "ncis", "start": "identity"}, "with network='ncis', .* start='identity'"),
+        ({"network": "ncis", "blocks": 1}, "expected layers"),
+        ({"network": "ncis", "blocks": 3, "init": "alloy-s"}, "expected init to name a NCIS of the size"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
         ({"filters": 11, "start": "identity"}, "expected filters of at least 12"),
         ({"unroll": 0}, "expected unroll of at least 1"),
