@@ -3,8 +3,8 @@
     PURIFIER_KIT=<folder> python benchmarks/alloy_gate.py [--purifier alloy[=FOLDER]]
 
 1. Standard accuracy, and robust accuracy under the attack of benchmarks/blind_pgd.py, with and without the gate: of the
-   alloy itself, and of gs and ncis, which have none of their own: x + g(x) (p(x) - x), with the alloy's g. The attacked
-   images are those of blind_pgd.py, kept in --work.
+   alloy itself, and of others, which have none of their own: x + g(x) (p(x) - x), with the alloy's g, as
+   `Purifier.gated` does. The attacked images are those of blind_pgd.py, kept in --work.
 2. What `caution` does: agreement with what MobileNetV2 says of the held-out photographs of alloy_judge.py that it is
    surest of, clean and under blind attacks on it. The shipped caution was chosen by these; no evaluation image is.
 3. The gate's weights, 0 where it leaves an image alone and 1 where it purifies: the mean over images and places, of the
@@ -39,7 +39,11 @@ from purifier.methods.alloy import Alloy
 from purifier.training._photographs import PhotographTraining
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
-OTHERS = {"gs i=5": ("gs", 5), "ncis i=5": ("ncis", 5)}
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gs i=5": ("gs", {"iterations": 5}),
+    "ncis i=5": ("ncis", {"iterations": 5}),
+    "nrp-resg": ("nrp-resg", {}),
+}
 CAUTIONS = (-4, -2, 0, 1, 2, 3, 4, 6)
 Change = Callable[[Tensor], Tensor]
 
@@ -153,7 +157,7 @@ def main() -> None:
     shipped, caution, bare = digest(purifier), method.caution, method.gate.eval()
     gate, method.gate = partial(bare, caution=caution), None
     purifiers: dict[str, Change] = {
-        row: Purifier.from_pretrained(kind, iterations=i) for row, (kind, i) in OTHERS.items()
+        row: Purifier.from_pretrained(kind, **options) for row, (kind, options) in OTHERS.items()
     }
     found = {
         "settings": {

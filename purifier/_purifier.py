@@ -19,8 +19,10 @@ from purifier._purified_model import PurifiedModel
 from purifier.inference.compiling import Compiler, make_compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
-from purifier.methods import Method, build, describe, leaves, tune
+from purifier.methods import Method, build, describe, innermost, leaves, tune
+from purifier.methods.alloy import Alloy
 from purifier.methods.chain import Chain
+from purifier.methods.gated import Gated
 from purifier.methods.noise import ProjectedNoise
 
 if TYPE_CHECKING:
@@ -221,7 +223,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
 
     def _iterated(self) -> Method:
-        found = [leaf for leaf in leaves(self.method) if "iterations" in leaf.tunable]
+        found = [leaf for leaf in innermost(self.method) if "iterations" in leaf.tunable]
         if len(found) != 1:
             raise OptionError(
                 f"expected a purifier with one iterated method, got {self.name!r} with {len(found)}; set it on the "
@@ -245,6 +247,34 @@ class Purifier(_hub.HubMixin, nn.Module):
         noise = ProjectedNoise(sigma=sigma, eps=eps)
         noise.generator = generator
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
+
+    def gated(self, gate: str | os.PathLike[str] | Purifier = "alloy-s", *, caution: float | None = None) -> Purifier:
+        """Returns a purifier that the gate of an alloy keeps off places that do not look attacked; shares weights.
+
+        Where the gate sees an attack it is this purifier, where it sees none it leaves the image alone: what purifying
+        costs on images that nobody attacked is mostly saved. It knows no purifier and no model. Attacks that it does
+        not see pass, and an attacker who knows it can bypass it; `docs/alloy.md` has both measured.
+
+        Args:
+            gate: Name, folder or hub repository of an alloy with a gate, or such a purifier; the gate is copied.
+            caution: What is added to the gate's logits: the higher, the fainter the attacks that are purified, and the
+                more of what nobody attacked. The alloy's own where None.
+
+        Raises:
+            OptionError: Where that purifier has no gate, this one has one already, or the caution is out of its range.
+        """
+        if any(isinstance(part, Gated) or getattr(part, "gate", None) for part in self.method.modules()):
+            raise OptionError(f"expected a purifier without a gate, got {self.name!r}, which has one; use it as it is")
+        source = gate if isinstance(gate, Purifier) else Purifier.from_pretrained(gate)
+        known = source.method.gate if isinstance(source.method, Alloy) else None
+        if known is None:
+            raise OptionError(f"expected an alloy with a gate, such as 'alloy-s', got {source.name!r}, which has none")
+        chosen = source.method.options["caution"] if caution is None else caution
+        method = Gated(self.method, filters=known.filters, blocks=known.blocks, caution=chosen)
+        method.gate = copy.deepcopy(known)
+        gated = self._variant(method, f"{self.name}-gated")
+        gated.card = None
+        return gated
 
     @staticmethod
     def chain(*purifiers: str | os.PathLike[str] | Purifier) -> Purifier:
@@ -333,12 +363,12 @@ class Purifier(_hub.HubMixin, nn.Module):
     @property
     def differentiable(self) -> bool:
         """False where the exact gradient is zero almost everywhere, so that an honest attack needs BPDA."""
-        return all(leaf.differentiable for leaf in leaves(self.method))
+        return all(leaf.differentiable for leaf in innermost(self.method))
 
     @property
     def random(self) -> bool:
         """True where two calls on the same images differ, so that an honest attack needs EOT."""
-        return any(leaf.random for leaf in leaves(self.method))
+        return any(leaf.random for leaf in innermost(self.method))
 
     def extra_repr(self) -> str:
         weights = sum(p.numel() for p in self.parameters())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
-from purifier.methods import METHODS
+from purifier.methods import METHODS, build, describe
 from tests.builders import CASES, pictures, seeded, small_method, small_purifier, unchanged
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -212,6 +212,8 @@ def test_options_build_an_equal_twin(name: str) -> None:
     method = small_method(name)
     if name == "chain":
         assert [link["method"] for link in method.options["links"]] == ["gs", "ncis", "median"]
+    elif name == "gated":
+        assert build(describe(method)).options == method.options
     else:
         assert type(method)(**method.options).options == method.options
 

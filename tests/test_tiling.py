@@ -18,6 +18,8 @@ CASES = {
     "alloy with a deep gate": {"blocks": 1, "patch": 3, "iterations": 1, "gate": 3, "gate_blocks": 1},
     "alloy with scales": {"blocks": 1, "levels": 2, "iterations": 1},
     "bit-depth": {},
+    "gated": {},
+    "gated of many steps": {"method": small_method("ncis", iterations=4, kernel_size=23)},
     "gs": {"kernel_size": 5, "iterations": 7},
     "jpeg": {"quality": 60},
     "median": {"kernel_size": 5},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from purifier import OptionError, Purifier
-from tests.builders import pictures, small_purifier
+from tests.builders import pictures, small_method, small_purifier
 
 IMAGES = pictures(2, 3, 14, 11)
 
@@ -141,3 +141,64 @@ def test_a_variant_follows_the_weights_that_it_shares() -> None:
 def test_differentiable_is_false_where_one_link_is_not() -> None:
     assert Purifier.chain("gs", "median").differentiable
     assert not Purifier.chain("gs", "jpeg").differentiable
+
+
+def gated_alloy(**options: object) -> Purifier:
+    return Purifier(small_method("alloy", **{"gate": 3, "caution": 0.4, **options}), name="mine")
+
+
+def test_a_gated_purifier_weighs_by_the_gate_of_an_alloy() -> None:
+    plain, alloy = small_purifier("ncis"), gated_alloy()
+    gated = plain.gated(alloy)
+    weights = alloy.method.gate(IMAGES, 0.4)
+    torch.testing.assert_close(gated(IMAGES), IMAGES + weights * (plain(IMAGES) - IMAGES))
+    assert (gated.name, gated.card) == ("ncis-gated", None)
+    assert gated.method.options["caution"] == 0.4 and plain.gated(alloy, caution=-3).method.options["caution"] == -3
+
+
+def test_a_gated_purifier_shares_the_weights_of_the_purifier_and_copies_the_gate() -> None:
+    plain, alloy = small_purifier("ncis"), gated_alloy()
+    gated = plain.gated(alloy).to(torch.bfloat16)
+    assert {p.data_ptr() for p in plain.parameters()} <= {p.data_ptr() for p in gated.parameters()}
+    assert (plain.dtype, alloy.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_a_gated_purifier_goes_where_the_purifier_is_and_keeps_its_tiles() -> None:
+    gated = small_purifier("ncis").to(torch.bfloat16).tiled(16).gated(gated_alloy())
+    assert {p.dtype for p in gated.parameters()} == {torch.bfloat16} and "tile=16" in repr(gated)
+    assert gated(IMAGES).isfinite().all()
+
+
+def test_iterations_and_what_attacks_must_know_are_those_behind_the_gate() -> None:
+    alloy = gated_alloy()
+    gated = small_purifier("ncis").gated(alloy)
+    gated.iterations = 1
+    once = small_purifier("ncis")
+    once.iterations = 1
+    assert torch.equal(gated(IMAGES), once.gated(alloy)(IMAGES))
+    assert (gated.differentiable, gated.random) == (True, False)
+    assert not small_purifier("jpeg").gated(alloy).differentiable
+    assert small_purifier("dynamic").gated(alloy).random
+
+
+def test_the_shipped_gate_stands_before_a_shipped_purifier(tmp_path: object) -> None:
+    gated = Purifier.from_pretrained("gs").gated()
+    images = pictures(1, 3, 64, 64)
+    gated.save_pretrained(str(tmp_path))
+    assert torch.equal(Purifier.from_pretrained(str(tmp_path))(images), gated(images))
+    # Noise is taken for an attack, a flat image is not.
+    torch.testing.assert_close(gated(images), Purifier.from_pretrained("gs")(images), rtol=0, atol=0.02)
+    flat = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    torch.testing.assert_close(gated(flat), flat, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("purify", [gated_alloy(), small_purifier("gs").gated(gated_alloy())])
+def test_a_second_gate_is_refused(purify: Purifier) -> None:
+    with pytest.raises(OptionError, match="expected a purifier without a gate, got"):
+        purify.gated(gated_alloy())
+
+
+def test_a_gate_of_what_has_none_is_refused() -> None:
+    for other in (gated_alloy(gate=0), small_purifier("gs"), "gs"):
+        with pytest.raises(OptionError, match=r"expected an alloy with a gate, such as 'alloy-s', got .* has none"):
+            small_purifier("ncis").gated(other)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from purifier.evaluation._records import Records
 from purifier.evaluation.data import LabelledImages
 from purifier.evaluation.metrics.classification import interval
 from purifier.evaluation.models import LoadedModel
-from purifier.methods import leaves
+from purifier.methods import innermost
 
 NONE = "none"
 
@@ -261,7 +261,7 @@ class _Grid:
         self._iterations = iterations
         self._kernels: list[dict[str, int]] = [{"kernel_size": k} for k in kernel_sizes] or [{}]
         first = self._load(self._kernels[0])
-        tunable = [leaf for leaf in leaves(first.method) if "iterations" in leaf.tunable]
+        tunable = [leaf for leaf in innermost(first.method) if "iterations" in leaf.tunable]
         if len(tunable) != 1:
             raise OptionError(f"expected a purifier with iterations to tune, such as gs or ncis, got {str(source)!r}")
         # Applying F i + 1 times is applying it once more, where each application ends with the clamp that a purifier

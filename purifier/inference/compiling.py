@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import OptionError, PurifierWarning
-from purifier.methods import Method, leaves
+from purifier.methods import Method, innermost, leaves
 
 _BACKEND = "inductor"
 _warned = False
@@ -58,7 +58,8 @@ class Compiler:
         for number, leaf in enumerate(leaves(method)):
             if number:
                 images = images.clamp(0, 1)
-            images = leaf(images) if leaf.export_obstacle is not None else self._run_leaf(number, leaf, images)
+            plain = any(part.export_obstacle is not None for part in innermost(leaf))
+            images = leaf(images) if plain else self._run_leaf(number, leaf, images)
         return images
 
     def _run_leaf(self, number: int, leaf: Method, images: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from purifier import _hub
 from purifier._errors import OptionError, PurifierError
 from purifier._version import __version__
 from purifier.inference import _graphs
-from purifier.methods import Method, leaves
+from purifier.methods import Method, innermost
 
 FORMATS = ("onnx", "torch-export")
 # What the exporter translates to; newer ones are converted from it.
@@ -113,7 +113,7 @@ def export(
             _graphs.write_torch_export(program, draft, metadata)
         sizes = {traced} if size or not alone else {traced, _ODD_SIZE}
         difference = _compare(
-            target, draft, format, sizes, exact=all(m.differentiable for m in leaves(purifier.method))
+            target, draft, format, sizes, exact=all(m.differentiable for m in innermost(purifier.method))
         )
         _move(folder, path)
     finally:
@@ -183,7 +183,7 @@ def _purifier_of(target: Any) -> Any:
 
 
 def _check_target(target: nn.Module, purifier: Any) -> None:
-    for leaf in leaves(purifier.method):
+    for leaf in innermost(purifier.method):
         if leaf.export_obstacle is not None:
             raise OptionError(
                 f"expected a purifier that can be exported as a graph, got {purifier.name!r}: {leaf.export_obstacle}, "

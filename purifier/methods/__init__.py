@@ -14,6 +14,7 @@ from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
 from purifier.methods.gad import GAD
+from purifier.methods.gated import Gated
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.jpeg import JPEG
 from purifier.methods.median import Median
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "bit-depth": BitDepth,
     "chain": Chain,
     "gad": GAD,
+    "gated": Gated,
     "gs": GaussianSmoothing,
     "jpeg": JPEG,
     "median": Median,
@@ -39,7 +41,7 @@ METHODS: dict[str, type[Method]] = {
     "tvm": TVM,
 }
 
-__all__ = ["METHODS", "Method", "Stage", "build", "describe", "leaves", "method_name"]
+__all__ = ["METHODS", "Method", "Stage", "build", "describe", "innermost", "leaves", "method_name"]
 
 
 def method_name(method: Method) -> str:
@@ -52,7 +54,7 @@ def describe(method: Method) -> dict[str, Any]:
     return {"method": method_name(method), "options": method.options}
 
 
-def build(description: dict[str, Any]) -> Method:
+def build(description: Any) -> Method:
     """Builds the method that `describe` described, with fresh weights.
 
     Raises:
@@ -64,6 +66,8 @@ def build(description: dict[str, Any]) -> Method:
         if not isinstance(options.get("links"), list):
             raise WeightsError(f"expected options of method 'chain' with a list of links, got {options}")
         options = {**options, "links": [build(link) for link in options["links"]]}
+    if name == "gated":
+        options = {**options, "method": build(options.get("method"))}
     try:
         return METHODS[name](**options)
     except TypeError as error:
@@ -88,6 +92,15 @@ def leaves(method: Method) -> Iterator[Method]:
             yield from leaves(link)
     else:
         yield method
+
+
+def innermost(method: Method) -> Iterator[Method]:
+    """Yields the leaves, and of those behind a gate what they are made of: each a method that holds no other."""
+    for leaf in leaves(method):
+        if isinstance(leaf, Gated):
+            yield from innermost(leaf.method)
+        else:
+            yield leaf
 
 
 def tune(description: dict[str, Any], changes: dict[str, Any], name: str) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def test_a_gate_that_is_half_open_halves_what_is_done(
     found = measured(monkeypatch, small, method)
     rows = {(row["classifier"], row["purifier"], row["gate"]): row for row in found["accuracy"]}
     assert {key[0] for key in rows} == set(alloy_gate.CLASSIFIERS)
-    assert {key[1] for key in rows} == {"gs i=5", "ncis i=5", "one"}
+    assert {key[1] for key in rows} == {"gs i=5", "ncis i=5", "nrp-resg", "one"}
     labels = network()(IMAGES).argmax(1)
     with torch.no_grad():
         smooth = Purifier.from_pretrained("gs", iterations=5)(IMAGES)

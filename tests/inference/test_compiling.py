@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import purifier
 from purifier import InputError, Purifier, PurifierWarning
 from purifier.inference import compiling
-from tests.builders import pictures, small_purifier
+from tests.builders import pictures, small_method, small_purifier
 
 
 class Spy:
@@ -120,9 +120,14 @@ def test_wrap_and_variants_pass_it_on_and_leave_codecs_and_noise_out(spy: Spy) -
     assert (spy.made, len(spy.seen)) == (2, 2)
     plain = Purifier.chain("jpeg", "gs")
     assert torch.equal(Purifier.chain("jpeg", model.purifier)(pictures(1, 3, 8, 8)), plain(pictures(1, 3, 8, 8)))
+    alloy = Purifier(small_method("alloy", gate=3))
+    assert model.purifier.gated(alloy)(pictures(1, 3, 8, 8)).isfinite().all()
+    assert (spy.made, len(spy.seen)) == (4, 4)
+    Purifier.chain("jpeg", model.purifier).gated(alloy)(pictures(1, 3, 8, 8))
+    assert spy.made == 4
     tiled = model.purifier.tiled(16)
     assert torch.equal(tiled(pictures(1, 3, 8, 8)), Purifier.from_pretrained("gs")(pictures(1, 3, 8, 8)))
-    assert spy.made == 3
+    assert spy.made == 4
 
 
 def test_graphs_are_replayed_where_gradients_are_off(spy: Spy) -> None:

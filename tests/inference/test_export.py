@@ -24,6 +24,7 @@ from tests.builders import pictures, small_method, small_purifier
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Odd, small, and larger than what GS smooths by one dense matrix.
 SHAPES = [(1, 3, 33, 47), (3, 3, 8, 5), (2, 3, 3, 390)]
+GRAPHS = ["alloy", "alloy with scales", "alloy with a gate", "gated", "gs", "ncis", "nrp-resg", "chain gs+ncis"]
 TINY = [(1, 3, 1, 1), (2, 3, 1, 6), (1, 3, 2, 2)]
 
 
@@ -73,9 +74,7 @@ def assert_equal_outputs(path: Path, module: nn.Module, shapes: list[Any], mean:
         assert (got - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "case", ["alloy", "alloy with scales", "alloy with a gate", "gs", "ncis", "nrp-resg", "median", "chain gs+ncis"]
-)
+@pytest.mark.parametrize("case", [*GRAPHS, "median"])
 def test_onnx_outputs_are_the_librarys_at_other_sizes_and_batches(case: str, tmp_path: Path) -> None:
     purifier = made_for(case)
     made = export(purifier, tmp_path / "p.onnx")
@@ -146,16 +145,15 @@ def test_an_onnx_file_states_its_axes_names_and_facts_and_no_place_of_this_machi
     assert (float(got.min()), float(got.max())) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    "case", ["alloy", "alloy with scales", "alloy with a gate", "gs", "ncis", "nrp-resg", "chain gs+ncis"]
-)
+@pytest.mark.parametrize("case", GRAPHS)
 def test_a_torch_export_file_is_the_library_at_other_sizes(case: str, tmp_path: Path) -> None:
     purifier = made_for(case)
     made = export(purifier, tmp_path / "p.pt2", format="torch-export")
     assert made.difference is not None
     assert made.difference < 1e-5
     # More than one patch, of the coarsest scale where there are several.
-    smallest = {"alloy": 3, "alloy with scales": 5, "alloy with a gate": 9, "ncis": 3, "chain gs+ncis": 3}.get(case, 1)
+    patches = {"alloy": 3, "alloy with scales": 5, "alloy with a gate": 9, "gated": 9, "ncis": 3, "chain gs+ncis": 3}
+    smallest = patches.get(case, 1)
     module = torch.export.load(tmp_path / "p.pt2").module()
     for shape in [(*shape[:2], *(max(side, smallest) for side in shape[2:])) for shape in SHAPES]:
         with torch.inference_mode():

@@ -1,0 +1,53 @@
+"""A method that is kept off places that do not look attacked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from purifier._options import check_integer, check_number
+from purifier.methods._base import Method, Stage
+from purifier.methods._gate import Gate
+
+
+class Gated(Method):
+    """x + g(x) (m(x) - x): the method m where the gate g is sure of an attack, the image itself where it sees none.
+
+    Args:
+        method: m; its output is clamped to [0, 1] first.
+        filters: Width of the gate.
+        blocks: Its residual blocks.
+        caution: What is added to its logits: above 0 weaker attacks are purified too, and more of what nobody attacked.
+
+    Raises:
+        OptionError: Where an option is out of its range.
+    """
+
+    tunable = ("caution",)
+
+    def __init__(self, method: Method, *, filters: int, blocks: int = 0, caution: float = 0.0) -> None:
+        super().__init__()
+        self.method = method
+        self.gate = Gate(check_integer("filters", filters, low=1), check_integer("blocks", blocks, low=0))
+        self.caution = check_number("caution", caution, low=-20.0, high=20.0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        from purifier.methods import describe
+
+        gate = {"filters": self.gate.filters, "blocks": self.gate.blocks}
+        return {"method": describe(self.method), **gate, "caution": self.caution}
+
+    def stages(self) -> list[Stage]:
+        # One stage, as the image itself is needed again at the end.
+        inner = self.method.stages()
+        halos = [stage.halo for stage in inner]
+        reach = None if None in halos else max(self.gate.halo, sum(halo for halo in halos if halo))
+        return [Stage(self.step, halo=reach, align=math.lcm(self.gate.cell, *(stage.align for stage in inner)))]
+
+    def step(self, images: Tensor) -> Tensor:
+        """The method behind the gate, all of its stages."""
+        out = self.method(images).clamp(0, 1)
+        return images + self.gate(images, self.caution) * (out - images)
