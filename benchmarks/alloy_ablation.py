@@ -2,11 +2,11 @@
 
     PURIFIER_KIT=<folder> python benchmarks/alloy_ablation.py [NAME ...] [--init FOLDER] [--steps 300]
 
-Without names every ablation is run. All but those of another network start from FOLDER, weights that have seen noise
-only (`train_alloy.py alloy-warm`), and none but "teacher" has a teacher, as a teacher has seen every extractor. By what
-each is judged, `_alloy_judge.py` says: also by an extractor that it leaves out, which the rest must generalise to. A
-run that is done is not done again; one that was killed goes on. Results: benchmarks/results/alloy_ablation.json; what a
-file of the same settings there knows of other ablations stays in it.
+Without names every ablation is run. All but those of another network, one of which starts from ncis, start from FOLDER,
+weights that have seen noise only (`train_alloy.py alloy-warm`), and none but "teacher" has a teacher, as a teacher has
+seen every extractor. By what each is judged, `_alloy_judge.py` says: also by an extractor that it leaves out, which the
+rest must generalise to. A run that is done is not done again; one that was killed goes on. Results:
+benchmarks/results/alloy_ablation.json; what a file of the same settings there knows of other ablations stays in it.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
     stated = json.loads(json.dumps({**asdict(config), "judged_on": count}))
     done = work / name / "judged.json"
     known = json.loads(done.read_text()) if done.exists() else {}
-    if known.get("settings") != stated:
+    if not known or _with_defaults(known["settings"]) != stated:
         folder = train(config, work / name)
         seconds = (load_checkpoint(work / name / "checkpoint.pt") or {})["seconds"]
         known = {
@@ -200,12 +200,17 @@ def ablate(name: str, base: AlloyTraining, count: int, work: Path, judges: Calla
     return {key: known[key] for key in ("changes", "seconds", "rows")}
 
 
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an earlier run, and the defaults of those that there were none of then."""
+    return {**json.loads(json.dumps(asdict(AlloyTraining()))), **settings}
+
+
 def with_earlier(runs: dict[str, Any], stated: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
     """The runs, and those of an earlier result of the same settings and images, in the order of ABLATIONS.
 
     Settings that the earlier result does not know had their defaults.
     """
-    known = json.loads(json.dumps(asdict(AlloyTraining()))) | earlier.get("settings", {})
+    known = _with_defaults(earlier.get("settings", {}))
     known = {key: value for key, value in known.items() if key in stated["settings"]}
     if (known, earlier.get("images")) != (stated["settings"], stated["images"]):
         return runs

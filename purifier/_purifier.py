@@ -20,7 +20,7 @@ from purifier.inference.compiling import Compiler, make_compiler
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, innermost, leaves, tune
-from purifier.methods.alloy import Alloy
+from purifier.methods._gate import Gate
 from purifier.methods.chain import Chain
 from purifier.methods.gated import Gated
 from purifier.methods.noise import ProjectedNoise
@@ -249,31 +249,43 @@ class Purifier(_hub.HubMixin, nn.Module):
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
 
     def gated(self, gate: str | os.PathLike[str] | Purifier = "alloy-s", *, caution: float | None = None) -> Purifier:
-        """Returns a purifier that the gate of an alloy keeps off places that do not look attacked; shares weights.
+        """Returns a purifier that a gate keeps off places that do not look attacked; shares weights, copies the gate.
 
         Where the gate sees an attack it is this purifier, where it sees none it leaves the image alone: what purifying
         costs on images that nobody attacked is mostly saved. It knows no purifier and no model. Attacks that it does
-        not see pass, and an attacker who knows it can bypass it; `docs/alloy.md` has both measured.
+        not see pass, and an attacker who knows it can bypass it; `docs/alloy.md` and `docs/evaluation.md` have what was
+        measured. Noise looks like an attack: gate what `dynamic` returns, not the other way round.
 
         Args:
-            gate: Name, folder or hub repository of an alloy with a gate, or such a purifier; the gate is copied.
+            gate: Name, folder or hub repository of a purifier with a gate, such as an alloy, or such a purifier.
             caution: What is added to the gate's logits: the higher, the fainter the attacks that are purified, and the
-                more of what nobody attacked. The alloy's own where None.
+                more of what nobody attacked. As the gate has it where None.
 
         Raises:
-            OptionError: Where that purifier has no gate, this one has one already, or the caution is out of its range.
+            OptionError: Where there is no gate, this purifier has one already or has no exact gradient, or the caution
+                is out of its range.
         """
-        if any(isinstance(part, Gated) or getattr(part, "gate", None) for part in self.method.modules()):
-            raise OptionError(f"expected a purifier without a gate, got {self.name!r}, which has one; use it as it is")
+        if any(_gate_of(part) for part in self.method.modules()):
+            raise OptionError(
+                f"expected a purifier without a gate, got {self.name!r}, which has one; use it as it is, or gate what "
+                "you chain it with before"
+            )
+        if not self.differentiable:
+            raise OptionError(
+                f"expected a purifier with an exact gradient to gate, got {self.name!r}: attacks that know a gate need "
+                "one to be honest"
+            )
         source = gate if isinstance(gate, Purifier) else Purifier.from_pretrained(gate)
-        known = source.method.gate if isinstance(source.method, Alloy) else None
+        known = _gate_of(source.method)
         if known is None:
-            raise OptionError(f"expected an alloy with a gate, such as 'alloy-s', got {source.name!r}, which has none")
+            raise OptionError(f"expected a purifier with a gate, such as 'alloy-s', got {source.name!r}, without one")
         chosen = source.method.options["caution"] if caution is None else caution
-        method = Gated(self.method, filters=known.filters, blocks=known.blocks, caution=chosen)
+        # Its first weights are not kept, and must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            method = Gated(self.method, gate=known.filters, gate_blocks=known.blocks, caution=chosen)
         method.gate = copy.deepcopy(known)
         gated = self._variant(method, f"{self.name}-gated")
-        gated.card = None
+        gated.card = _gated_card(gated.name, self.name, source.name)
         return gated
 
     @staticmethod
@@ -390,6 +402,22 @@ def _check_source(source: Any) -> None:
     raise OptionError(
         f"expected a purifier, or the name, folder or hub repository of one, got {type(source).__name__}; {advice}"
     )
+
+
+def _gate_of(method: nn.Module) -> Gate | None:
+    gate = getattr(method, "gate", None)
+    return gate if isinstance(gate, Gate) else None
+
+
+def _gated_card(name: str, purifier: str, gate: str) -> str:
+    return f"""---
+tags: [adversarial-purification]
+---
+# {name}
+
+The purifier {purifier} behind the gate of {gate}, which keeps it off images that do not look attacked. Licences,
+origins and figures of both are in their own cards. An attacker who knows them can bypass them.
+"""
 
 
 def _memory_format(images: Tensor) -> torch.memory_format:

@@ -36,7 +36,7 @@ def small_method(name: str, **options: Any) -> Method:
     if name == "chain":
         return METHODS["chain"]([small_method("gs"), small_method("ncis"), small_method("median")])  # type: ignore[call-arg]
     if name == "gated":
-        options = {"method": small_method("ncis"), "filters": 3, **options}
+        options = {"method": small_method("ncis"), "gate": 3, **options}
     method = METHODS[name](**{**SMALL.get(name, {}), **options})
     enliven(method)
     return method

@@ -62,6 +62,17 @@ def test_a_file_goes_into_a_folder_under_its_own_name(tmp_path: Path) -> None:
     assert set(files(tmp_path / "out")) == {"a.png"}
 
 
+def test_a_gate_leaves_alone_what_does_not_look_attacked(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 4, (64, 64, 3)).copy()
+    ramp[:, 32:] //= 2
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    for name, gate in (("plain", []), ("gated", ["--gate", "alloy-s"])):
+        assert purify(tmp_path / "a.png", tmp_path / f"{name}.png", *gate).exit_code == 0
+    plain, gated = (np.asarray(Image.open(tmp_path / f"{name}.png")).astype(int) for name in ("plain", "gated"))
+    assert np.abs(gated - ramp).mean() < 0.5 * np.abs(plain - ramp).mean()
+    assert "without one" in str(purify(tmp_path / "a.png", tmp_path / "b.png", "--gate", "gs").exception)
+
+
 def test_a_folder_tree_is_mirrored(tmp_path: Path) -> None:
     for name in ("a.png", "b/c.JPG", "b/d/e.webp", "b/notes.txt"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)

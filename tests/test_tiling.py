@@ -19,7 +19,7 @@ CASES = {
     "alloy with scales": {"blocks": 1, "levels": 2, "iterations": 1},
     "bit-depth": {},
     "gated": {},
-    "gated of many steps": {"method": small_method("ncis", iterations=4, kernel_size=23)},
+    "gated with large patches": {"method": small_method("alloy", blocks=1, patch=3, iterations=2)},
     "gs": {"kernel_size": 5, "iterations": 7},
     "jpeg": {"quality": 60},
     "median": {"kernel_size": 5},

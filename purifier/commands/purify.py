@@ -63,6 +63,7 @@ class Summary:
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Images of a size at a time.")
 @click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
+@click.option("--gate", metavar="NAME", help="Leave alone what does not look attacked to the gate of this, as alloy-s.")
 @click.option("--tile", type=int, help="Work in tiles of this side in pixels: the same output in bounded memory.")
 @click.option(
     "--format",
@@ -81,6 +82,7 @@ def command(
     dtype: str,
     batch_size: int,
     iterations: int | None,
+    gate: str | None,
     tile: int | None,
     form: Format,
     overwrite: bool,
@@ -98,6 +100,8 @@ def command(
     jobs = plan(source, target, form)
     options: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
     purifier = Purifier.from_pretrained(name, device=device, dtype=dtype, **options)
+    if gate is not None:
+        purifier = purifier.gated(gate)
     if tile is not None:
         purifier = purifier.tiled(tile)
     settings = _settings(purifier)

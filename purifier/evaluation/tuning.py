@@ -232,7 +232,9 @@ def write_purifier(tuning: Tuning, folder: Path, purifier: str | Path) -> None:
         purifier: What was tuned.
     """
     options: dict[str, Any] = dict(tuning.chosen.options)
+    iterations = options.pop("iterations")
     chosen = Purifier.from_pretrained(purifier, **options)
+    chosen.iterations = iterations
     figures = tuning.chosen.to_dict()
     aware = tuning.aware
     told = "not measured" if aware is None else f"{aware.right / aware.images:.1%} of {aware.images} images"

@@ -187,7 +187,7 @@ def _check_target(target: nn.Module, purifier: Any) -> None:
         if leaf.export_obstacle is not None:
             raise OptionError(
                 f"expected a purifier that can be exported as a graph, got {purifier.name!r}: {leaf.export_obstacle}, "
-                "which no graph holds; export the others of a chain, and run this one in Python"
+                "which no graph holds; export the purifier without it, and run it in Python"
             )
     model = getattr(target, "model", None)
     if isinstance(model, nn.Module) and any(part.training for part in model.modules()):

@@ -61,7 +61,8 @@ def build(description: Any) -> Method:
         WeightsError: Where the description names no method or options that the method does not have.
         OptionError: Where an option's value is out of its range.
     """
-    name, options = _read(description)
+    name, given = _read(description)
+    options = given
     if name == "chain":
         if not isinstance(options.get("links"), list):
             raise WeightsError(f"expected options of method 'chain' with a list of links, got {options}")
@@ -71,7 +72,7 @@ def build(description: Any) -> Method:
     try:
         return METHODS[name](**options)
     except TypeError as error:
-        raise WeightsError(f"expected options of method {name!r}, got {options}: {error}") from None
+        raise WeightsError(f"expected options of method {name!r}, got {given}: {error}") from None
 
 
 def _read(description: Any) -> tuple[str, dict[str, Any]]:
@@ -86,7 +87,7 @@ def _read(description: Any) -> tuple[str, dict[str, Any]]:
 
 
 def leaves(method: Method) -> Iterator[Method]:
-    """Yields the method itself, or the links of a chain, however nested."""
+    """Yields what is applied in turn: the method itself, or the links of a chain, however nested."""
     if isinstance(method, Chain):
         for link in method.methods:
             yield from leaves(link)
@@ -95,7 +96,7 @@ def leaves(method: Method) -> Iterator[Method]:
 
 
 def innermost(method: Method) -> Iterator[Method]:
-    """Yields the leaves, and of those behind a gate what they are made of: each a method that holds no other."""
+    """Yields the methods that hold no other: the leaves, and in place of a gated one what is behind its gate."""
     for leaf in leaves(method):
         if isinstance(leaf, Gated):
             yield from innermost(leaf.method)
@@ -103,8 +104,10 @@ def innermost(method: Method) -> Iterator[Method]:
             yield leaf
 
 
-def tune(description: dict[str, Any], changes: dict[str, Any], name: str) -> dict[str, Any]:
+def tune(description: Any, changes: dict[str, Any], name: str) -> dict[str, Any]:
     """Returns the description with some options changed that may be changed without training again.
+
+    Options that are not the gate's own are those of the method behind it.
 
     Raises:
         WeightsError: Where the description names no method.
@@ -112,6 +115,10 @@ def tune(description: dict[str, Any], changes: dict[str, Any], name: str) -> dic
     """
     method, options = _read(description)
     tunable = METHODS[method].tunable
+    if method == "gated":
+        behind = {option: value for option, value in changes.items() if option not in tunable}
+        changes = {option: value for option, value in changes.items() if option in tunable}
+        options = {**options, "method": tune(options.get("method"), behind, name)}
     for option in changes:
         if option in tunable:
             continue

@@ -17,8 +17,8 @@ class Gated(Method):
 
     Args:
         method: m; its output is clamped to [0, 1] first.
-        filters: Width of the gate.
-        blocks: Its residual blocks.
+        gate: Width of the gate.
+        gate_blocks: Its residual blocks.
         caution: What is added to its logits: above 0 weaker attacks are purified too, and more of what nobody attacked.
 
     Raises:
@@ -27,17 +27,17 @@ class Gated(Method):
 
     tunable = ("caution",)
 
-    def __init__(self, method: Method, *, filters: int, blocks: int = 0, caution: float = 0.0) -> None:
+    def __init__(self, method: Method, *, gate: int, gate_blocks: int = 0, caution: float = 0.0) -> None:
         super().__init__()
         self.method = method
-        self.gate = Gate(check_integer("filters", filters, low=1), check_integer("blocks", blocks, low=0))
+        self.gate = Gate(check_integer("gate", gate, low=1), check_integer("gate_blocks", gate_blocks, low=0))
         self.caution = check_number("caution", caution, low=-20.0, high=20.0)
 
     @property
     def options(self) -> dict[str, Any]:
         from purifier.methods import describe
 
-        gate = {"filters": self.gate.filters, "blocks": self.gate.blocks}
+        gate = {"gate": self.gate.filters, "gate_blocks": self.gate.blocks}
         return {"method": describe(self.method), **gate, "caution": self.caution}
 
     def stages(self) -> list[Stage]:

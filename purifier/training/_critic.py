@@ -82,6 +82,10 @@ def contest(
         purified: Purified crops (N, 3, H, W); the first loss has gradients to them.
         clean: Clean ones.
         relativistic: As for `adversarial_loss`.
+
+    Returns:
+        The purifier's loss, and a function that computes the critic's: to be called when the parameters of the critic
+        have gradients again, as the training loop does.
     """
     with torch.no_grad():
         real = critic(clean).float()

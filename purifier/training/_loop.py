@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -348,8 +348,13 @@ class _Training:
 
     def _read(self) -> dict[str, Any] | None:
         state, settings = load_checkpoint(self.path), asdict(self.config)
-        if state is not None and state["settings"] != settings:
-            changed = sorted(k for k in settings if state["settings"].get(k) != settings[k])
+        if state is None:
+            return None
+        # A setting that there was none of when the run began had what is its default now.
+        known = {one.name: one.default for one in fields(self.config) if one.default is not MISSING}
+        known |= state["settings"]
+        if known != settings:
+            changed = sorted(k for k in settings if known.get(k) != settings[k])
             raise OptionError(
                 f"expected the settings that {self.path} was trained with, got other {', '.join(changed)}; choose "
                 "another folder or give the old settings"

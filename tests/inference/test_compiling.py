@@ -123,7 +123,7 @@ def test_wrap_and_variants_pass_it_on_and_leave_codecs_and_noise_out(spy: Spy) -
     alloy = Purifier(small_method("alloy", gate=3))
     assert model.purifier.gated(alloy)(pictures(1, 3, 8, 8)).isfinite().all()
     assert (spy.made, len(spy.seen)) == (4, 4)
-    Purifier.chain("jpeg", model.purifier).gated(alloy)(pictures(1, 3, 8, 8))
+    model.purifier.dynamic().gated(alloy)(pictures(1, 3, 8, 8))
     assert spy.made == 4
     tiled = model.purifier.tiled(16)
     assert torch.equal(tiled(pictures(1, 3, 8, 8)), Purifier.from_pretrained("gs")(pictures(1, 3, 8, 8)))

@@ -18,7 +18,7 @@ def test_it_is_the_image_and_the_clamped_method_weighed_by_the_gate() -> None:
     method = small_method("nrp-resg")
     with torch.no_grad():
         method.conv_last.bias.add_(0.6)
-    gated = Gated(method, filters=3, caution=0.7)
+    gated = Gated(method, gate=3, caution=0.7)
     purified, weights = method(IMAGES), gated.gate(IMAGES, 0.7)
     assert purified.max() > 1 and weights.std() > 0
     expected = weights * purified.clamp(0, 1) + (1 - weights) * IMAGES
@@ -28,33 +28,35 @@ def test_it_is_the_image_and_the_clamped_method_weighed_by_the_gate() -> None:
 @pytest.mark.parametrize(("caution", "open"), [(20.0, True), (-20.0, False)])
 def test_caution_opens_and_closes_the_gate(caution: float, open: bool) -> None:
     method = small_method("ncis")
-    gated = Gated(method, filters=3, caution=caution)
+    gated = Gated(method, gate=3, caution=caution)
     torch.testing.assert_close(gated(IMAGES), method(IMAGES).clamp(0, 1) if open else IMAGES, rtol=0, atol=1e-5)
 
 
 def test_its_one_stage_looks_as_far_as_all_of_the_methods() -> None:
     near, far = small_method("gs", iterations=1), small_method("ncis", iterations=9, layers=4)
-    (stage,) = Gated(near, filters=3).stages()
-    assert stage.halo == Gated(near, filters=3).gate.halo and stage.align == 8
-    (stage,) = Gated(far, filters=3).stages()
-    assert stage.halo == sum(one.halo for one in far.stages()) > Gated(near, filters=3).gate.halo
-    (stage,) = Gated(small_method("resize-pad"), filters=3).stages()
+    (stage,) = Gated(near, gate=3).stages()
+    assert stage.halo == Gated(near, gate=3).gate.halo and stage.align == 8
+    (stage,) = Gated(far, gate=3).stages()
+    assert stage.halo == sum(one.halo for one in far.stages()) > Gated(near, gate=3).gate.halo
+    (stage,) = Gated(small_method("resize-pad"), gate=3).stages()
     assert stage.halo is None
 
 
 def test_what_is_behind_gates_is_found_however_nested() -> None:
     inner = [small_method("gs"), small_method("jpeg"), small_method("median")]
-    nested = Chain([inner[0], Gated(Chain([Gated(inner[1], filters=3), inner[2]]), filters=3)])
+    nested = Chain([inner[0], Gated(Chain([Gated(inner[1], gate=3), inner[2]]), gate=3)])
     assert list(innermost(nested)) == inner
 
 
-@pytest.mark.parametrize(("option", "value"), [("filters", 0), ("blocks", -1), ("caution", 21.0), ("caution", "much")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("gate", 0), ("gate_blocks", -1), ("caution", 21.0), ("caution", "much")]
+)
 def test_wrong_options_are_refused(option: str, value: object) -> None:
     with pytest.raises(OptionError, match=f"expected {option} to be"):
-        Gated(small_method("gs"), **{"filters": 3, option: value})
+        Gated(small_method("gs"), **{"gate": 3, option: value})
 
 
 @pytest.mark.parametrize("inner", [None, {"method": "gs"}, {"method": "sg", "options": {}}, ["gs"]])
 def test_a_configuration_without_a_method_behind_the_gate_is_refused(inner: object) -> None:
     with pytest.raises(WeightsError, match="expected a configuration with a method out of"):
-        build({"method": "gated", "options": {"method": inner, "filters": 3}})
+        build({"method": "gated", "options": {"method": inner, "gate": 3}})

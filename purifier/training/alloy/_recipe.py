@@ -236,10 +236,15 @@ def _check(config: AlloyTraining) -> None:
         known, got = get_args(get_type_hints(AlloyTraining)[name]), getattr(config, name)
         if got not in known:
             raise OptionError(f"expected {name} as one of {', '.join(known)}, got {got!r}")
-    if config.network == "ncis" and (config.gate or config.blur or config.levels > 1 or config.start != "random"):
+    # What only alloy's network has, and the values that say it is not there.
+    without = {"gate": 0, "gate_blocks": 0, "caution": 0.0, "blur": 0, "levels": 1, "start": "random"}
+    asked = [f"{name}={getattr(config, name)!r}" for name, value in without.items() if getattr(config, name) != value]
+    if config.network == "ncis" and asked:
+        wanted = ", ".join(f"{name}={value!r}" for name, value in without.items())
+        raise OptionError(f"expected {wanted} with network='ncis', got {', '.join(asked)}; change what differs")
+    if config.only_gate and config.adversarial_weight:
         raise OptionError(
-            "expected gate=0, blur=0, levels=1 and start='random' with network='ncis', which has none of these, got "
-            f"gate={config.gate}, blur={config.blur}, levels={config.levels} and start={config.start!r}; change them"
+            f"expected adversarial_weight=0 with only_gate, as a gate makes no images, got {config.adversarial_weight}"
         )
     if not re.fullmatch(r"\w[\w.-]*", config.name):
         raise OptionError(
@@ -270,5 +275,5 @@ def _check(config: AlloyTraining) -> None:
     weights = [config.pixel_weight, config.belief_weight, config.adversarial_weight]
     weights += [line.weight for line in read_extractors(config.extractors)]
     weights += [config.teacher_weight if config.teacher else 0.0, config.gate_weight if config.gate else 0.0]
-    if min(weights) < 0 or max(weights) == 0:
+    if not all(weight >= 0 for weight in weights) or max(weights) == 0:
         raise OptionError(f"expected loss weights >= 0, one of them above, got {weights}")

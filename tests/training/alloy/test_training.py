@@ -459,8 +459,13 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
         ({"adversarial_weight": 1.0}, "expected a crop_size that is a multiple of 32 with a critic, got 16"),
         ({"extractors": ("adversarial=vgg16:1",)}, "got adversarial, a loss; rename it"),
         ({"network": "nrp"}, "expected network as one of alloy, ncis, got 'nrp'"),
-        ({"network": "ncis", "gate": 4}, "with network='ncis', which has none of these, got gate=4, blur=0, levels=1"),
-        ({"network": "ncis", "start": "identity"}, "with network='ncis', .* start='identity'"),
+        ({"adversarial_weight": float("nan")}, "expected loss weights >= 0, one of them above"),
+        (
+            {"only_gate": True, "init": "alloy", "gate": 4, "adversarial_weight": 1.0, "crop_size": 32},
+            r"expected adversarial_weight=0 with only_gate, .*, got 1\.0",
+        ),
+        ({"network": "ncis", "gate": 4, "caution": 1.0}, r"with network='ncis', got gate=4, caution=1\.0; change"),
+        ({"network": "ncis", "start": "identity", "levels": 2}, "with network='ncis', got levels=2, start='identity'"),
         ({"network": "ncis", "blocks": 1}, "expected layers"),
         ({"network": "ncis", "blocks": 3, "init": "alloy-s"}, "expected init to name a NCIS of the size"),
         ({"start": "zero"}, "expected start as one of random, identity, got 'zero'"),
@@ -489,6 +494,16 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, settings):
     train(settings(), tmp_path)
     with pytest.raises(OptionError, match="got other pixel_weight, sources"):
         train(settings(pixel_weight=0.5, sources=("none:1",)), tmp_path)
+
+
+def test_a_run_that_began_before_there_was_a_setting_goes_on_with_its_default(tmp_path, settings):
+    train(settings(), tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["settings"]["adversarial_weight"], state["settings"]["network"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    train(settings(), tmp_path)
+    with pytest.raises(OptionError, match="got other network"):
+        train(settings(network="ncis", levels=1), tmp_path)
 
 
 def test_a_training_cut_short_goes_on_to_the_same_bits(tmp_path, settings):
