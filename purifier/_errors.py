@@ -56,5 +56,6 @@ class PurifierWarning(UserWarning):
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns "; did you mean 'x' or 'y'?" for the names closest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.5)
+    known = {one.lower(): one for one in names}
+    close = [known[one] for one in difflib.get_close_matches(name.lower(), list(known), n=2, cutoff=0.5)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

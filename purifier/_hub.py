@@ -274,6 +274,8 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     Raises:
         OptionError: Where the folder has a config.json that is no purifier's.
     """
+    if folder.exists() and not folder.is_dir():
+        raise OptionError(f"expected a folder to write to, got {folder}, which is a file; choose another place")
     old = _old_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, str] = {}

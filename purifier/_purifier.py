@@ -79,6 +79,8 @@ class Purifier(_hub.HubMixin, nn.Module):
     ) -> Self:
         """Loads a purifier by name, from a folder, or from the Hugging Face Hub. Bundled names need no network.
 
+        Its weights are frozen; `requires_grad_(True)` makes them learn. Gradients flow to the images either way.
+
         Args:
             name: A name out of `purifier.list_purifiers()`, a folder with config.json, or "org/name". Bundled names
                 win over folders of the same name; a folder can be given as a path object or as "./name".
@@ -133,6 +135,8 @@ class Purifier(_hub.HubMixin, nn.Module):
             check = getattr(part, "check_weights", None)
             if check is not None:
                 check()
+        # Or every call would keep what the gradients of the weights need: gigabytes, for who only purifies.
+        method.requires_grad_(False)
         return cls(method, name=config.get("name"), card=package.card)
 
     def save_pretrained(  # type: ignore[override]
@@ -200,7 +204,8 @@ class Purifier(_hub.HubMixin, nn.Module):
             image: PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a path. The EXIF orientation is applied.
 
         Returns:
-            A PIL image of the same kind: alpha is put back as it was, grey stays grey, 16-bit grey stays 16-bit.
+            A PIL image of the same kind: alpha is put back as it was, grey stays grey, 16-bit grey stays 16-bit, and is
+            purified in float32 at least.
 
         Raises:
             InputError: Where it cannot be read or is of a kind that would lose information.
@@ -209,7 +214,12 @@ class Purifier(_hub.HubMixin, nn.Module):
 
         picture = take_apart(image)
         with torch.inference_mode():
-            return put_together(picture, self(picture.rgb))
+            return put_together(picture, self._fine_enough(picture.sixteen_bit)(picture.rgb))
+
+    def _fine_enough(self, sixteen_bit: bool) -> Purifier:
+        """Itself, or a copy in float32 where half precision would lose the lower bits of a picture of 16."""
+        coarse = sixteen_bit and self.dtype in (torch.float16, torch.bfloat16)
+        return copy.deepcopy(self).float() if coarse else self
 
     # -- variants -------------------------------------------------------------------------------------------------
 
@@ -290,7 +300,9 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     @staticmethod
     def chain(*purifiers: str | os.PathLike[str] | Purifier) -> Purifier:
-        """Returns purifiers in sequence, the first applied first, values clamped to [0, 1] between; shares weights.
+        """Returns purifiers in sequence, the first applied first, values clamped to [0, 1] between.
+
+        Weights and options, such as the number of iterations, are shared with the purifiers that are given.
 
         Args:
             *purifiers: Names, folders, hub repositories or purifiers. What is loaded here goes where the given
@@ -319,7 +331,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         return chained.tiled(min(tiles)) if tiles else chained
 
     def tiled(self, size: int = 512) -> Purifier:
-        """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights.
+        """Returns a purifier that works tile by tile: the same output in bounded memory; shares weights and options.
 
         Args:
             size: Side of a tile's output in pixels; what a tile sees is larger by the method's reach.

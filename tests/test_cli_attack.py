@@ -65,6 +65,14 @@ def test_a_folder_tree_is_attacked_within_the_ball(tmp_path: Path, spec: str) ->
     assert fooled and f"({fooled} fool the model)" in result.output
 
 
+@pytest.mark.parametrize("name", ["b.jpg", "b.tif"])
+def test_a_file_that_may_lose_some_of_the_attack_is_refused(tmp_path: Path, name: str) -> None:
+    Image.fromarray(picture(0, 0)).save(tmp_path / "a.png")
+    result = attack(tmp_path / "a.png", tmp_path / name, "--attack", "FGSM")
+    assert f"expected a DST that ends in .png, got '{name}'" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
 def test_a_radius_between_steps_is_not_rounded_up(tmp_path: Path) -> None:
     source = class_folders(tmp_path / "in", each=1)
     assert attack(source, tmp_path / "out", "--eps", "2.9/255", "--attack", "FGSM").exit_code == 0

@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_extra(
     )
     error = error_of(capsys)
     assert f"expected the package '{missing}'" in error
-    assert 'pip install "purifier[demo]"' in error
+    assert 'pip install ".[demo]"' in error
 
 
 @pytest.mark.parametrize("eps", ["0", "300", "-1"])

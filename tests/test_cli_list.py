@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -23,6 +24,13 @@ def invoke(*arguments: str) -> str:
 
 def test_the_version_is_the_packages() -> None:
     assert invoke("--version").strip() == f"purifier, version {purifier.__version__}"
+
+
+def test_it_runs_as_a_module_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["purifier", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("purifier", run_name="__main__")
+    assert ended.value.code == 0 and purifier.__version__ in capsys.readouterr().out
 
 
 def test_help_names_every_command_with_what_it_does() -> None:

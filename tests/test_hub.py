@@ -359,6 +359,26 @@ def test_a_configuration_that_names_no_files_has_no_weights_to_load(folder: Path
         Purifier.from_pretrained(folder)
 
 
+def test_loaded_weights_are_frozen_until_they_are_asked_to_learn(folder: Path) -> None:
+    purifier, images = Purifier.from_pretrained(folder), pictures(1, 3, 8, 8)
+    assert not purifier(images).requires_grad
+    assert purifier(images.requires_grad_()).requires_grad
+    loss = purifier.requires_grad_(True)(images).sum()
+    assert all(one is not None for one in torch.autograd.grad(loss, list(purifier.parameters())))
+
+
+def test_a_file_is_no_folder_to_save_to(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    with pytest.raises(OptionError, match=r"expected a folder to write to, got .*a\.png, which is a file"):
+        Purifier.from_pretrained("gs").save_pretrained(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == b"picture"
+
+
+def test_names_are_suggested_whatever_their_case() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'ncis'"):
+        Purifier.from_pretrained("NCIS")
+
+
 def test_a_folder_without_config_is_refused(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(WeightsError, match=r"expected config\.json in .*, got none; make the folder with"):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from purifier import InputError, Purifier
 from purifier._images import images_below, put_together, read_size, take_apart, write_image
+from purifier.commands.purify import plan, run
 
 SIZE = (7, 5)  # width, height
 
@@ -128,6 +129,22 @@ def test_sixteen_bits_are_kept_by_the_purifier(tmp_path: Path) -> None:
     image.save(tmp_path / "a.png")
     purified = Purifier.from_pretrained("gs", iterations=0).purify_image(tmp_path / "a.png")
     assert np.array_equal(np.asarray(purified), np.asarray(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_16_bit_picture_keeps_its_lower_bits_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    ramp = Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16)
+    purify = Purifier.from_pretrained("gs", iterations=0, dtype=dtype)
+    assert np.array_equal(np.asarray(purify.purify_image(ramp)), np.asarray(ramp))
+    assert purify.dtype == dtype
+    # Between two pictures of 8 bits, of the same size.
+    ramp.save(tmp_path / "b.png")
+    for name in ("a", "c"):
+        Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / f"{name}.png")
+    found = run(plan(tmp_path, tmp_path / "out"), purify)
+    assert (found.purified, found.failures) == (3, [])
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), np.asarray(ramp))
+    assert np.asarray(Image.open(tmp_path / "out" / "c.png"))[0, 0].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "I;16"])

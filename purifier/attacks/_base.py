@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from purifier._errors import InputError, OptionError
+from purifier._purified_model import PurifiedModel
 from purifier.attacks._balls import Norm
 
 Loss = Callable[[Any, Any], Tensor]
@@ -81,6 +82,11 @@ class Attack(ABC):
 
     def _check(self, model: Model, images: Tensor) -> None:
         check_images(images)
+        if isinstance(model, PurifiedModel) and model.mean is not None:
+            raise InputError(
+                "expected a model of images in [0, 1], got one that purifier.wrap made for normalised ones (mean, "
+                "std); call attacks.Aware()(attack, model, images, targets), which normalises them for it"
+            )
         if self._needs_eval:
             check_eval(model)
         reach = math.sqrt(images[0].numel()) if len(images) else math.inf

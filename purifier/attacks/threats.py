@@ -7,6 +7,7 @@ normalisation. A figure under a blind or transfer threat says nothing about atta
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError, OptionError, PurifierWarning
 from purifier._purified_model import PurifiedModel
 from purifier.attacks._base import Attack
 from purifier.attacks.bpda import straight_through
@@ -127,8 +128,11 @@ class Aware(ThreatModel):
         self.samples = check_samples(samples)
 
     def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
-        """See `ThreatModel`."""
-        return averaged(attack, self.samples)(whole_model(defended), images, targets)
+        """See `ThreatModel`; warns where the gradient of the purifier says too little for an honest figure."""
+        whole = whole_model(defended)
+        if attack.gradient:
+            _warn_of_gradients(defended.purifier, self.samples)
+        return averaged(attack, self.samples)(whole, images, targets)
 
     def settings(self) -> dict[str, Any]:
         """Returns the name and the number of samples."""
@@ -166,6 +170,17 @@ class BPDA(ThreatModel):
     def settings(self) -> dict[str, Any]:
         """Returns the name, the substitute's name and the number of samples."""
         return {"name": self.name, "substitute": _name(self.substitute), "samples": self.samples}
+
+
+def _warn_of_gradients(purifier: Any, samples: int) -> None:
+    if not getattr(purifier, "differentiable", True):
+        advice = "has an exact gradient of zero almost everywhere; attacks.BPDA() is the attack that counts"
+    elif getattr(purifier, "random", False) and samples == 1:
+        advice = "is random; give Aware(samples=10) or more, which average its gradient (EOT)"
+    else:
+        return
+    name = getattr(purifier, "name", type(purifier).__name__)
+    warnings.warn(f"what withstands Aware here may not be robust: {name!r} {advice}", PurifierWarning, stacklevel=3)
 
 
 def worst_case(

@@ -117,6 +117,7 @@ def command(
     from purifier.inference.precision import resolve_device
 
     jobs = plan(source, target)
+    _check_lossless(jobs)
     place = resolve_device(device)
     (attack,) = build_attacks([attack_spec], [eps], place).values()
     (threat,) = build_threats([threat_spec], surrogates, place).values()
@@ -143,6 +144,14 @@ def command(
     )
     if summary.failures:
         raise click.exceptions.Exit(1)
+
+
+def _check_lossless(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if job.target.suffix.lower() != ".png":
+            raise OptionError(
+                f"expected a DST that ends in .png, got {job.target.name!r}; another format may lose some of the attack"
+            )
 
 
 def make_scene(

@@ -318,7 +318,11 @@ def _purify_batch(batch: list[Job], done: set[Job], purifier: Purifier, summary:
         except InputError as error:
             if job not in done:
                 summary.failures.append((job.source, str(error)))
-    purified = _purify([picture.rgb for _, picture in read], purifier)
+    read.sort(key=lambda one: one[1].sixteen_bit)
+    deep = [picture.rgb for _, picture in read if picture.sixteen_bit]
+    purified = list(_purify([picture.rgb for _, picture in read[: len(read) - len(deep)]], purifier))
+    if deep:
+        purified += _purify(deep, purifier._fine_enough(True))
     for (job, picture), rgb in zip(read, purified, strict=True):
         if job in done:
             continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._class_folders import number_folders
-from purifier._errors import InputError, nearest
+from purifier._errors import InputError, PurifierWarning, nearest
 from purifier._images import images_below, no_images, read_size, take_apart
 
 
@@ -243,6 +244,14 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
         raise InputError(
             f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "
             "file with the columns file,label"
+        )
+    loose = len(images_below(root)) - sum(len(images_below(root / name)) for name in names)
+    if loose:
+        warnings.warn(
+            f"{loose} images of {root} are in no class folder and are left out; sort them in, or give a CSV file with "
+            "the columns file,label",
+            PurifierWarning,
+            stacklevel=4,
         )
     numbers = number_folders(root, names, classes)
     pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]

@@ -183,7 +183,7 @@ def _need(*packages: str) -> None:
         if find_spec(package) is None:
             raise PurifierError(
                 f"expected the package {package!r} for ONNX files, got none; install it with "
-                'pip install "purifier[export]"'
+                'pip install ".[export]" in a checkout'
             )
 
 

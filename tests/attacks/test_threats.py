@@ -189,3 +189,12 @@ def test_transfer_without_surrogates_or_with_wrong_options_is_refused():
         Transfer(classifier(), average="votes")
     with pytest.raises(OptionError, match="expected samples >= 1"):
         Aware(samples=0)
+
+
+def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalises_for_it():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+    defended = Purifier.from_pretrained("gs").wrap(model, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    images, labels = pictures(2, 3, 8, 8), torch.tensor([0, 1])
+    with pytest.raises(InputError, match=r"made for normalised ones \(mean, std\); call attacks\.Aware"):
+        PGD(eps=0.1, steps=1)(defended, images, labels)
+    assert Aware()(PGD(eps=0.1, steps=1), defended, images, labels).shape == images.shape

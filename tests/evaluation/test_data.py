@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from purifier import InputError
+from purifier import InputError, PurifierWarning
 from purifier.evaluation.data import boxed_images, labelled_images, masked_images
 from tests.evaluation.scenes import COLOURS, class_folders, coco_folder, mask_folders, picture
 
@@ -17,6 +17,14 @@ def test_class_folders_are_numbered_in_order_or_by_the_models_names(tmp_path):
     assert labelled_images(root, 16).labels == (0, 0, 1, 1, 2, 2)
     assert labelled_images(root, 16, classes=("x", "red", "green", "blue")).labels == (3, 3, 2, 2, 1, 1)
     assert labelled_images(root, 16).names[0] == "blue/0.png"
+
+
+def test_images_beside_the_class_folders_are_left_out_with_a_warning(tmp_path):
+    class_folders(tmp_path)
+    known = labelled_images(tmp_path)
+    Image.fromarray(picture(0, 0)).save(tmp_path / "loose.png")
+    with pytest.warns(PurifierWarning, match="1 images of .* are in no class folder and are left out"):
+        assert labelled_images(tmp_path).files == known.files
 
 
 def test_folders_named_by_numbers_have_these(tmp_path):

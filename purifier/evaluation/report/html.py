@@ -72,7 +72,8 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
     for package in ("jinja2", "matplotlib"):
         if find_spec(package) is None:
             raise InputError(
-                f'expected the package {package} for the report, got none; install it with pip install "purifier[eval]"'
+                f"expected the package {package} for the report, got none; install it with "
+                'pip install ".[eval]" in a checkout'
             )
     import jinja2
 

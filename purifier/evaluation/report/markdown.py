@@ -116,7 +116,7 @@ def _measures(row: Row) -> list[str]:
     clean = row.attack == CLEAN
     return [
         row.purifier,
-        CLEAN if clean else row.attack if row.threat == "worst-case" else attack_title(row),
+        CLEAN if clean else attack_title(row),
         "–" if clean else threat_title(threat_of(row)),
         str(row.images),
         "yes" if row.eight_bit else "no",
