@@ -18,7 +18,7 @@ from purifier._normalised import Normalised
 from purifier._reference import ReferenceClassifier
 from purifier.cli import command, main
 from purifier.commands._demo_models import Target, load_target
-from purifier.commands.demo import default_photographs, run, table
+from purifier.commands.demo import _levels, default_photographs, run, table
 
 pytest.importorskip("matplotlib")
 
@@ -140,9 +140,16 @@ def test_a_missing_package_is_named_with_its_extra(
     assert 'pip install ".[demo]"' in error
 
 
-@pytest.mark.parametrize("eps", ["0", "300", "-1"])
+@pytest.mark.parametrize(("text", "levels"), [("4", 4), ("8/255", 8), ("0.5/1", 127.5), ("2.5", 2.5)])
+def test_eps_is_read_as_a_fraction_or_in_units_of_pixels(text: str, levels: float) -> None:
+    assert _levels(text) == pytest.approx(levels)
+
+
+@pytest.mark.parametrize("eps", ["0", "300", "-1", "4/0", "x", "nan", "2/1"])
 def test_eps_out_of_its_range_is_refused(eps: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected --eps in units of 1/255, above 0 and up to 255, got" in error_of(capsys, "--eps", eps)
+    assert "expected --eps as 8/255, or as 8 in units of 1/255, above 0 and up to 255, got" in error_of(
+        capsys, "--eps", eps
+    )
 
 
 def test_an_image_that_cannot_be_read_is_refused(

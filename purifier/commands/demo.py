@@ -49,12 +49,30 @@ class Stage:
     right: list[bool]
 
 
+def _levels(radius: str) -> float:
+    """Reads a radius, such as "8/255" or "8", in units of 1/255."""
+    above, _, below = radius.partition("/")
+    try:
+        eps = float(above) * (255 / float(below) if below else 1)
+    except (ValueError, ZeroDivisionError):
+        eps = 0.0
+    if not 0 < eps <= 255:
+        raise OptionError(f"expected --eps as 8/255, or as 8 in units of 1/255, above 0 and up to 255, got {radius}")
+    return eps
+
+
 @click.command("demo")
 @click.argument("images", metavar="[IMAGE ...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--model", default="demo", show_default=True, help="The bundled classifier, or a name of torchvision or timm."
 )
-@click.option("--eps", default=4.0, show_default=True, help="Largest change of a pixel, in units of 1/255.")
+@click.option(
+    "--eps",
+    "radius",
+    default="4/255",
+    show_default=True,
+    help="Largest change of a pixel, as a fraction, or in units of 1/255.",
+)
 @click.option(
     "--out",
     default=".",
@@ -63,14 +81,13 @@ class Stage:
     help="Folder of demo.png.",
 )
 @click.option("--purifier", "names", multiple=True, help="Purifier to show, several times for several; all by default.")
-def command(images: Sequence[Path], model: str, eps: float, out: Path, names: Sequence[str]) -> None:
+def command(images: Sequence[Path], model: str, radius: str, out: Path, names: Sequence[str]) -> None:
     """Attack photographs, purify them, and compare what a classifier says.
 
     Without IMAGE: a cat, a cup and a motorbike out of scikit-image. Runs on the CPU, without a network.
     """
     start = time.perf_counter()
-    if not 0 < eps <= 255:
-        raise OptionError(f"expected --eps in units of 1/255, above 0 and up to 255, got {eps:g}")
+    eps = _levels(radius)
     require_extra("matplotlib", extra="demo", what="purifier demo")
     paths = list(images) or default_photographs()
 

@@ -15,7 +15,7 @@ from purifier.evaluation.data import labelled_images
 from purifier.evaluation.models import LoadedModel
 from purifier.evaluation.tuning import Trial, choose, clearly_lower, tune, write_purifier
 from purifier.evaluation.tuning_figure import draw_tuning
-from tests.builders import pictures, small_purifier, unchanged
+from tests.builders import pictures, small_method, small_purifier, unchanged
 
 SIZE, COUNT = 16, 10
 ATTACK = PGD(eps=16 / 255, steps=3)
@@ -165,6 +165,17 @@ def test_settings_that_chance_may_tell_apart_are_named():
     assert found.level == [near]
     assert found.worthwhile
     assert not dataclasses.replace(found, undefended=trial(0, 90, 40)).worthwhile
+
+
+def test_what_is_behind_a_gate_is_tuned(model, data, ncis, tmp_path):
+    alloy = Purifier(small_method("alloy", gate=3))
+    gated = Purifier.from_pretrained(ncis).gated(alloy)
+    gated.save_pretrained(tmp_path / "gated")
+    found = run(model, data, tmp_path / "gated", tmp_path / "out", iterations=[1, 3])
+    write_purifier(found, tmp_path / "chosen", tmp_path / "gated")
+    gated.iterations = found.chosen.options["iterations"]
+    images = pictures(2, 3, SIZE, SIZE)
+    assert torch.equal(Purifier.from_pretrained(tmp_path / "chosen")(images), gated(images))
 
 
 def test_the_chosen_purifier_is_written_with_its_figures(model, data, ncis, tmp_path):
