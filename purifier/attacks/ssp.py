@@ -193,15 +193,20 @@ def _checked(features: Any, images: Tensor) -> Tensor:
     return features
 
 
+_INSTEAD = 'pass features=..., such as features_at(your_network, "layer3")'
+
+
 @functools.lru_cache(maxsize=1)
-def vgg16_features(device: torch.device) -> nn.Module:
+def vgg16_features(device: torch.device, instead: str = _INSTEAD) -> nn.Module:
     """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash: images (N, 3, H, W)
     in [0, 1] -> features (N, 256, H / 4, W / 4). Fixed; gradients flow to the images.
+
+    `instead` is what else the user can do where there are no weights, for the message.
 
     Raises:
         WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
     """
-    layers = vgg16_layers(_VGG_LAYERS, 'pass features=..., such as features_at(your_network, "layer3")')
+    layers = vgg16_layers(_VGG_LAYERS, instead)
     return Normalised(layers, _MEAN, _STD).to(device).eval()
 
 

@@ -126,10 +126,21 @@ def write_onnx(
     converted.save(path)
 
 
-def write_torch_export(program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes a captured graph as torch.export.save does, the metadata in a file of JSON inside."""
-    with _quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={EXTRA_FILE: json.dumps(dict(metadata), indent=2)})
+def write_torch_export(
+    program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str], any_size: bool
+) -> None:
+    """Writes a captured graph as torch.export.save does, the metadata in a file of JSON inside.
+
+    Raises:
+        OptionError: Where the file format has no place for something in the graph.
+    """
+    try:
+        with _quiet(), path.open("wb") as file:
+            torch.export.save(program, file, extra_files={EXTRA_FILE: json.dumps(dict(metadata), indent=2)})
+    except OSError:
+        raise
+    except Exception as error:  # the serializer's own errors
+        raise _no_graph(error, any_size) from error
 
 
 def run_onnx(path: Path, images: Tensor) -> list[Tensor]:

@@ -110,7 +110,7 @@ def export(
             output = "purified" if alone else "output"
             _graphs.write_onnx(program, draft, metadata, opset=opset, output=output)
         else:
-            _graphs.write_torch_export(program, draft, metadata)
+            _graphs.write_torch_export(program, draft, metadata, size is None)
         sizes = {traced} if size or not alone else {traced, _ODD_SIZE}
         difference = _compare(
             target, draft, format, sizes, exact=all(m.differentiable for m in innermost(purifier.method))
@@ -275,8 +275,8 @@ def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]],
             got = run(draft, images)
         except Exception as error:  # the runtime's own errors
             raise PurifierError(
-                f"expected a file that runs, got one that does not: {_graphs._line(error)}; it was not kept. Try "
-                "another opset, or state the image size"
+                f"expected a file that runs, got one that does not: {_graphs._line(error)}; it was not kept. "
+                "State the image size (size=(224, 224), --size 224x224), or try another opset"
             ) from error
         difference, scale = _difference(got, expected)
         # Rounding turns a difference in the last bit into one of a whole level.

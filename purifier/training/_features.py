@@ -10,6 +10,8 @@ from torch import nn
 from purifier.attacks.ssp import vgg16_features
 from purifier.training._named import make_module
 
+_INSTEAD = "name a network of your own, module:function, in its place: --features for nrp, --extractors for alloy"
+
 
 def load_features(name: str) -> nn.Module:
     """Returns a fixed map of images (N, 3, H, W) in [0, 1] to features (N, ...), on the CPU.
@@ -24,5 +26,5 @@ def load_features(name: str) -> nn.Module:
     """
     if name == "vgg16":
         # A copy: the cached one stays on the CPU where this one is moved.
-        return copy.deepcopy(vgg16_features(torch.device("cpu")))
+        return copy.deepcopy(vgg16_features(torch.device("cpu"), _INSTEAD))
     return make_module(name, "features", "'vgg16'").eval().requires_grad_(False)

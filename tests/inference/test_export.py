@@ -194,7 +194,7 @@ def test_tiles_are_left_out_of_a_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("case", "reason"), [("jpeg", "Pillow"), ("tvm", "drawn"), ("dynamic", "noise")])
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
 def test_what_no_graph_holds_is_refused(case: str, reason: str, form: str, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=f"that can be exported as a graph, got '.*{reason}.* run this one in Python"):
+    with pytest.raises(OptionError, match=f"that can be exported as a graph, got '.*{reason}.* run it in Python"):
         export(small_purifier(case), tmp_path / "p", format=form)
     with pytest.raises(OptionError, match=reason):
         export(Purifier.chain(small_purifier("gs"), small_purifier(case)), tmp_path / "p", format=form)
@@ -249,7 +249,7 @@ def test_missing_packages_are_named_or_verification_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_graphs, "find_spec", lambda name: None)
-    with pytest.raises(PurifierError, match=r"the package 'onnx' for ONNX files, .*purifier\[export\]"):
+    with pytest.raises(PurifierError, match=r"the package 'onnx' for ONNX files, .*\.\[export\]"):
         export(small_purifier("bit-depth"), tmp_path / "p.onnx")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     assert exporting._compare(small_purifier("gs"), tmp_path / "p.onnx", "onnx", {(8, 8)}, exact=True) is None
@@ -271,3 +271,13 @@ def test_one_hash_stands_for_all_weights_files() -> None:
     both = {"b.safetensors": "22", "a.safetensors": "11"}
     assert weights_sha256(both) == weights_sha256(dict(reversed(both.items())))
     assert weights_sha256(both) != weights_sha256({"a.safetensors": "11", "b.safetensors": "23"})
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_purifier_whose_graph_holds_for_one_size_only_asks_for_it(form: str, tmp_path: Path) -> None:
+    purifier = small_purifier("resize-pad")
+    with pytest.raises(OptionError, match=r"state that size \(size=\(224, 224\), --size 224x224\)"):
+        export(purifier, tmp_path / "p", format=form)
+    assert not list(tmp_path.iterdir())
+    made = export(purifier, tmp_path / "p", format=form, size=(32, 48))
+    assert made.difference is not None and made.difference < 1e-5

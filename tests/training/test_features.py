@@ -47,6 +47,6 @@ def test_a_function_that_gives_no_module_is_refused():
 
 def test_vgg16_that_is_moved_does_not_move_the_one_that_attacks_use(monkeypatch):
     shared = nn.Conv2d(3, 4, 3)
-    monkeypatch.setattr(_features, "vgg16_features", lambda device: shared)
+    monkeypatch.setattr(_features, "vgg16_features", lambda device, instead: shared)
     load_features("vgg16").double()
     assert shared.weight.dtype == torch.float32
