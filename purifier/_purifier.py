@@ -409,6 +409,8 @@ def _check_source(source: Any) -> None:
         advice = "make it one with Purifier(method)"
     elif isinstance(source, PurifiedModel):
         advice = "give its .purifier"
+    elif isinstance(source, list | tuple):
+        advice = "give several to chain one by one: Purifier.chain(*purifiers)"
     else:
         advice = "give one of purifier.list_purifiers(); wrap takes the model first, then the purifier"
     raise OptionError(

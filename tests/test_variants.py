@@ -147,6 +147,19 @@ def gated_alloy(**options: object) -> Purifier:
     return Purifier(small_method("alloy", **{"gate": 3, "caution": 0.4, **options}), name="mine")
 
 
+def test_repr_shows_the_options_of_every_method() -> None:
+    shown = repr(Purifier.chain("jpeg", Purifier.from_pretrained("gs", iterations=2).gated(gated_alloy())))
+    for part in ("JPEG(quality=90)", "iterations=2", "caution=0.4"):
+        assert part in shown
+
+
+def test_a_list_of_purifiers_is_refused_with_how_to_give_it() -> None:
+    with pytest.raises(
+        OptionError, match=r"got list; give several to chain one by one: Purifier\.chain"
+    ):
+        Purifier.chain(["gs", "jpeg"])  # type: ignore[arg-type]
+
+
 def test_a_gated_purifier_weighs_by_the_gate_of_an_alloy() -> None:
     plain, alloy = small_purifier("ncis"), gated_alloy()
     gated = plain.gated(alloy)

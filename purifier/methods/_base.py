@@ -52,6 +52,11 @@ class Method(nn.Module):
     def stages(self) -> list[Stage]:
         """Returns the steps whose composition is the method."""
 
+    def extra_repr(self) -> str:
+        """Returns the options that are plain values, for `repr`."""
+        plain = {name: value for name, value in self.options.items() if isinstance(value, bool | int | float | str)}
+        return ", ".join(f"{name}={value!r}" for name, value in plain.items())
+
     def forward(self, images: Tensor) -> Tensor:
         """Applies every stage in turn. Gradients are exact."""
         for stage in self.stages():
