@@ -201,6 +201,33 @@ def test_a_copy_gives_the_same_bits_and_shares_nothing(case: str, copied: object
 
 
 @every
+def test_a_call_without_anything_that_has_a_gradient_keeps_nothing_for_one(case: str) -> None:
+    purifier, images, kept = seeded(frozen := small_purifier(case).requires_grad_(False)), pictures(2, 3, 18, 13), []
+    before = images.clone()
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value) or value, lambda value: value):
+        out = purifier(images)
+        assert not kept and not out.requires_grad
+        recorded = purifier(images.clone().requires_grad_())
+    assert recorded.requires_grad and torch.equal(images, before)
+    torch.testing.assert_close(out, recorded.detach(), rtol=0, atol=1e-6)
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+
+
+# torch's own, on the first use of its forward mode.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+@pytest.mark.parametrize("case", ["gs", "ncis", "alloy", "gated"])
+def test_functional_gradients_are_those_of_autograd(case: str) -> None:
+    purify = small_purifier(case).double().requires_grad_(False)
+    images, weights, change = (pictures(1, 3, 16, 12, seed=seed, dtype=torch.float64) for seed in range(3))
+    leaf = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad((purify(leaf) * weights).sum(), leaf)
+    found = torch.func.grad(lambda x: (purify(x) * weights).sum())(images)
+    torch.testing.assert_close(found, expected)
+    _, moved = torch.func.jvp(purify, (images,), (change,))
+    torch.testing.assert_close((moved * weights).sum(), (expected * change).sum())
+
+
+@every
 def test_an_unknown_option_is_refused(case: str, tmp_path: Path) -> None:
     small_purifier(case).save_pretrained(tmp_path)
     with pytest.raises(OptionError, match="'itterations', which is unknown"):

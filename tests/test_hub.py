@@ -362,6 +362,8 @@ def test_a_configuration_that_names_no_files_has_no_weights_to_load(folder: Path
 def test_loaded_weights_are_frozen_until_they_are_asked_to_learn(folder: Path) -> None:
     purifier, images = Purifier.from_pretrained(folder), pictures(1, 3, 8, 8)
     assert not purifier(images).requires_grad
+    with torch.no_grad():
+        assert torch.equal(purifier(images), purifier(images.clone()))
     assert purifier(images.requires_grad_()).requires_grad
     loss = purifier.requires_grad_(True)(images).sum()
     assert all(one is not None for one in torch.autograd.grad(loss, list(purifier.parameters())))

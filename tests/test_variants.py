@@ -154,9 +154,7 @@ def test_repr_shows_the_options_of_every_method() -> None:
 
 
 def test_a_list_of_purifiers_is_refused_with_how_to_give_it() -> None:
-    with pytest.raises(
-        OptionError, match=r"got list; give several to chain one by one: Purifier\.chain"
-    ):
+    with pytest.raises(OptionError, match=r"got list; give several to chain one by one: Purifier\.chain"):
         Purifier.chain(["gs", "jpeg"])  # type: ignore[arg-type]
 
 

@@ -137,6 +137,7 @@ def test_graphs_are_replayed_where_gradients_are_off(spy: Spy) -> None:
         with torch.no_grad():
             purify(images)
         purify(images)
+        purify(images.clone().requires_grad_())
     with torch.inference_mode():
         purify(images)
     assert spy.modes == ["reduce-overhead", "default"]
