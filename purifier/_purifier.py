@@ -22,6 +22,7 @@ from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, innermost, leaves, tune
 from purifier.methods._gate import Gate
+from purifier.methods._thrift import makes_graph
 from purifier.methods.chain import Chain
 from purifier.methods.gated import Gated
 from purifier.methods.noise import ProjectedNoise
@@ -197,10 +198,8 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     def _records(self, batch: Tensor) -> bool:
         """Whether a gradient to the images or the weights may be asked for, or what runs now is made into a graph."""
-        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-            return True
         learns = (weight.requires_grad for weight in self.method.parameters())
-        return torch.is_grad_enabled() and (batch.requires_grad or any(learns))
+        return makes_graph() or (torch.is_grad_enabled() and (batch.requires_grad or any(learns)))
 
     def _applied(self, batch: Tensor) -> Tensor:
         # Tiles are a matter of memory here; an exported graph, which holds for every size, has none.
