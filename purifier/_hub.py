@@ -272,7 +272,7 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     Weights go into shards of at most SHARD_BYTES. Weights files of an earlier save are removed.
 
     Raises:
-        OptionError: Where the folder has a config.json that is no purifier's.
+        OptionError: Where the folder is a file, or has a config.json that is no purifier's.
     """
     if folder.exists() and not folder.is_dir():
         raise OptionError(f"expected a folder to write to, got {folder}, which is a file; choose another place")

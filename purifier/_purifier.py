@@ -152,7 +152,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             model_card_kwargs: Values for the card's template, where the purifier brings no card.
 
         Raises:
-            OptionError: Where the folder has a config.json that is no purifier's.
+            OptionError: Where the folder is a file, or has a config.json that is no purifier's.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
         _hub.write(Path(save_directory), self._config(), self.method.state_dict(), card)

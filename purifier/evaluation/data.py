@@ -245,7 +245,11 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
             f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "
             "file with the columns file,label"
         )
-    loose = len(images_below(root)) - sum(len(images_below(root / name)) for name in names)
+    numbers = number_folders(root, names, classes)
+    pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
+    if not pairs:
+        raise no_images(root)
+    loose = len(images_below(root)) - len(pairs)
     if loose:
         warnings.warn(
             f"{loose} images of {root} are in no class folder and are left out; sort them in, or give a CSV file with "
@@ -253,10 +257,6 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
             PurifierWarning,
             stacklevel=4,
         )
-    numbers = number_folders(root, names, classes)
-    pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
-    if not pairs:
-        raise no_images(root)
     return pairs
 
 

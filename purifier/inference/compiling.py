@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from purifier._errors import OptionError, PurifierWarning
 from purifier.methods import Method, innermost, leaves
+from purifier.methods._thrift import makes_graph
 
 _BACKEND = "inductor"
 _warned = False
@@ -53,7 +54,7 @@ class Compiler:
         The output is to be read before the next call, which may overwrite it.
         """
         # Within another graph there is nothing left to compile.
-        if self._failed or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        if self._failed or makes_graph():
             return method(images)
         for number, leaf in enumerate(leaves(method)):
             if number:

@@ -52,9 +52,9 @@ class AlloyRecipe:
         torch.manual_seed(config.seed)
         method = _network(config)
         self.gate = method.gate if isinstance(method, Alloy) else None
-        self.model: nn.Module = Unrolled(method, config.unroll)
-        if isinstance(method, Alloy) and config.only_gate:
-            self.model = _OnlyGate(method)
+        self.model: nn.Module = (
+            _OnlyGate(method) if isinstance(method, Alloy) and config.only_gate else Unrolled(method, config.unroll)
+        )
         self.critic = Critic(config.crop_size) if config.adversarial_weight else None
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
