@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import gc
+import importlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,9 @@ from purifier._errors import OptionError
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.training._checkpoint import load_checkpoint, save_checkpoint
 from purifier.training._log import Log
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +197,11 @@ class _Training:
     """The state of a training: networks, optimisers, average, and how far it is."""
 
     def __init__(self, recipe: Recipe, config: LoopConfig, out: Path) -> None:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
         from accelerate.utils import set_seed
 
         _check(config)
-        # A training before this one in the same process may have chosen another precision.
-        AcceleratorState._reset_state()
         self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"
-        self.accelerator = Accelerator(mixed_precision=_precision(config), cpu=config.device == "cpu")
+        self.accelerator = _accelerator(config)
         state = self._read()
         set_seed(config.seed)
         self.average = copy.deepcopy(recipe.model).requires_grad_(False)
@@ -379,6 +381,38 @@ class _Training:
         state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         rest = {"step": self.step, "history": self.history, "seconds": self.seconds, "settings": asdict(self.config)}
         save_checkpoint(self.path, {**state, **rest})
+
+
+def _accelerator(config: LoopConfig) -> Accelerator:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # A training before this one in the same process may have chosen another precision.
+    AcceleratorState._reset_state()
+    if torch.distributed.is_available():
+        # Imported while there is a group of processes, it would hold on to that for good: its functions' defaults do.
+        importlib.import_module("torch.distributed.nn")
+    alone = not _grouped()
+    accelerator = Accelerator(mixed_precision=_precision(config), cpu=config.device == "cpu")
+    if alone and _grouped():
+        # When the process leaves, and not after this training, which another one may follow.
+        atexit.register(_disband)
+    return accelerator
+
+
+def _grouped() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _disband() -> None:
+    """Ends the group of processes and waits for its threads.
+
+    Python aborts where one of them is still letting go of the last tensor that was exchanged when it has begun to
+    leave. They are waited for when nothing refers to the group any more.
+    """
+    if _grouped():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _precision(config: LoopConfig) -> str:

@@ -48,6 +48,14 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_pat
 
 
 @pytest.mark.slow
+def test_two_processes_train_twice(photos, tmp_path):
+    again = "train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2] + '-again')"
+    train_in_two(SCRIPT % TINY + again % TINY, photos, tmp_path / "two")
+    files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("two", "two-again")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
 def test_two_processes_train_together(photos, tmp_path):
     train_in_two(SCRIPT % TINY, photos, tmp_path / "two")
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
