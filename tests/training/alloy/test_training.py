@@ -25,6 +25,8 @@ from tests.training.states import close, gradients, same, weights
 SCRIPT = """
 import os, sys, time, torch
 torch.set_num_threads(1)
+from purifier.training import _critic
+_critic._WIDTHS = (4, 4, 4, 8, 8)
 from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
 losses, used = AlloyRecipe.losses, []
 def slow(self, model, batch, step):
@@ -33,7 +35,8 @@ def slow(self, model, batch, step):
     return losses(self, model, batch, step)
 AlloyRecipe.losses = slow
 train(AlloyTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-found = {"model": dict(used[0].model.named_parameters())}
+networks = {"model": used[0].model, "critic": used[0].critic or torch.nn.Identity()}
+found = {name: dict(network.named_parameters()) for name, network in networks.items()}
 found["gradients"] = {name: weight.grad for name, weight in found["model"].items()}
 torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
 """
@@ -66,11 +69,12 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_pat
 
 @pytest.mark.slow
 def test_two_processes_train_together_on_attacks_of_their_own(photos, tmp_path):
-    train_in_two(
-        SCRIPT % {**TINY, "batch_size": 8, "accumulate": 2, "unroll": 2, "aware_share": 0.5}, photos, tmp_path / "two"
-    )
+    critic = {"adversarial_weight": 5e-3, "crop_size": 32}
+    config = {**TINY, **critic, "batch_size": 8, "accumulate": 2, "unroll": 2, "aware_share": 0.5}
+    train_in_two(SCRIPT % config, photos, tmp_path / "two")
     first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(first["model"], second["model"])
+    assert first["critic"] and same(first["critic"], second["critic"])
     purifier = Purifier.from_pretrained(tmp_path / "two" / "alloy")
     assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())
 
