@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,15 @@ from pathlib import Path
 
 # What a file is called while it is written: ".NAME.PROCESS.part". What a killed process leaves can be told by it.
 PART = ".part"
+# Bytes of the longest name that leaves room for the rest; file systems take 255.
+_LONGEST = 200
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, which takes its place at the end, unless there is an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    temporary = path.with_name(f".{name}.{os.getpid()}{PART}")
     try:
         yield temporary
         temporary.replace(path)

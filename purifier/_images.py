@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +32,24 @@ _BEST: dict[str, dict[str, Any]] = {
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns every image file below a folder, sorted.
+    """Returns every image file below a folder, sorted; links to folders are followed, but not round in circles.
 
     Files and folders that begin with a dot are other programs' notes, even where they are called like an image.
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    return sorted(_below(folder, frozenset()))
+
+
+def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _below(path, above | {real})
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
 
 
 def no_images(*folders: Path) -> InputError:
@@ -68,11 +76,12 @@ class Picture:
     info: dict[str, Any]
 
 
-def take_apart(source: Any) -> Picture:
+def take_apart(source: Any, *, turn: bool = True) -> Picture:
     """Reads a PIL image, an array or a file.
 
     Args:
-        source: PIL image; uint8 array (H, W), (H, W, 3) or (H, W, 4); or a path. The EXIF orientation is applied.
+        source: PIL image; uint8 array (H, W), (H, W, 3) or (H, W, 4); or a path.
+        turn: Whether the EXIF orientation is applied. Pillow applies that of TIFF files in any case.
 
     Raises:
         InputError: Where it cannot be read or is of a kind that would lose information.
@@ -80,17 +89,17 @@ def take_apart(source: Any) -> Picture:
     from PIL import Image
 
     if isinstance(source, str | os.PathLike):
-        return _from_file(Path(source))
+        return _from_file(Path(source), turn)
     if isinstance(source, np.ndarray):
         return _from_image(_from_array(source))
     if isinstance(source, Image.Image):
-        return _from_image(source)
+        return _from_image(source, turn)
     raise InputError(
         f"expected a PIL image, a uint8 array or a path, got {type(source).__name__}; tensors go to the purifier itself"
     )
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path, *, turn: bool = True) -> tuple[int, int]:
     """Returns (height, width) of an image file as `take_apart` will read it; only the file's head is looked at.
 
     Raises:
@@ -102,7 +111,7 @@ def read_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             # Pillow states the size of a TIFF file as it is after turning.
-            turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
+            turned = turn and image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
@@ -157,7 +166,7 @@ def check_suffix(path: Path) -> str:
     return Image.registered_extensions()[suffix]
 
 
-def _from_file(path: Path) -> Picture:
+def _from_file(path: Path, turn: bool) -> Picture:
     from PIL import Image
 
     if not path.is_file():
@@ -165,7 +174,7 @@ def _from_file(path: Path) -> Picture:
     try:
         with Image.open(path) as image:
             _check_depth(image)
-            return _from_image(image)
+            return _from_image(image, turn)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # decoders raise all kinds of errors on damaged files
@@ -190,7 +199,7 @@ def _check_depth(image: Any) -> None:
         )
 
 
-def _from_image(image: Image) -> Picture:
+def _from_image(image: Image, turn: bool = True) -> Picture:
     from PIL import ImageOps
 
     frames = getattr(image, "n_frames", 1)
@@ -198,7 +207,7 @@ def _from_image(image: Image) -> Picture:
     if frames > 1 and image.format != "MPO":
         raise InputError(f"expected a single picture, got {frames} frames; split the animation first")
     info = _side_information(image)
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) if turn else image
     if image.mode in _SIXTEEN_BIT:
         if "transparency" in image.info:
             raise InputError("expected 16-bit grey without transparency, got a transparent value; convert it first")

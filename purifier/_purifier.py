@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -126,7 +126,9 @@ class Purifier(_hub.HubMixin, nn.Module):
         description = {"method": config.get("method"), "options": config.get("options")}
         if options:
             description = tune(description, options, package.source)
-        method = build(description)
+        # First weights, which are not kept, must not move the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            method = build(description)
         try:
             method.load_state_dict(package.state, strict=True)
         except RuntimeError as error:
@@ -198,8 +200,14 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     def _records(self, batch: Tensor) -> bool:
         """Whether a gradient to the images or the weights may be asked for, or what runs now is made into a graph."""
-        learns = (weight.requires_grad for weight in self.method.parameters())
+        learns = (weight.requires_grad for weight in self._weights())
         return makes_graph() or (torch.is_grad_enabled() and (batch.requires_grad or any(learns)))
+
+    def _weights(self) -> Iterator[Tensor]:
+        if not getattr(self, "_is_replica", False):
+            return self.method.parameters()
+        # A replica that DataParallel made for another GPU has copies in the place of parameters.
+        return (weight for part in self.method.modules() for weight in vars(part)["_former_parameters"].values())
 
     def _applied(self, batch: Tensor) -> Tensor:
         # Tiles are a matter of memory here; an exported graph, which holds for every size, has none.

@@ -97,6 +97,33 @@ def test_given_labels_are_attacked_instead_of_predictions(tmp_path: Path) -> Non
     assert "expected labels within 0..2" in str(result.exception)
 
 
+def test_pictures_of_other_labels_are_not_taken_for_those_asked_for(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=1)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{name}/0.png,0\n" for name in COLOURS))
+    assert attack(source, tmp_path / "out", "--labels", table, "--attack", "FGSM").exit_code == 0
+    table.write_text(table.read_text().replace("red/0.png,0", "red/0.png,2"))
+    result = attack(source, tmp_path / "out", "--labels", table, "--attack", "FGSM")
+    assert "(label: 0 there, 2 here); choose another DST" in str(result.exception)
+
+
+def test_a_note_never_stands_beside_a_picture_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = class_folders(tmp_path / "in", each=1), tmp_path / "out"
+    assert attack(source, out, "--attack", "FGSM", "--eps", "2/255").exit_code == 0
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("purifier._images.write_image", full)
+        attack(source, out, "--attack", "FGSM", "--eps", "16/255", "--overwrite")
+    assert not list(out.rglob("*.png"))
+    assert "attacked 3 (" in attack(source, out, "--attack", "FGSM", "--eps", "16/255").output
+    assert np.abs(pixels(out / "red" / "0.png") - pixels(source / "red" / "0.png")).max() > 2
+
+
 def test_an_attacker_who_knows_the_purifier_attacks_through_it(tmp_path: Path) -> None:
     Image.fromarray(picture(0, 1, 32)).save(tmp_path / "a.png")
     arguments = ["--purifier", "gs:iterations=2", "--attack", "PGD:steps=3", "--eps", "12/255"]

@@ -27,3 +27,9 @@ def test_until_the_end_the_old_file_stands(tmp_path: Path) -> None:
         assert path.read_text() == "old" and temporary.parent == tmp_path and temporary.name.startswith(".")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_longest_name_that_a_file_may_have_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-6C34}" * 83 + ".txt")
+    write_text(path, "kept")
+    assert path.read_text() == "kept" and list(tmp_path.iterdir()) == [path]

@@ -292,3 +292,14 @@ def test_images_below_a_folder_are_found_but_not_other_programs_notes(tmp_path: 
     (tmp_path / "folder.png").mkdir()
     assert images_below(tmp_path) == [tmp_path / name for name in wanted]
     assert images_below(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails/a.png"]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    for name in ("kept/a.png", "elsewhere/b.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", SIZE).save(tmp_path / name)
+    (tmp_path / "kept" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "kept" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "kept")
+    found = [path.relative_to(tmp_path / "kept").as_posix() for path in images_below(tmp_path / "kept")]
+    assert found == ["a.png", "again/b.png", "linked/b.png"]

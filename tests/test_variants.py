@@ -211,6 +211,13 @@ def test_a_gate_can_be_that_of_a_gated_purifier_and_takes_no_random_number() -> 
     assert torch.equal(second(IMAGES), small_purifier("ncis").gated(gated_alloy())(IMAGES))
 
 
+@pytest.mark.parametrize("name", ["ncis", "alloy-s", "nrp-resg", "gs"])
+def test_loading_takes_no_random_number(name: str) -> None:
+    before = torch.get_rng_state()
+    Purifier.from_pretrained(name)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_options_of_what_is_behind_a_gate_can_be_changed(tmp_path: object) -> None:
     small_purifier("ncis").gated(gated_alloy()).save_pretrained(str(tmp_path))
     loaded = Purifier.from_pretrained(str(tmp_path), iterations=1, caution=-2.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
@@ -70,11 +71,9 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.no_grad():
             # A copy: tensors made in inference mode cannot take part in a gradient.
             images = images.detach().clone().clamp(0, 1)
-            if isinstance(targets, Tensor) and targets.is_inference():
-                targets = targets.clone()
             if not len(images):
                 return images
-            return self._run(model, images, targets).detach().clamp(0, 1)
+            return self._run(model, images, _outside_inference(targets)).detach().clamp(0, 1)
 
     @abstractmethod
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
@@ -82,10 +81,12 @@ class Attack(ABC):
 
     def _check(self, model: Model, images: Tensor) -> None:
         check_images(images)
-        if isinstance(model, PurifiedModel) and model.mean is not None:
+        inner = _unwrapped(model)
+        if isinstance(inner, PurifiedModel) and inner.mean is not None:
             raise InputError(
                 "expected a model of images in [0, 1], got one that purifier.wrap made for normalised ones (mean, "
-                "std); call attacks.Aware()(attack, model, images, targets), which normalises them for it"
+                "std); call attacks.Aware()(attack, model, images, targets) with what purifier.wrap gave, which "
+                "normalises them for it"
             )
         if self._needs_eval:
             check_eval(model)
@@ -131,6 +132,26 @@ class Attack(ABC):
     def __repr__(self) -> str:
         stated = ", ".join(f"{name}={value!r}" for name, value in self.settings().items() if name != "name")
         return f"{self.name}({stated})"
+
+
+def _unwrapped(model: Any) -> Any:
+    """What is inside a compiled or distributed module, which takes the same images as that does."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
+def _outside_inference(targets: Any) -> Any:
+    """Targets with copies in the place of tensors that were made in inference mode; the same object without any."""
+    if isinstance(targets, Tensor):
+        return targets.clone() if targets.is_inference() else targets
+    if isinstance(targets, dict):
+        parts = {key: _outside_inference(value) for key, value in targets.items()}
+        return targets if all(parts[key] is targets[key] for key in targets) else parts
+    if isinstance(targets, list | tuple):
+        copies = [_outside_inference(value) for value in targets]
+        return targets if all(map(operator.is_, copies, targets)) else copies
+    return targets
 
 
 def _plain(value: Any) -> Any:

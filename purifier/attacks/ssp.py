@@ -112,7 +112,7 @@ class SSP(Attack):
         super()._check(self.features or nn.Identity(), images)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        extract = vgg16_features(images.device) if self.features is None else self.features
+        extract = vgg16_features(images.device, images.dtype) if self.features is None else self.features
         clean = _checked(extract(images), images)
         moved = (images + random_start(images, self.noise * self.eps, self.norm, self.generator)).clamp(0, 1)
         with progress_bar(self.name, self.steps) as bar:
@@ -197,7 +197,7 @@ _INSTEAD = 'pass features=..., such as features_at(your_network, "layer3")'
 
 
 @functools.lru_cache(maxsize=1)
-def vgg16_features(device: torch.device, instead: str = _INSTEAD) -> nn.Module:
+def vgg16_features(device: torch.device, dtype: torch.dtype = torch.float32, instead: str = _INSTEAD) -> nn.Module:
     """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash: images (N, 3, H, W)
     in [0, 1] -> features (N, 256, H / 4, W / 4). Fixed; gradients flow to the images.
 
@@ -207,7 +207,7 @@ def vgg16_features(device: torch.device, instead: str = _INSTEAD) -> nn.Module:
         WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
     """
     layers = vgg16_layers(_VGG_LAYERS, instead)
-    return Normalised(layers, _MEAN, _STD).to(device).eval()
+    return Normalised(layers, _MEAN, _STD).to(device, dtype).eval()
 
 
 def vgg16_layers(count: int, instead: str) -> nn.Sequential:

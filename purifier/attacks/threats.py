@@ -227,7 +227,7 @@ def whole_model(defended: PurifiedModel) -> Callable[..., Any]:
     return _in_unit_range(checked, checked.mean, checked.std)
 
 
-class _UnitRange(nn.Module):
+class UnitRange(nn.Module):
     """Normalises images in [0, 1], or a list of them, for a model that takes them so."""
 
     def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -270,7 +270,7 @@ class _Ensemble(nn.Module):
 
 
 def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Callable[..., Any]:
-    return model if mean is None or std is None else _UnitRange(model, mean, std)
+    return model if mean is None or std is None else UnitRange(model, mean, std)
 
 
 def _plain_view(surrogate: Callable[..., Any]) -> Callable[..., Any]:

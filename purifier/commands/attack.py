@@ -14,7 +14,7 @@ import click
 from purifier._errors import InputError, OptionError, PurifierError
 from purifier._files import write_text
 from purifier.commands._model_options import MODEL_HELP, build_attacks, build_purifiers, build_threats
-from purifier.commands.purify import Job, _batches, _sweep, plan, read_settings
+from purifier.commands.purify import Job, _batches, _sweep, plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,9 +185,9 @@ def make_scene(
     """
     from purifier.attacks._base import check_eval
     from purifier.evaluation._defences import Defences
-    from purifier.evaluation._identity import purifier_identity, versions
+    from purifier.evaluation._identity import attack_settings, purifier_identity, threat_settings, versions
     from purifier.evaluation.rows import AWARE_THREATS
-    from purifier.evaluation.run import attack_settings, device_of, threat_settings
+    from purifier.evaluation.run import device_of
 
     if purifier is None and threat.name in AWARE_THREATS:
         raise OptionError(f"expected --purifier for the threat {threat.name}, got none; an attacker knows nothing else")
@@ -256,19 +256,31 @@ def _is_done(job: Job, scene: Scene) -> bool:
     if not job.target.exists():
         return False
     note = job.target.with_suffix(".json")
-    found = read_settings(note)
+    found = _read_note(note)
     if found is None:
         raise OptionError(
             f"expected {job.target} to be of an attack, with its settings in {note.name}, got none; choose another "
             "DST, or --overwrite"
         )
-    differing = differences(found, scene.settings)
+    label = scene.labels.get(job.source)
+    given = {} if label is None else {"label": label}
+    there = {**found["settings"], **{name: found.get(name) for name in given}}
+    differing = differences(there, {**scene.settings, **given})
     if differing:
         raise OptionError(
             f"expected {job.target} to be of an attack with these settings, got one of others ({differing}); choose "
             "another DST, or --overwrite"
         )
     return True
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    """Returns what there is to read of how a picture was made, settings at least, or None."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return note if isinstance(note["settings"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _attack_batch(batch: list[Job], done: set[Job], scene: Scene, summary: Summary) -> None:
@@ -376,6 +388,8 @@ def _write(job: Job, image: Tensor, note: Mapping[str, Any]) -> None:
     pixels = (image.detach().cpu() * _LEVELS).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     path = job.target.with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A picture of other settings must not be left beside this note.
+    job.target.unlink(missing_ok=True)
     write_text(path, json.dumps(note, indent=1) + "\n")
     # Last: where the picture is, its note is too.
     write_image(Image.fromarray(pixels.numpy()), job.target)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 
+from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._version import __version__
+from purifier.attacks import Attack
+from purifier.attacks.threats import ThreatModel, UnitRange
 from purifier.methods import describe
 
 
@@ -29,12 +34,54 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def model_identity(model: Callable[..., Any]) -> dict[str, Any]:
-    """Returns what tells this model from another: its kind, and its weights or, for a function, its source."""
+    """Returns what tells this model from another: its kind, and its weights or, for a function, its source.
+
+    Purifiers are told by their options too, wherever in the model they are, and functions by what they hold.
+    """
+    if isinstance(model, Purifier):
+        return purifier_identity(model)
+    if isinstance(model, functools.partial):
+        given = [_held(value) for value in (*model.args, *model.keywords.values())]
+        return {"kind": "functools.partial", "function": model_identity(model.func), "given": given}
     kind = model if inspect.isfunction(model) else type(model)
-    identity = {"kind": f"{kind.__module__}.{kind.__qualname__}"}
+    identity: dict[str, Any] = {"kind": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(model, nn.Module):
-        return {**identity, "sha256": weights_sha256(model)}
+        return {**identity, "sha256": weights_sha256(model), **_purifiers_in(model)}
+    if inspect.isfunction(model):
+        held = [_held(cell.cell_contents) for cell in model.__closure__ or ()]
+        held += [_held(value) for value in model.__defaults__ or ()]
+        identity |= {"code_sha256": hashlib.sha256(_code(model.__code__)).hexdigest()} | (
+            {"held": held} if held else {}
+        )
     return {**identity, "source_sha256": source_sha256(model)}
+
+
+def _purifiers_in(model: nn.Module) -> dict[str, Any]:
+    """The purifiers inside a model, and the normalisation that each is wrapped with."""
+    found: dict[str, Any] = {}
+    for name, part in model.named_modules():
+        if isinstance(part, Purifier):
+            found[name] = purifier_identity(part)
+        elif isinstance(part, PurifiedModel | UnitRange) and part.mean is not None and part.std is not None:
+            found[f"{name}:normalised"] = [list(part.mean), list(part.std)]
+    return {"inside": found} if found else {}
+
+
+def _held(value: Any) -> Any:
+    """What a function holds, in the terms of JSON."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_held(part) for part in value]
+    if isinstance(value, torch.Tensor):
+        return weights_sha256(nn.ParameterList([nn.Parameter(value.detach(), requires_grad=False)]))
+    return model_identity(value) if callable(value) else type(value).__name__
+
+
+def _code(code: CodeType) -> bytes:
+    """What a function does, wherever its file is, and in which line."""
+    parts = [_code(part) if isinstance(part, CodeType) else repr(part).encode() for part in code.co_consts]
+    return b"\0".join([code.co_code, " ".join(code.co_names).encode(), *parts])
 
 
 def source_sha256(function: Any) -> str | None:
@@ -56,6 +103,36 @@ def purifier_identity(purifier: Any) -> dict[str, Any]:
         "dtype": str(purifier.dtype).removeprefix("torch."),
         "tile": purifier._tile,
     }
+
+
+def attack_settings(attack: Attack) -> dict[str, Any]:
+    """Returns everything that an attack depends on, fit for JSON; networks and losses of the user's by their hash."""
+    settings = attack.settings()
+    for name in settings:
+        value = getattr(attack, name, None)
+        if isinstance(value, Attack):
+            settings[name] = attack_settings(value)
+        elif callable(value) and (name == "features" or not _ours(value)):
+            settings[name] = model_identity(value)
+    return settings
+
+
+def threat_settings(threat: ThreatModel) -> dict[str, Any]:
+    """Returns everything that a threat model depends on, fit for JSON; surrogates and substitutes by their hash."""
+    settings = threat.settings()
+    surrogates = [model_identity(surrogate) for surrogate in getattr(threat, "surrogates", ())]
+    if surrogates:
+        settings["models"] = surrogates
+    substitute = getattr(threat, "substitute", None)
+    if substitute is not None:
+        settings["substitute"] = model_identity(substitute)
+    return settings
+
+
+def _ours(function: Any) -> bool:
+    """Whether a name tells a function from all others, because it is the library's."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.startswith("purifier.") and not isinstance(function, nn.Module)
 
 
 def versions() -> dict[str, str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ class ImageSet(ABC):
     root: Path
     files: tuple[Path, ...]
     size: int | None = None
+
+    # Whether images are turned as their EXIF orientation says.
+    _turn: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,7 +76,7 @@ class ImageSet(ABC):
         for index, (name, path) in enumerate(zip(self.names, self.files, strict=True)):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             target = hashlib.sha256(self._target_bytes(index)).hexdigest()
-            digest.update(f"\n{name} {content} {target}".encode())
+            digest.update(os.fsencode(f"\n{name} {content} {target}"))
         return digest.hexdigest()
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
@@ -90,7 +94,7 @@ class ImageSet(ABC):
             yield batch
 
     def _shape(self, index: int) -> Any:
-        return read_size(self.files[index]) if self.size is None else self.size
+        return read_size(self.files[index], turn=self._turn) if self.size is None else self.size
 
     def spread(self, count: int | None) -> Self:
         """Returns `count` images taken evenly over the set, so that sorted folders give all their classes."""
@@ -129,16 +133,20 @@ class LabelledImages(ImageSet):
 class MaskedImages(ImageSet):
     """Images with a mask of class numbers each; resized ones are squashed to a square, masks by nearest neighbour.
 
+    Images are read as they are stored, without their EXIF orientation, as masks are.
+
     Attributes:
         masks: Mask file of each image: a palette or grey picture whose values are class numbers.
     """
 
     masks: tuple[Path, ...]
 
+    _turn = False
+
     def load(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         images, masks = [], []
         for index in indices:
-            rgb, mask = read_rgb(self.files[index]), read_mask(self.masks[index])
+            rgb, mask = read_rgb(self.files[index], turn=False), read_mask(self.masks[index])
             if rgb.shape[-2:] != mask.shape:
                 raise InputError(
                     f"expected a mask of the image's size {tuple(rgb.shape[-2:])}, got {tuple(mask.shape)} in "
@@ -165,6 +173,8 @@ class MaskedImages(ImageSet):
 class BoxedImages(ImageSet):
     """Images with boxes; resized ones are scaled so that the longer side is `size`, boxes with them.
 
+    Images are read as they are stored, without their EXIF orientation, as boxes are.
+
     Attributes:
         boxes: Boxes of each image as (x1, y1, x2, y2, category id, crowd), in pixels of the file.
         categories: Names by category id.
@@ -177,7 +187,7 @@ class BoxedImages(ImageSet):
         """Reads images (3, H, W) and targets with boxes (M, 4) x1 y1 x2 y2 in pixels, labels (M,) and iscrowd (M,)."""
         images, targets = [], []
         for index in indices:
-            rgb, scale = read_rgb(self.files[index]), 1.0
+            rgb, scale = read_rgb(self.files[index], turn=False), 1.0
             if self.size is not None:
                 height, width = rgb.shape[-2:]
                 scale = self.size / max(height, width)
@@ -249,7 +259,7 @@ def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[P
     pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
     if not pairs:
         raise no_images(root)
-    loose = len(images_below(root)) - len(pairs)
+    loose = len(set(images_below(root)) - {path for path, _ in pairs})
     if loose:
         warnings.warn(
             f"{loose} images of {root} are in no class folder and are left out; sort them in, or give a CSV file with "
@@ -355,13 +365,15 @@ def boxed_images(
 # -- reading them ---------------------------------------------------------------------------------------------------
 
 
-def read_rgb(path: Path) -> Tensor:
+def read_rgb(path: Path, *, turn: bool = True) -> Tensor:
     """Reads an image file as (3, H, W) float in [0, 1]; an alpha channel is dropped.
+
+    `turn` is whether its EXIF orientation is applied, which masks and boxes in pixels of the file do not know.
 
     Raises:
         InputError: Where it cannot be read.
     """
-    return take_apart(path).rgb
+    return take_apart(path, turn=turn).rgb
 
 
 def read_mask(path: Path) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from purifier._errors import OptionError, PurifierError
@@ -37,7 +38,8 @@ class PatientClient:
     """A client that tries again, keeps to a rate, and remembers its answers.
 
     An answer is kept, on disk, under the SHA-256 of the image's pixels before the next call is made; a run that was
-    killed pays for no image twice, and neither do two purifiers that give the same image.
+    killed pays for no image twice, and neither do two purifiers that give the same image. Threads may share it, and
+    runs its cache; they keep to the rate together where they share the client.
 
     Args:
         client: Maps a PIL image to its labels, the likeliest first.
@@ -89,6 +91,8 @@ class PatientClient:
         self._pause = 0.0 if calls_per_second is None else 1 / calls_per_second
         self._sleep, self._clock = sleep, clock
         self._next = -float("inf")
+        self._lock = Lock()
+        self._asking: dict[str, Lock] = {}
         self._records = None if cache is None else Records(Path(cache), {"client": self.name})
         stored: list[dict[str, Any]] = [] if self._records is None else list(self._records.by_index.values())
         self._known: dict[str, list[str]] = {record["image"]: record["labels"] for record in stored}
@@ -100,19 +104,25 @@ class PatientClient:
             RemoteError: Where the client does not answer after all the tries, or not with labels.
         """
         key = image_key(image)
-        if key not in self._known:
-            labels = self._ask(image)
-            if self._records is not None:
-                self._records.add([{"index": len(self._records.by_index), "image": key, "labels": labels}])
-            self._known[key] = labels
+        with self._lock:
+            asking = self._asking.setdefault(key, Lock())
+        with asking:
+            if key not in self._known:
+                self._keep(key, self._ask(image))
         return list(self._known[key])
+
+    def _keep(self, key: str, labels: list[str]) -> None:
+        with self._lock:
+            if self._records is not None:
+                # A number of the image's own, so that runs that share a file do not take each other's.
+                self._records.add([{"index": int(key[:13], 16), "image": key, "labels": labels}])
+            self._known[key] = labels
 
     def _ask(self, image: Image) -> list[str]:
         tries = 0
         passing: tuple[type[Exception], ...] = (RemoteError, *self._retry_on)
         while True:
             self._keep_to_the_rate()
-            self.calls += 1
             tries += 1
             try:
                 return _checked(self._client(image), self.name)
@@ -129,11 +139,13 @@ class PatientClient:
                 self._sleep(min(self._wait * 2 ** (tries - 1) if asked is None else float(asked), _LONGEST_WAIT))
 
     def _keep_to_the_rate(self) -> None:
-        now = self._clock()
-        if now < self._next:
-            self._sleep(self._next - now)
-            now = self._next
-        self._next = now + self._pause
+        with self._lock:
+            self.calls += 1
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._pause
+        if now < turn:
+            self._sleep(turn - now)
 
 
 def image_key(image: Image) -> str:

@@ -23,7 +23,13 @@ from purifier.attacks._base import Loss, check_eval
 from purifier.attacks.threats import ThreatModel
 from purifier.evaluation._cells import UNDEFENDED, Cell, Skipped, plan
 from purifier.evaluation._defences import Defences, Variant, variants
-from purifier.evaluation._identity import model_identity, purifier_identity, versions
+from purifier.evaluation._identity import (
+    attack_settings,
+    model_identity,
+    purifier_identity,
+    threat_settings,
+    versions,
+)
 from purifier.evaluation._pictures import save_pictures
 from purifier.evaluation._records import Records
 from purifier.evaluation._summary import MeasureRow, measure_rows, rows_of
@@ -486,19 +492,6 @@ class Seeded:
 
     def __exit__(self, *error: Any) -> None:
         self._fork.__exit__(*error)
-
-
-def attack_settings(attack: Attack) -> dict[str, Any]:
-    """Returns everything that an attack depends on, fit for JSON; networks that it brings by their hash."""
-    features = getattr(attack, "features", None)
-    extra = {"features": model_identity(features)} if callable(features) else {}
-    return {**attack.settings(), **extra}
-
-
-def threat_settings(threat: ThreatModel) -> dict[str, Any]:
-    """Returns everything that a threat model depends on, fit for JSON; surrogates by their hash."""
-    surrogates = [model_identity(surrogate) for surrogate in getattr(threat, "surrogates", ())]
-    return {**threat.settings(), **({"models": surrogates} if surrogates else {})}
 
 
 def device_of(model: Callable[..., Any]) -> torch.device:

@@ -21,7 +21,7 @@ from purifier._errors import InputError, OptionError
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier.attacks import Attack, Aware
-from purifier.evaluation._identity import purifier_identity, versions
+from purifier.evaluation._identity import attack_settings, purifier_identity, versions
 from purifier.evaluation._records import Records
 from purifier.evaluation.data import LabelledImages
 from purifier.evaluation.metrics.classification import interval
@@ -143,14 +143,38 @@ def setting_name(options: Mapping[str, int]) -> str:
 
 
 def clearly_lower(trial: Trial, best: Trial) -> bool:
-    """Whether a trial's mean is below the other's by more than chance: a 95 % interval of the paired difference."""
+    """Whether a trial's mean is below the other's by more than chance.
+
+    An exact test of paired differences, of 2.5 % on this side: were the two level, each image's difference might as
+    well have had the other sign.
+    """
     differences = [
-        (a + b - c - d) / 2 for a, b, c, d in zip(best.standard, best.blind, trial.standard, trial.blind, strict=True)
+        a + b - c - d for a, b, c, d in zip(best.standard, best.blind, trial.standard, trial.blind, strict=True)
     ]
-    count = len(differences)
-    middle = sum(differences) / count
-    spread = sum((value - middle) ** 2 for value in differences) / max(1, count - 1)
-    return middle > 1.96 * math.sqrt(spread / count)
+    return (
+        _by_chance(sum(abs(d) == 1 for d in differences), sum(abs(d) == 2 for d in differences), sum(differences))
+        <= 0.025
+    )
+
+
+def _by_chance(ones: int, twos: int, total: int) -> float:
+    """Probability that so many differences of 1 and of 2, of random signs, come to `total` or more."""
+    tails = [0.0]
+    for up in range(ones, -1, -1):
+        tails.append(tails[-1] + _share(ones, up))
+    # at_least[k]: that k or more of the ones are positive.
+    at_least = tails[::-1]
+    found = 0.0
+    for up in range(twos + 1):
+        needed = math.ceil((total - 2 * (2 * up - twos) + ones) / 2)
+        found += _share(twos, up) * at_least[min(max(needed, 0), ones + 1)]
+    return found
+
+
+def _share(count: int, up: int) -> float:
+    """Probability of `up` heads in `count` throws of a coin."""
+    ways = math.lgamma(count + 1) - math.lgamma(up + 1) - math.lgamma(count - up + 1)
+    return math.exp(ways - count * math.log(2))
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
@@ -206,7 +230,7 @@ def tune(
         "data": data.fingerprint(),
         "images": len(data),
         "purifier": grid.identity,
-        "attack": attack.settings(),
+        "attack": attack_settings(attack),
         "seed": seed,
         "batch_size": batch_size,
     }

@@ -36,7 +36,8 @@ def _divergence(down: Tensor, right: Tensor) -> Tensor:
 def _draw_kept(images: Tensor, keep: float, seed: int) -> Tensor:
     """(H, W) mask of ones and zeros in the dtype and on the device of `images`."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(images.shape[-2:], generator=generator) < keep).to(images)
+    drawn = torch.rand(images.shape[-2:], generator=generator, dtype=torch.float32, device="cpu")
+    return (drawn < keep).to(images)
 
 
 # An operator of its own, because compiled graphs cannot hold a generator.
@@ -78,6 +79,8 @@ class TVM(Method):
     def _minimise(self, images: Tensor) -> Tensor:
         if self.weight == 0:
             return images
+        # Keeps the derivative of the root below finite where the image is flat; float16 has no smaller one.
+        least = max(1e-12, torch.finfo(images.dtype).tiny)
         kept = _kept_pixels(images.detach(), self.keep, self.seed)
         step = 8**-0.5  # the gradient's norm is at most sqrt(8)
         z = ahead = images
@@ -85,8 +88,7 @@ class TVM(Method):
         for _ in range(self.steps):
             to_down, to_right = _gradient(ahead)
             down, right = down + step * to_down, right + step * to_right
-            # The small constant keeps the derivative of the root finite where the image is flat.
-            length = (down.square() + right.square()).sum(1, keepdim=True).add(1e-12).sqrt()
+            length = (down.square() + right.square()).sum(1, keepdim=True).add(least).sqrt()
             shrink = (length / self.weight).clamp_min(1)
             down, right = down / shrink, right / shrink
             before = z

@@ -62,13 +62,15 @@ def evenly(items: Sequence[_T], count: int) -> list[_T]:
     return list(items[:: max(1, len(items) // count)][:count])
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """Reads an image file as (H, W, 3) uint8, turned as its EXIF orientation says; an alpha channel is dropped.
+def read_rgb(path: Path, *, turn: bool = True) -> np.ndarray:
+    """Reads an image file as (H, W, 3) uint8; an alpha channel is dropped.
+
+    `turn` is whether its EXIF orientation is applied, which masks and boxes in pixels of the file do not know.
 
     Raises:
         InputError: Where it cannot be read.
     """
-    return (take_apart(path).rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return (take_apart(path, turn=turn).rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

@@ -26,5 +26,5 @@ def load_features(name: str) -> nn.Module:
     """
     if name == "vgg16":
         # A copy: the cached one stays on the CPU where this one is moved.
-        return copy.deepcopy(vgg16_features(torch.device("cpu"), _INSTEAD))
+        return copy.deepcopy(vgg16_features(torch.device("cpu"), instead=_INSTEAD))
     return make_module(name, "features", "'vgg16'").eval().requires_grad_(False)

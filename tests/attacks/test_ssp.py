@@ -150,6 +150,7 @@ def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(images
         extract = ssp.vgg16_features(torch.device("cpu"))
         features = extract(images)
         attacked = SSP(steps=2)(None, images, None)
+        assert SSP(steps=2)(None, images.double(), None).dtype == torch.float64
     finally:
         ssp.vgg16_features.cache_clear()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -197,4 +197,16 @@ def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalis
     images, labels = pictures(2, 3, 8, 8), torch.tensor([0, 1])
     with pytest.raises(InputError, match=r"made for normalised ones \(mean, std\); call attacks\.Aware"):
         PGD(eps=0.1, steps=1)(defended, images, labels)
+    for inside in (torch.compile(defended, backend="eager"), nn.DataParallel(defended)):
+        with pytest.raises(InputError, match="made for normalised ones"):
+            PGD(eps=0.1, steps=1)(inside, images, labels)
     assert Aware()(PGD(eps=0.1, steps=1), defended, images, labels).shape == images.shape
+
+
+def test_targets_made_in_inference_mode_are_taken_however_they_are_nested():
+    model = classifier()
+    with torch.inference_mode():
+        images, targets = pictures(1, 3, 12, 12), [{"weights": torch.rand(5)}]
+        attack = PGD(steps=2, loss=lambda outputs, given: (outputs * given[0]["weights"]).sum(1))
+        attacked = attack(model, images, targets)
+    assert not torch.equal(attacked, images)

@@ -1,5 +1,7 @@
 """Images with classes, masks and boxes: what is found, what is read, what is refused."""
 
+import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -212,3 +214,49 @@ def test_a_missing_image_of_a_coco_file_is_refused(tmp_path):
     (images / "1.png").unlink()
     with pytest.raises(InputError, match=r"got none called '1\.png'"):
         boxed_images(images, annotations=annotations)
+
+
+def test_class_folders_may_be_links_and_loose_images_are_told_of_all_the_same(tmp_path):
+    known = class_folders(tmp_path / "real", each=1)
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("red", "green", "blue"):
+        (root / name).symlink_to(known / name)
+    assert labelled_images(root, 16).labels == (0, 1, 2)
+    Image.fromarray(picture(0, 0)).save(root / "loose.png")
+    with pytest.warns(PurifierWarning, match="^1 images of"):
+        labelled_images(root, 16)
+
+
+def test_boxes_and_masks_are_in_pixels_of_the_file_however_it_is_to_be_turned(tmp_path):
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[2:8, 30:38] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images" / "a.png", exif=turned)
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(tmp_path / "images" / "b.png")
+    for name in ("a", "b"):
+        Image.fromarray(pixels[..., 0] // 255).save(tmp_path / "masks" / f"{name}.png")
+    masked = masked_images(tmp_path / "images", masks=tmp_path / "masks")
+    assert list(masked.batches(2)) == [[0, 1]]
+    (image, _), (mask, _) = masked.load([0, 1])
+    assert torch.equal(image[0].bool(), mask.bool())
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 20}],
+        "annotations": [{"image_id": 1, "bbox": [30, 2, 8, 6], "category_id": 1}],
+        "categories": [{"id": 1, "name": "patch"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(truth))
+    (image,), (target,) = boxed_images(tmp_path / "images", annotations=tmp_path / "boxes.json").load([0])
+    left, top, right, bottom = target["boxes"][0].int().tolist()
+    assert image[:, top:bottom, left:right].min() == 1 and image.sum() == 3 * 8 * 6
+
+
+def test_a_file_name_that_is_no_text_is_part_of_the_fingerprint(tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(picture(0, 0)).save(tmp_path / "cat" / "a.png")
+    before = labelled_images(tmp_path, 16).fingerprint()
+    (tmp_path / "cat" / "a.png").rename(tmp_path / "cat" / os.fsdecode(b"\xff.png"))
+    assert labelled_images(tmp_path, 16).fingerprint() != before

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -107,6 +109,28 @@ def test_a_stopped_run_pays_for_no_image_twice(tmp_path, naps):
     assert again.asked == 1
     third = Flaky()
     assert PatientClient(third, cache=cache)(picture(2)) == answers[2] and third.asked == 0
+
+
+def test_threads_and_runs_that_share_a_cache_pay_for_no_image_twice(tmp_path):
+    cache, times, clients = tmp_path / "answers.jsonl", [], []
+
+    def ask(image):
+        times.append(time.monotonic())
+        return [str(image.getpixel((0, 0)))]
+
+    for _ in range(2):
+        clients.append(PatientClient(ask, name="toy", cache=cache, calls_per_second=100))
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(clients[0], [picture(number // 2) for number in range(24)]))
+    assert len(times) == 12 and answers[::2] == answers[1::2]
+    assert times[-1] - times[0] >= 11 / 100 - 1e-3
+    for number in range(12, 20):
+        clients[1](picture(number))
+    third = PatientClient(ask, name="toy", cache=cache)
+    assert [third(picture(number)) for number in range(12)] == answers[::2]
+    for number in range(12, 20):
+        third(picture(number))
+    assert len(times) == 20 and third.calls == 0
 
 
 def test_answers_are_kept_before_a_failure(tmp_path, naps):

@@ -1,6 +1,7 @@
 """Tuning: what it measures is what the whole gives, it chooses as the paper does, and it goes on after a kill."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -165,6 +166,25 @@ def test_settings_that_chance_may_tell_apart_are_named():
     assert found.level == [near]
     assert found.worthwhile
     assert not dataclasses.replace(found, undefended=trial(0, 90, 40)).worthwhile
+
+
+@pytest.mark.parametrize(
+    ("lost", "both", "told"), [(1, 1, False), (2, 2, False), (5, 0, False), (6, 0, True), (6, 3, True)]
+)
+def test_a_few_images_tell_no_settings_apart(lost, both, told):
+    """`lost` clean images, and `both` of them attacked as well."""
+    best = Trial(options={"iterations": 1}, standard=(True,) * 8, blind=(True,) * 8)
+    standard, blind = ((False,) * n + (True,) * (8 - n) for n in (lost, both))
+    assert clearly_lower(dataclasses.replace(best, standard=standard, blind=blind), best) == told
+
+
+def test_how_likely_differences_are_by_chance_is_exact():
+    ones, twos = 5, 3
+    sums = [sum(signs[:ones]) + 2 * sum(signs[ones:]) for signs in itertools.product((-1, 1), repeat=ones + twos)]
+    for total in range(-12, 13):
+        assert tuning._by_chance(ones, twos, total) == pytest.approx(
+            sum(s >= total for s in sums) / len(sums), abs=1e-12
+        )
 
 
 def test_what_is_behind_a_gate_is_tuned(model, data, ncis, tmp_path):

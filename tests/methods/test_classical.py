@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from purifier import OptionError
+from purifier import OptionError, Purifier
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.jpeg import JPEG
 from purifier.methods.median import Median
@@ -210,3 +210,22 @@ def test_noise_follows_its_generator_and_leaves_the_global_one_alone() -> None:
     noise.generator.manual_seed(3)
     assert torch.equal(noise(images), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_tvm_has_finite_gradients_in_half_precision_where_images_are_flat():
+    images = torch.full((1, 3, 16, 16), 0.25, dtype=torch.float16)
+    images[..., 8:] = 0.75
+    images.requires_grad_(True)
+    for dtype in (torch.float16, torch.bfloat16):
+        (gradient,) = torch.autograd.grad(Purifier.from_pretrained("tvm", dtype=dtype)(images).sum(), images)
+        assert gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+def test_tvm_keeps_the_same_pixels_whatever_torchs_default_dtype_is():
+    images, purify = torch.rand(1, 3, 9, 8), Purifier.from_pretrained("tvm")
+    expected = purify(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(purify(images), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

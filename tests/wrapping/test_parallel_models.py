@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import purifier
 from purifier import Purifier
-from tests.builders import pictures, unchanged
+from tests.builders import pictures, small_purifier, unchanged
 
 IMAGES = pictures(2, 3, 10, 8)
 
@@ -53,3 +54,25 @@ def test_a_model_inside_ddp_is_wrapped_and_trains(group: None) -> None:
 def test_a_wrapped_model_inside_them_gives_the_same(kind: type, group: None) -> None:
     wrapped = purifier.wrap(classifier(), "gs")
     assert torch.equal(kind(wrapped)(IMAGES), wrapped(IMAGES))
+
+
+def test_a_replica_on_another_gpu_learns_where_the_purifier_does() -> None:
+    purify = small_purifier("ncis")
+    for learns in (False, True):
+        purify.requires_grad_(learns)
+        replica = copied_as_by_data_parallel(purify)
+        assert not list(replica.parameters())
+        assert replica(IMAGES).requires_grad == learns
+
+
+def copied_as_by_data_parallel(module: nn.Module) -> nn.Module:
+    """What torch.nn.parallel.replicate makes for a device: attributes that are not parameters, but of their graph."""
+    copies = {part: part._replicate_for_data_parallel() for part in module.modules()}
+    for part, replica in copies.items():
+        replica._former_parameters = OrderedDict()
+        for name, child in part.named_children():
+            setattr(replica, name, copies[child])
+        for name, weight in part.named_parameters(recurse=False):
+            setattr(replica, name, weight * 1)
+            replica._former_parameters[name] = getattr(replica, name)
+    return copies[module]

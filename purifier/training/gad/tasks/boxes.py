@@ -48,7 +48,7 @@ class BoxTask(Task):
         self, item: tuple[Path, list[list[float]]], random: np.random.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Reads an image, squashed to a square and flipped at random, and its boxes with it."""
-        pixels = read_rgb(item[0])
+        pixels = read_rgb(item[0], turn=False)
         height, width = pixels.shape[:2]
         rows = torch.tensor(item[1], dtype=torch.float64)
         boxes = rows[:, :4] * torch.tensor([self.size / width, self.size / height] * 2, dtype=torch.float64)

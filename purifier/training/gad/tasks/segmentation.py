@@ -58,7 +58,7 @@ class Segmentation(Task):
 
     def load(self, item: tuple[Path, Path], random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """Reads a crop at the image's own scale, flipped at random, or the central one; small images are enlarged."""
-        pixels, mask = read_rgb(item[0]), _read_mask(item[1])
+        pixels, mask = read_rgb(item[0], turn=False), _read_mask(item[1])
         if pixels.shape[:2] != mask.shape:
             raise InputError(f"expected a mask of the image's size {pixels.shape[:2]}, got {mask.shape} in {item[1]}")
         factor = max(1.0, self.size / min(mask.shape))
