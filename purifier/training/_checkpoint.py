@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from purifier._files import replacing
+from purifier._errors import OptionError
+from purifier._files import PART, replacing
+
+
+def prepare_folder(out: Path) -> None:
+    """Makes the folder of a training, and sees that it can be written, before hours are spent on it.
+
+    Raises:
+        OptionError: Where it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".{os.getpid()}{PART}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OptionError(f"expected a folder to write, got {out}: {error.strerror}; choose another one") from error
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import copy
 import gc
+import hashlib
 import importlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -19,13 +21,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, PurifierWarning
+from purifier._options import check_integer, check_number
 from purifier.inference.precision import resolve_device, resolve_dtype
-from purifier.training._checkpoint import load_checkpoint, save_checkpoint
+from purifier.training._checkpoint import load_checkpoint, prepare_folder, save_checkpoint
 from purifier.training._log import Log
+from purifier.training._stopping import Stopping
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+# Settings that decide what is seen of a training, and how fast it is, but not what comes out.
+_FREE = {"checkpoint_every", "validate_every", "sample_every", "tensorboard", "workers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,21 +178,40 @@ def fit(recipe: Recipe, config: LoopConfig, out: Path, *, minutes: float | None 
         minutes: Stop after about that time, with a checkpoint; the next call goes on. No limit where None.
 
     Raises:
-        OptionError: Where the checkpoint in `out` was made with other settings, the batch cannot be shared out, or a
-            setting is out of its range.
+        OptionError: Where the checkpoint in `out` was made with other settings, `out` cannot be written, the batch
+            cannot be shared out, a setting is out of its range, or the losses become infinite.
+        KeyboardInterrupt: After a Ctrl-C, when the step is done and the checkpoint written. SIGTERM ends the process
+            in the same way.
     """
+    check_start(config, out)
     return _Training(recipe, config, out).run(minutes)
 
 
+def check_start(config: LoopConfig, out: Path) -> None:
+    """Sees that a training can begin, before anything is loaded for it; `fit` does so too.
+
+    Raises:
+        OptionError: Where a setting is out of its range, or `out` cannot be written.
+    """
+    _check(config)
+    prepare_folder(out)
+
+
 def _check(config: LoopConfig) -> None:
-    for name in ("batch_size", "accumulate", "checkpoint_every", "validate_every"):
-        if getattr(config, name) < 1:
-            raise OptionError(f"expected {name} of at least 1, got {getattr(config, name)}")
+    for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "validate_every"):
+        check_integer(name, getattr(config, name), low=1)
+    for name in ("warmup_steps", "seed", "sample_every", "workers"):
+        check_integer(name, getattr(config, name), low=0)
+    if not 0 < config.learning_rate < math.inf:
+        raise OptionError(f"expected a learning_rate above 0, got {config.learning_rate}")
+    check_number("ema_decay", config.ema_decay, low=0, high=1)
+    if config.precision not in ("auto", "no", "bf16"):
+        raise OptionError(f"expected precision to be auto, no or bf16, got {config.precision!r}")
     if not 0 <= config.cosine_minutes < math.inf:
         raise OptionError(
             f"expected cosine_minutes of at least 0, with 0 for a cosine over the steps, got {config.cosine_minutes}"
         )
-    if config.gradient_norm < 0:
+    if not 0 <= config.gradient_norm < math.inf:
         raise OptionError(f"expected gradient_norm of at least 0, with 0 for no limit, got {config.gradient_norm}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise OptionError(
@@ -199,7 +226,6 @@ class _Training:
     def __init__(self, recipe: Recipe, config: LoopConfig, out: Path) -> None:
         from accelerate.utils import set_seed
 
-        _check(config)
         self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"
         self.accelerator = _accelerator(config)
         state = self._read()
@@ -208,7 +234,7 @@ class _Training:
         self.optimisers = {"model": torch.optim.Adam(recipe.model.parameters(), lr=config.learning_rate)}
         if recipe.critic is not None:
             self.optimisers["critic"] = torch.optim.Adam(recipe.critic.parameters(), lr=config.learning_rate)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self._saved = 0, 0.0, 0
         self.history: list[dict[str, Any]] = []
         if state is not None:
             self._restore(state)
@@ -232,26 +258,59 @@ class _Training:
         bar = tqdm(total=config.steps, initial=self.step, disable=not main, unit="step")
         self.model.train()
         ends = self._over()
-        while not ends:
-            figures = self._advance(next(batches))
-            self.seconds = self._clock(before + time.monotonic() - started)
-            bar.update()
-            ends = self._over()
-            if main and (self.step % 20 == 0 or ends):
-                values = {name: value.item() for name, value in figures.items()}
-                bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
-                self.log.scalars("train", values, self.step)
-            if main and (self.step % config.validate_every == 0 or ends):
-                self._validate(figures["loss"].item(), bar)
-            if main and config.sample_every and self.step % config.sample_every == 0:
-                self.log.pictures(self.recipe.samples(self.average), self.step)
-            late = self._agreed(minutes is not None and self.seconds - before > 60 * minutes)
-            if self.step % config.checkpoint_every == 0 or ends or late:
-                self._checkpoint()
-            if late:
-                break
-        self.log.close()
+        with Stopping() as stopping:
+            while not ends:
+                figures = self._advance(self._next(batches))
+                self.seconds = self._clock(before + time.monotonic() - started)
+                bar.update()
+                ends = self._over()
+                late = minutes is not None and self.seconds - before > 60 * minutes
+                stops = self._agreed(late or stopping.asked is not None)
+                saves = self.step % config.checkpoint_every == 0 or ends or stops
+                validates = self.step % config.validate_every == 0 or ends
+                if self.step % 20 == 0 or saves or validates:
+                    values = self._finite(figures)
+                    bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
+                    if main and (self.step % 20 == 0 or ends):
+                        self.log.scalars("train", values, self.step)
+                if main and validates:
+                    self._validate(figures["loss"].item(), bar)
+                if main and config.sample_every and self.step % config.sample_every == 0:
+                    self.log.pictures(self.recipe.samples(self.average), self.step)
+                if saves:
+                    self._checkpoint()
+                if stops:
+                    break
+            self.log.close()
+            if main and not ends:
+                bar.write(f"stopped after {self.step} of {config.steps} steps; the same call goes on from there")
+            bar.close()
+            stopping.obey()
         return Fitted(self.average, self.history, self.step, self.seconds, main)
+
+    def _next(self, batches: Iterator[list[Any]]) -> list[Any]:
+        """The next batch; the steps before it are kept where it cannot be had, for a broken picture, say."""
+        started = self.step
+        try:
+            return next(batches)
+        except Exception:
+            if started > self._saved:
+                self._checkpoint()
+            raise
+
+    def _finite(self, figures: dict[str, Tensor]) -> dict[str, float]:
+        """What the last step's figures are; an error where they or the weights are no numbers any more."""
+        values = {name: value.item() for name, value in figures.items()}
+        broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
+        if not broken and not all(bool(weight.isfinite().all()) for weight in self.plain.parameters()):
+            broken = ["weights that are no numbers"]
+        if broken:
+            kept = f"; the checkpoint of step {self._saved} is as it was" if self._saved else ""
+            raise OptionError(
+                f"expected a training whose losses stay finite, got {', '.join(broken)} by step {self.step}{kept}; "
+                "train at a lower learning_rate, or with gradient_norm, in another folder"
+            )
+        return values
 
     def _advance(self, parts: list[Any]) -> dict[str, Tensor]:
         """One step of the model's optimiser, and of the critic's."""
@@ -355,11 +414,19 @@ class _Training:
         # A setting that there was none of when the run began had what is its default now.
         known = {one.name: one.default for one in fields(self.config) if one.default is not MISSING}
         known |= state["settings"]
-        if known != settings:
-            changed = sorted(k for k in settings if known.get(k) != settings[k])
+        changed = sorted(k for k in settings if known.get(k) != settings[k] and k not in _FREE)
+        if changed:
             raise OptionError(
-                f"expected the settings that {self.path} was trained with, got other {', '.join(changed)}; choose "
-                "another folder or give the old settings"
+                f"expected the settings that {self.path} was trained with, got others: "
+                + ", ".join(f"{name} {settings[name]!r} for {known.get(name)!r}" for name in changed)
+                + "; choose another folder or give the old settings"
+            )
+        if state.get("data", self._data()) != self._data():
+            warnings.warn(
+                f"the samples are not those that {self.path} was trained on so far: it goes on with these, and what "
+                "validates now may have been trained on before",
+                PurifierWarning,
+                stacklevel=6,
             )
         return state
 
@@ -371,8 +438,10 @@ class _Training:
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         self.step, self.history, self.seconds = state["step"], state["history"], state["seconds"]
+        self._saved = self.step
 
     def _checkpoint(self) -> None:
+        self._saved = self.step
         if not self.accelerator.is_main_process:
             return
         state: dict[str, Any] = {"model": self.plain.state_dict(), "average": self.average.state_dict()}
@@ -380,7 +449,13 @@ class _Training:
             state["critic"] = self.recipe.critic.state_dict()
         state["optimisers"] = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         rest = {"step": self.step, "history": self.history, "seconds": self.seconds, "settings": asdict(self.config)}
-        save_checkpoint(self.path, {**state, **rest})
+        save_checkpoint(self.path, {**state, **rest, "data": self._data()})
+
+    def _data(self) -> str:
+        """What tells the samples of this training from others: how many there are, and what is read for each."""
+        crops = self.recipe.crops
+        items: Any = getattr(crops, "paths", None) or getattr(crops, "items", ())
+        return hashlib.sha256("\n".join(map(_named, items)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _accelerator(config: LoopConfig) -> Accelerator:
@@ -428,6 +503,13 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     return type(batch)(to_device(value, device) for value in batch) if isinstance(batch, list | tuple) else batch
+
+
+def _named(item: Any) -> str:
+    """An item of plain values as text; of any other kind, whose text may be another each time, the kind."""
+    if isinstance(item, list | tuple):
+        return " ".join(map(_named, item))
+    return str(item) if isinstance(item, str | int | float | Path) else type(item).__name__
 
 
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from purifier._options import check_number
+from purifier._options import check_integer, check_number
 from purifier.training._data import RandomCrops, list_images, split_validation
 from purifier.training._loop import LoopConfig
 
@@ -33,14 +33,20 @@ class PhotographTraining(LoopConfig):
     validation_every: int = 20
     validation_images: int = 64
 
+    def __post_init__(self) -> None:
+        if isinstance(self.data, str | Path):
+            object.__setattr__(self, "data", (str(self.data),))
+
 
 def crops_and_validation(config: PhotographTraining) -> tuple[RandomCrops, list[Path]]:
     """Returns the crops to train on, and the files that validate.
 
     Raises:
         InputError: Where there are no images, or none to train on.
-        OptionError: Where every file would validate, or `aliased` or `vary` is no share.
+        OptionError: Where every file would validate, or a setting is out of its range.
     """
+    check_integer("crop_size", config.crop_size, low=1)
+    check_number("shrink", config.shrink, low=0.01, high=1.0)
     check_number("aliased", config.aliased, low=0.0, high=1.0)
     check_number("vary", config.vary, low=0.0, high=1.0)
     training, validation = split_validation(list_images(config.data), config.validation_every)

@@ -96,7 +96,7 @@ def test_training_can_start_from_a_trained_purifier(photos, tmp_path):
 
 def test_other_settings_in_the_same_folder_are_refused(photos, tmp_path):
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path)
-    with pytest.raises(OptionError, match="got other learning_rate"):
+    with pytest.raises(OptionError, match=r"got others: learning_rate 0.5 for 0.001; choose"):
         train(NCISTraining(data=(str(photos),), **{**TINY, "learning_rate": 0.5}), tmp_path)
 
 
@@ -151,8 +151,8 @@ def test_sixteen_bit_pictures_are_not_cut_off(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"checkpoint_every": 0}, "expected checkpoint_every of at least 1, got 0"),
-        ({"validate_every": 0}, "expected validate_every of at least 1, got 0"),
+        ({"checkpoint_every": 0}, "expected checkpoint_every to be an integer of at least 1, got 0"),
+        ({"validate_every": 0}, "expected validate_every to be an integer of at least 1, got 0"),
         ({"device": "cuda:1"}, "expected device to be auto, cpu or cuda, got 'cuda:1'; choose a GPU by"),
         ({"validation_images": 0}, "expected at least 1 image to validate on, got validation_images=0"),
     ],

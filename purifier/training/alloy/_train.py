@@ -8,7 +8,7 @@ from purifier._purifier import Purifier
 from purifier.methods.alloy import Alloy
 from purifier.methods.ncis import NCIS
 from purifier.training._card import training_card, write_settings
-from purifier.training._loop import Fitted, fit
+from purifier.training._loop import Fitted, check_start, fit
 from purifier.training.alloy._config import AlloyTraining
 from purifier.training.alloy._recipe import AlloyRecipe
 
@@ -32,6 +32,7 @@ def train(config: AlloyTraining, out: str | Path, *, minutes: float | None = Non
         OptionError: Where settings do not fit together, or `out` holds a run with other settings.
         WeightsError: Where the weights of an extractor cannot be had.
     """
+    check_start(config, Path(out))
     fitted = fit(AlloyRecipe(config), config, Path(out), minutes=minutes)
     folder = Path(out) / config.name
     if fitted.main:

@@ -8,7 +8,7 @@ from torch import nn
 
 from purifier._purifier import Purifier
 from purifier.training._card import training_card, write_settings
-from purifier.training._loop import Fitted, fit
+from purifier.training._loop import Fitted, check_start, fit
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad._recipe import GADRecipe
 from purifier.training.gad._target import hold_target
@@ -36,6 +36,7 @@ def train(config: GADTraining, out: str | Path, *, model: nn.Module, minutes: fl
         OptionError: Where settings do not fit together, or `out` holds a run with other settings or another model.
         WeightsError: Where the weights of the perceptual network cannot be had.
     """
+    check_start(config, Path(out))
     recipe = GADRecipe(config, model)
     hold_target(Path(out), model)
     fitted = fit(recipe, config, Path(out), minutes=minutes)

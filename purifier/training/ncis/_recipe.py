@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import OptionError
+from purifier._options import check_integer
 from purifier.methods.ncis import NCIS
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
@@ -25,7 +26,7 @@ class NCISRecipe:
     def __init__(self, config: NCISTraining) -> None:
         torch.manual_seed(config.seed)
         method = NCIS(
-            iterations=config.iterations,
+            iterations=check_integer("iterations", config.iterations, low=1),
             patch=config.patch,
             filters=config.filters,
             layers=config.layers,

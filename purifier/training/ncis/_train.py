@@ -8,7 +8,7 @@ from pathlib import Path
 from purifier._purifier import Purifier
 from purifier.methods.ncis import NCIS
 from purifier.training._card import training_card, write_settings
-from purifier.training._loop import Fitted, fit
+from purifier.training._loop import Fitted, check_start, fit
 from purifier.training.ncis._config import NCISTraining
 from purifier.training.ncis._recipe import NCISRecipe
 
@@ -32,6 +32,7 @@ def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None
         OptionError: Where `out` holds a run with other settings.
     """
     out = Path(out)
+    check_start(config, out)
     recipe = NCISRecipe(config)
     start = copy.deepcopy(recipe.model.method.state_dict())
     fitted = fit(recipe, config, out, minutes=minutes)

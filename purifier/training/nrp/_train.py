@@ -7,7 +7,7 @@ from pathlib import Path
 from purifier._purifier import Purifier
 from purifier.methods._base import Method
 from purifier.training._card import training_card, write_settings
-from purifier.training._loop import Fitted, fit
+from purifier.training._loop import Fitted, check_start, fit
 from purifier.training.nrp._config import NRPTraining
 from purifier.training.nrp._recipe import NRPRecipe
 
@@ -31,6 +31,7 @@ def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None)
         OptionError: Where settings do not fit together, or `out` holds a run with other settings.
         WeightsError: Where the weights of the feature extractor cannot be had.
     """
+    check_start(config, Path(out))
     fitted = fit(NRPRecipe(config), config, Path(out), minutes=minutes)
     folder = Path(out) / config.network
     if fitted.main:
