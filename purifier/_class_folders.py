@@ -52,6 +52,20 @@ def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | No
     )
 
 
+def told_apart(names: Sequence[str], classes: Sequence[str] | None) -> bool:
+    """Whether anything but their order says which class each folder is: the names of the classes, or numbers."""
+    return bool(classes) or all(name.isdecimal() for name in names)
+
+
+def few_folders(folders: int, classes: int) -> str:
+    """What to say where nothing but their order tells folders apart, and they are not as many as the classes."""
+    return (
+        f"expected as many class folders as the model has classes, {classes}, where the names of the classes are not "
+        f"known, got {folders}, which could be any; name them by the numbers of the classes, or give the model an "
+        "attribute `classes` with their names"
+    )
+
+
 def _guess(name: str, known: Sequence[str]) -> str:
     advice = nearest(name, known).removeprefix("; ")
     return f"{name!r} ({advice})" if advice else repr(name)

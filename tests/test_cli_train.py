@@ -129,3 +129,21 @@ def test_the_settings_are_handed_on(monkeypatch):
     call = ["--data", "a", "--data", "b", "--out", "run", "--steps", 7, "--no-clamp", "--precision", "no"]
     assert "trained" in train("ncis", *call, "--minutes", 5).output
     assert got == [ncis.NCISTraining(data=("a", "b"), steps=7, clamp=False, precision="no"), Path("run"), 5.0]
+
+
+def test_a_training_that_is_not_done_says_so(photos, tmp_path):
+    options = ["--data", photos, "--out", tmp_path, *as_options(TINY)]
+    result = train("nrp", *options, "--minutes", 0)
+    assert result.exit_code == 0 and "not done yet, the same command goes on; so far there is" in result.output
+    assert f"trained {tmp_path / 'nrp-resg'}" in train("nrp", *options).output
+
+
+def test_plain_yaml_is_understood(photos, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text(yaml.safe_dump({**TINY, "data": str(photos)}).replace("precision: 'no'", "precision: no"))
+    assert "precision: no" in config.read_text()
+    result = train("nrp", "--config", config, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    config.write_text("steps: 3.7")
+    result = train("nrp", "--config", config, "--data", photos, "--out", tmp_path / "b")
+    assert result.exit_code == 2 and "expected a whole number for steps in" in result.output

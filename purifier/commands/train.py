@@ -72,8 +72,10 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
             from purifier.training._named import make_module
 
             target["model"] = make_module(model, "model")
-        folder = train(settings(**values), out, minutes=minutes, **target)
-        click.echo(f"trained {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+        config = settings(**values)
+        folder = train(config, out, minutes=minutes, **target)
+        ends = "trained" if _is_done(config, out) else "not done yet, the same command goes on; so far there is"
+        click.echo(f"{ends} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 
     out = click.Option(
         ["--out"],
@@ -99,6 +101,14 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
     return click.Command(name, params=params, callback=run, help=text, short_help=text)
 
 
+def _is_done(config: Any, out: Path) -> bool:
+    from purifier.training._checkpoint import load_checkpoint
+    from purifier.training._loop import is_over
+
+    state = load_checkpoint(out / "checkpoint.pt")
+    return state is not None and is_over(config, state["step"], state["seconds"])
+
+
 def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> None:
     """Makes what a YAML file says the defaults of the command's options."""
     if path is None:
@@ -117,7 +127,20 @@ def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> N
             raise click.UsageError(
                 f"expected settings of {settings.__name__} in {path}, got {key!r}{nearest(str(key), names)}"
             )
-    ctx.default_map = values
+    hints = get_type_hints(settings)
+    ctx.default_map = {name: _from_yaml(name, value, hints[name], path) for name, value in values.items()}
+
+
+def _from_yaml(name: str, value: Any, kind: Any, path: Path) -> Any:
+    """A value of a YAML file as the option of that name takes it."""
+    if get_origin(kind) is tuple and not isinstance(value, list | tuple):
+        return [value]
+    # YAML reads a plain `no` as false.
+    if get_origin(kind) is Literal and value is False:
+        return "no"
+    if kind is int and isinstance(value, float):
+        raise click.UsageError(f"expected a whole number for {name} in {path}, got {value!r}")
+    return value
 
 
 def options_of(settings: type[Any]) -> list[click.Option]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._class_folders import number_folders
+from purifier._class_folders import number_folders, told_apart
 from purifier._errors import InputError, PurifierWarning, nearest
 from purifier._images import images_below, no_images, read_size, take_apart
 
@@ -112,10 +112,12 @@ class LabelledImages(ImageSet):
     Attributes:
         labels: Class number of each image.
         classes: Names of the classes by number, where they are known.
+        folders: How many class folders there are, where nothing but their order says which class each is.
     """
 
     labels: tuple[int, ...]
     classes: tuple[str, ...] | None = None
+    folders: int | None = None
 
     def load(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         images = [central_square(read_rgb(self.files[index]), self.size) for index in indices]
@@ -243,13 +245,23 @@ def labelled_images(
         files=tuple(path for path, _ in pairs),
         labels=tuple(label for _, label in pairs),
         classes=None if classes is None else tuple(classes),
+        folders=_folders_in_order(root, classes) if labels is None else None,
         size=size,
     )
     return found.spread(count)
 
 
+def _class_folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _folders_in_order(root: Path, classes: Sequence[str] | None) -> int | None:
+    names = _class_folders(root)
+    return None if told_apart(names, classes) else len(names)
+
+
 def _of_class_folders(root: Path, classes: Sequence[str] | None) -> list[tuple[Path, int]]:
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = _class_folders(root)
     if not names:
         raise InputError(
             f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "

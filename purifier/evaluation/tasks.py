@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from purifier._class_folders import few_folders
 from purifier._errors import InputError, OptionError
 from purifier.attacks import Attack
 from purifier.attacks._base import Loss
@@ -82,6 +83,8 @@ class Classification(Task):
 
     def check(self, outputs: Any, data: Any) -> None:
         classes = outputs.shape[1]
+        if data.folders not in (None, classes):
+            raise InputError(few_folders(data.folders, classes))
         for name, label in zip(data.names, data.labels, strict=True):
             if not 0 <= label < classes:
                 raise InputError(

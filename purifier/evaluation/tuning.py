@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier._class_folders import few_folders
 from purifier._errors import InputError, OptionError
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
@@ -384,6 +385,8 @@ class _Run:
         if not isinstance(outputs, Tensor) or outputs.ndim != 2:
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise InputError(f"expected logits (N, classes) from the model, got {got}; tune needs a classifier")
+        if self.data.folders not in (None, outputs.shape[1]):
+            raise InputError(few_folders(self.data.folders, outputs.shape[1]))
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= outputs.shape[1]:
             wrong = low if low < 0 else high

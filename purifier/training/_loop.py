@@ -165,6 +165,11 @@ def learning_rate_at(step: int, config: LoopConfig, seconds: float = 0.0) -> flo
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def is_over(config: LoopConfig, step: int, seconds: float) -> bool:
+    """Whether a training is done after so many steps and seconds, over all runs."""
+    return step >= config.steps or (config.cosine_minutes > 0 and seconds >= 60 * config.cosine_minutes)
+
+
 def fit(recipe: Recipe, config: LoopConfig, out: Path, *, minutes: float | None = None) -> Fitted:
     """Trains `recipe.model`.
 
@@ -390,8 +395,7 @@ class _Training:
         bar.write("  ".join(f"{k} {v:.4g}" for k, v in self.history[-1].items()))
 
     def _over(self) -> bool:
-        minutes = self.config.cosine_minutes
-        return self.step >= self.config.steps or (minutes > 0 and self.seconds >= 60 * minutes)
+        return is_over(self.config, self.step, self.seconds)
 
     def _clock(self, seconds: float) -> float:
         """The same time for all processes where the learning rate is a function of it."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from purifier import InputError, PurifierWarning
 from purifier.evaluation.data import boxed_images, labelled_images, masked_images
+from purifier.evaluation.tasks import Classification
 from tests.evaluation.scenes import COLOURS, class_folders, coco_folder, mask_folders, picture
 
 
@@ -260,3 +261,18 @@ def test_a_file_name_that_is_no_text_is_part_of_the_fingerprint(tmp_path):
     before = labelled_images(tmp_path, 16).fingerprint()
     (tmp_path / "cat" / "a.png").rename(tmp_path / "cat" / os.fsdecode(b"\xff.png"))
     assert labelled_images(tmp_path, 16).fingerprint() != before
+
+
+def test_folders_that_only_their_order_numbers_must_be_as_many_as_the_classes(tmp_path):
+    root = class_folders(tmp_path / "in", each=1)
+    data = labelled_images(root, 16)
+    assert data.folders == 3
+    for known in (labelled_images(root, 16, classes=COLOURS), data.pick([0])):
+        Classification().check(torch.rand(1, 3), known)
+    with pytest.raises(
+        InputError, match=r"expected as many class folders as the model has classes, 9, .* got 3, which"
+    ):
+        Classification().check(torch.rand(1, 9), data)
+    for number, name in enumerate(COLOURS):
+        (root / name).rename(root / str(number + 4))
+    Classification().check(torch.rand(1, 9), labelled_images(root, 16))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError, OptionError, PurifierWarning
 from purifier.methods.gad import GAD
 from purifier.training._loop import Losses
 from purifier.training._trained import load_trained
@@ -23,6 +24,8 @@ from purifier.training.gad._weights import weights_of
 from purifier.training.gad.tasks import Observed, make_task
 
 Batch = tuple[Tensor, object]
+# Scores of the model alone below which something is likely to be wrong.
+_POOR = 0.5
 
 
 class GADRecipe:
@@ -40,6 +43,8 @@ class GADRecipe:
     """
 
     def __init__(self, config: GADTraining, model: nn.Module) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"expected the model to defend as an nn.Module, got {type(model).__name__}")
         self._weights = weights_of(config)
         _check(config)
         torch.manual_seed(config.seed)
@@ -64,8 +69,20 @@ class GADRecipe:
         self._held = HeldOut(self.task, validation, count=config.validation_images, seed=config.seed)
 
     def to(self, device: torch.device) -> None:
-        """Moves the copy of the target model and the perceptual network."""
+        """Moves the copy of the target model and the perceptual network; reads the held-out samples.
+
+        Warns where the model alone is wrong on most of these, which no purifier mends.
+        """
         self._target.to(device)
+        bare = self._held.bare(device)
+        if bare < _POOR:
+            warnings.warn(
+                f"without a purifier the model scores {bare:.2f} ({self.task.scores}) on held-out samples of "
+                f"{self.task.size} x {self.task.size} pixels; see that this is the size it works at (--size), that it "
+                "takes images in [0, 1], and that the labels are its own",
+                PurifierWarning,
+                stacklevel=4,
+            )
         if self._maps is not None:
             self._maps.to(device)
 

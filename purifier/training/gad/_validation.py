@@ -64,6 +64,11 @@ class HeldOut:
             attacked = self._score([attacked for _, attacked in purified], held)
         return {"psnr": quality, "clean": clean, "attacked": attacked, **self._bare}
 
+    def bare(self, device: torch.device) -> float:
+        """The task's score of clean held-out samples without a purifier; reads and attacks them."""
+        self._held(device)
+        return self._bare["clean_bare"]
+
     def samples(self, purify: Callable[[Tensor], Tensor], device: torch.device, count: int = 6) -> list[Tensor]:
         """Rows of pictures: clean, clean purified, attacked, attacked purified."""
         one = self._held(device)[0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, Purifier, PurifierWarning
 from purifier.training.gad import GADRecipe, GADTraining, Observed
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, class_folders, classifier
@@ -183,3 +183,23 @@ def test_a_training_starts_from_a_trained_generator(folders: Path, tmp_path: Pat
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(again(images), first(images))
     assert not torch.equal(recipe(folders, seed=2).model(images), first(images))
+
+
+def test_a_model_that_is_wrong_without_a_purifier_is_told_of(folders: Path) -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = classifier()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.net(images.flip(1)).flip(1)[:, [1, 0, 2]]
+
+    made = GADRecipe(GADTraining(data=str(folders), **TINY), Wrong())
+    with pytest.warns(PurifierWarning, match=r"scores 0.\d\d \(accuracy\) on held-out samples of 16 x 16 pixels; see"):
+        made.to(torch.device("cpu"))
+    recipe(folders).to(torch.device("cpu"))
+
+
+def test_what_is_no_module_is_refused(folders: Path) -> None:
+    with pytest.raises(InputError, match=r"expected the model to defend as an nn.Module, got str"):
+        GADRecipe(GADTraining(data=str(folders), **TINY), "resnet18")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purifier._class_folders import number_folders
+from purifier._class_folders import few_folders, number_folders, told_apart
 from purifier._errors import InputError
 from purifier.attacks import PGD
 from purifier.training._data import list_images, read_rgb, to_tensor
@@ -41,6 +41,7 @@ class Classification(Task):
         super().__init__(model, config)
         self._layer = last_layer(model, nn.Linear, config.layer)
         classes = getattr(model, "classes", None)
+        self._folders: int | None = None
         self._classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else None
         self._attack = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=divergence)
 
@@ -53,6 +54,7 @@ class Classification(Task):
         if not names:
             raise InputError(f"expected a folder for each class in {root}, got none; sort the images into such folders")
         numbers = number_folders(root, names, self._classes)
+        self._folders = None if told_apart(names, self._classes) else len(names)
         return [(path, numbers[name]) for name in names for path in list_images([root / name])]
 
     def load(self, item: tuple[Path, int], random: np.random.Generator | None) -> tuple[Tensor, int]:
@@ -66,22 +68,27 @@ class Classification(Task):
     def attack(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
         """PGD with the KL criterion: away from what the model says of the clean images, whatever the labels."""
         with torch.no_grad():
-            beliefs = self.model(images).float().softmax(1)
+            beliefs = self._logits(self.model(images)).float().softmax(1)
         return self._attack(self.model, images, beliefs)
 
     def observe(self, images: Tensor, targets: Tensor) -> Observed:
         logits, vectors = call_and_catch(self.model, self._layer, images)
-        loss = F.cross_entropy(_checked(logits, targets).float(), targets)
+        loss = F.cross_entropy(_checked(self._logits(logits), targets).float(), targets)
         return Observed(loss, vectors.float().flatten(1), targets)
+
+    def _logits(self, outputs: Any) -> Tensor:
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise InputError(f"expected logits (N, classes) from the model, got {got}; wrap it so that it returns them")
+        if self._folders is not None and self._folders != outputs.shape[1]:
+            raise InputError(few_folders(self._folders, outputs.shape[1]))
+        return outputs
 
     def score(self, images: Tensor, targets: Tensor) -> float:
         return (self.model(images).argmax(1) == targets).float().mean().item()
 
 
-def _checked(logits: Any, labels: Tensor) -> Tensor:
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expected logits (N, classes) from the model, got {got}; wrap it so that it returns them")
+def _checked(logits: Tensor, labels: Tensor) -> Tensor:
     # A wrong label would stop a GPU without a word about where.
     if labels.device.type == "cpu" and int(labels.max()) >= logits.shape[1]:
         raise InputError(

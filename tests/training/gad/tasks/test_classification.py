@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,37 @@ def test_a_model_that_does_not_fit_is_refused(folders: Path) -> None:
     unused.forward = lambda images: nn.Sequential(*list(unused)[:6])(images)  # type: ignore[method-assign]
     with pytest.raises(InputError, match="to be called with a tensor in a call of Sequential"):
         task(folders, unused).observe(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))
+
+
+def test_fewer_folders_than_classes_are_refused_where_nothing_says_which_they_are(tmp_path: Path) -> None:
+    root = class_folders(tmp_path)
+    shutil.rmtree(root / "a-red")
+    images, labels = torch.rand(2, 3, 16, 16), torch.tensor([1, 2])
+    made = task(root)
+    made.items()
+    for act in (lambda: made.attack(images, labels, 0), lambda: made.observe(images, labels)):
+        with pytest.raises(InputError, match=r"expected as many class folders as the model has classes, 3, .* got 2, "):
+            act()
+    named = classifier()
+    named.classes = ["a-red", "b-green", "c-blue"]
+    made = task(root, named)
+    assert {label for _, label in made.items()} == {1, 2}
+    made.observe(images, labels)
+    for number, name in enumerate(("b-green", "c-blue"), start=1):
+        (root / name).rename(root / str(number))
+    made = task(root)
+    assert {label for _, label in made.items()} == {1, 2}
+    made.observe(images, labels)
+
+
+def test_a_model_that_returns_no_logits_is_named_before_it_is_attacked(folders: Path) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = classifier()
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.net(images), images
+
+    with pytest.raises(InputError, match=r"expected logits \(N, classes\) from the model, got tuple"):
+        task(folders, Pair()).attack(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]), 0)
