@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from purifier._errors import nearest
+from purifier._errors import OptionError, nearest
 from purifier.commands._extras import require_extra
+from purifier.commands._model_options import MODEL_HELP
 
 _TEXTS = {
     "alloy": "Train Alloy, self-supervised, against attacks on a list of networks.",
@@ -24,7 +25,7 @@ _TEXTS = {
 _TARGET = click.Option(
     ["--model"],
     required=True,
-    help="Model to defend, as module:function, a function without arguments that returns it; of images in [0, 1].",
+    help=f"Model to defend: {MODEL_HELP}",
 )
 
 
@@ -69,9 +70,7 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
         train = importlib.import_module(f"purifier.training.{name}").train
         target = {}
         if model is not None:
-            from purifier.training._named import make_module
-
-            target["model"] = make_module(model, "model")
+            target["model"] = _target(model)
         config = settings(**values)
         folder = train(config, out, minutes=minutes, **target)
         ends = "trained" if _is_done(config, out) else "not done yet, the same command goes on; so far there is"
@@ -99,6 +98,20 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
     text = _TEXTS[name]
     params: list[click.Parameter] = [*more, out, config, minutes, *options_of(settings)]
     return click.Command(name, params=params, callback=run, help=text, short_help=text)
+
+
+def _target(spec: str) -> Any:
+    """Loads the model to defend, with the names of its classes where they are known."""
+    from torch import nn
+
+    from purifier.evaluation.models import load_model
+
+    loaded = load_model(spec)
+    if not isinstance(loaded.call, nn.Module):
+        raise OptionError(f"expected {spec} to return an nn.Module, got {type(loaded.call).__name__}")
+    if loaded.classes is not None and getattr(loaded.call, "classes", None) is None:
+        loaded.call.classes = loaded.classes  # type: ignore[assignment]
+    return loaded.call
 
 
 def _is_done(config: Any, out: Path) -> bool:

@@ -58,6 +58,11 @@ def features() -> nn.Module:
     return Maps()
 
 
+def function() -> object:
+    """Gives what is called as a model is, and is no module."""
+    return lambda images: images
+
+
 def no_maps() -> nn.Module:
     """Gives a tensor, where a list of maps is expected."""
     return nn.Conv2d(3, 4, 3)

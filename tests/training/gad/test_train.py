@@ -149,13 +149,24 @@ def test_the_command_trains_for_a_model_by_name(folders: Path, tmp_path: Path) -
     assert Purifier.from_pretrained(tmp_path / "gad").name == "gad"
 
 
+def test_the_command_takes_the_models_that_evaluate_takes(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from tests.training.gad.builders import classifier as build\n")
+    settings = {**TINY, "steps": 2, "size": 32}
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    done = run("--data", folders, "--out", tmp_path / "mine", "--model", f"{tmp_path / 'mine.py'}:build", *options)
+    assert done.exit_code == 0, done.output
+    done = run("--data", folders, "--out", tmp_path / "demo", "--model", "reference:demo", *options)
+    assert "named after the model's 24 classes" in str(done.exception)
+
+
 def test_the_command_names_its_settings_and_refuses_what_makes_no_model(folders: Path, tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", run("--help").output)
     assert "--model" in text and "Weight lambda 4 of L_r (eq. 1)." in text and "[li|lf-noc|" in text
     out = ("--data", folders, "--out", tmp_path)
     for name, said in (
-        ("nothing", "expected model='module:function', got 'nothing'"),
-        ("os:getcwd", "to return an nn.Module"),
+        ("nothing", "expected a model as reference:demo, torchvision:NAME"),
+        ("os:getcwd", "to return a model"),
+        ("tests.training.gad.builders:function", "to return an nn.Module"),
     ):
         done = run(*out, "--model", name)
         assert done.exit_code != 0
