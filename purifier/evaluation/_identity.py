@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -43,16 +43,13 @@ def model_identity(model: Callable[..., Any]) -> dict[str, Any]:
     if isinstance(model, functools.partial):
         given = [_held(value) for value in (*model.args, *model.keywords.values())]
         return {"kind": "functools.partial", "function": model_identity(model.func), "given": given}
-    kind = model if inspect.isfunction(model) else type(model)
+    kind = model if inspect.isroutine(model) else type(model)
     identity: dict[str, Any] = {"kind": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(model, nn.Module):
         return {**identity, "sha256": weights_sha256(model), **_purifiers_in(model)}
     if inspect.isfunction(model):
-        held = [_held(cell.cell_contents) for cell in model.__closure__ or ()]
-        held += [_held(value) for value in model.__defaults__ or ()]
-        identity |= {"code_sha256": hashlib.sha256(_code(model.__code__)).hexdigest()} | (
-            {"held": held} if held else {}
-        )
+        held: dict[str, Any] = {**inspect.getclosurevars(model).nonlocals, "defaults": model.__defaults__}
+        identity |= {"code_sha256": _code_sha256(model), "held": {name: _held(value) for name, value in held.items()}}
     return {**identity, "source_sha256": source_sha256(model)}
 
 
@@ -75,13 +72,22 @@ def _held(value: Any) -> Any:
         return [_held(part) for part in value]
     if isinstance(value, torch.Tensor):
         return weights_sha256(nn.ParameterList([nn.Parameter(value.detach(), requires_grad=False)]))
+    if inspect.isfunction(value):
+        # And not what that one holds in turn, which may be this one.
+        return _code_sha256(value)
     return model_identity(value) if callable(value) else type(value).__name__
 
 
-def _code(code: CodeType) -> bytes:
-    """What a function does, wherever its file is, and in which line."""
-    parts = [_code(part) if isinstance(part, CodeType) else repr(part).encode() for part in code.co_consts]
-    return b"\0".join([code.co_code, " ".join(code.co_names).encode(), *parts])
+def _code_sha256(function: FunctionType) -> str:
+    """Returns the SHA-256 of what a function does, wherever its file is, and in which line."""
+    return hashlib.sha256(_code(function.__code__)).hexdigest()
+
+
+def _code(part: Any) -> bytes:
+    if isinstance(part, CodeType):
+        return b"\0".join([part.co_code, " ".join(part.co_names).encode(), *map(_code, part.co_consts)])
+    # Sets come in another order in each process.
+    return repr(sorted(map(repr, part)) if isinstance(part, frozenset) else part).encode()
 
 
 def source_sha256(function: Any) -> str | None:

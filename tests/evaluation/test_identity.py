@@ -1,6 +1,9 @@
 """What tells attackers, surrogates and losses apart in the head of a file of records."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -57,6 +60,31 @@ def test_losses_of_ones_own_are_told_apart_by_what_they_do_and_hold():
     assert attack(scaled(2)) == attack(scaled(2)) != attack(scaled(3))
     weights = torch.ones(2), torch.zeros(2)
     assert attack(scaled(weights[0])) != attack(scaled(weights[1]))
+
+
+def test_a_function_is_the_same_in_every_process():
+    script = (
+        "import json\n"
+        "from purifier.evaluation._identity import model_identity\n"
+        "def chosen(x):\n"
+        "    return x if str(x) in {'ant', 'bee', 'cat', 'dog'} else chosen(x)\n"
+        "def nested():\n"
+        "    def again(x): return again(x)\n"
+        "    return again\n"
+        "print(json.dumps([model_identity(chosen), model_identity(nested())]))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for environment in ({**os.environ, "PYTHONHASHSEED": str(seed)} for seed in (1, 2, 3))
+    }
+    assert len(said) == 1
+
+
+def test_functions_of_torch_are_told_apart():
+    assert model_identity(torch.add) != model_identity(torch.mul)
+    assert model_identity(nn.functional.relu) != model_identity(nn.functional.gelu)
 
 
 def test_losses_of_the_library_go_by_their_names():
