@@ -135,6 +135,12 @@ class Purifier(_hub.HubMixin, nn.Module):
             raise WeightsError(
                 f"the weights of {package.source!r} do not fit its configuration: {' '.join(str(error).split())}"
             ) from None
+        broken = next((key for key, value in method.state_dict().items() if not value.isfinite().all()), None)
+        if broken is not None:
+            raise WeightsError(
+                f"expected weights that are numbers in {package.source!r}, got infinite ones or NaN in {broken}; the "
+                "training broke down, or the file is damaged"
+            )
         for part in method.modules():
             check = getattr(part, "check_weights", None)
             if check is not None:

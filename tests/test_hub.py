@@ -353,6 +353,16 @@ def test_missing_and_additional_tensors_are_refused(folder: Path, extra: bool, t
         Purifier.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    broken = small_purifier("nrp-resg")
+    name, weight = next(iter(broken.method.named_parameters()))
+    weight.data.view(-1)[0] = value
+    broken.save_pretrained(tmp_path / "saved")
+    with pytest.raises(WeightsError, match=rf"expected weights that are numbers in .*, got .* in {name}; the training"):
+        Purifier.from_pretrained(tmp_path / "saved")
+
+
 def test_a_configuration_that_names_no_files_has_no_weights_to_load(folder: Path) -> None:
     edit_config(folder, files={})
     with pytest.raises(WeightsError, match=r"do not fit its configuration: .*Missing key"):

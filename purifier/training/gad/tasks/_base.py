@@ -33,7 +33,7 @@ class Observed:
 class Task(ABC):
     """What a training needs to know about a task: samples, features with their labels, loss and attack.
 
-    A task of the user's own is a subclass in a file of hers, which `GADTraining(task="file:Class")` names.
+    A task of the user's own is a subclass in a file of hers, which `GADTraining(task="module:Class")` names.
 
     Args:
         model: The target model, frozen and in eval mode, of images in [0, 1].
