@@ -34,16 +34,24 @@ _BEST: dict[str, dict[str, Any]] = {
 def images_below(folder: Path) -> list[Path]:
     """Returns every image file below a folder, sorted; links to folders are followed, but not round in circles.
 
-    Files and folders that begin with a dot are other programs' notes, even where they are called like an image.
+    Files and folders that begin with a dot are other programs' notes, even where they are called like an image. A
+    folder that is not there has none.
+
+    Raises:
+        InputError: Where a folder cannot be read.
     """
     return sorted(_below(folder, frozenset()))
 
 
 def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if real in above:
+    if real in above or not folder.is_dir():
         return
-    for path in folder.iterdir():
+    try:
+        inside = list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"expected a folder that can be read, got {folder}: {error.strerror}") from error
+    for path in inside:
         if path.name.startswith("."):
             continue
         if path.is_dir():

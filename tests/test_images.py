@@ -303,3 +303,18 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "kept")
     found = [path.relative_to(tmp_path / "kept").as_posix() for path in images_below(tmp_path / "kept")]
     assert found == ["a.png", "again/b.png", "linked/b.png"]
+
+
+def test_a_folder_that_is_not_there_has_no_images_and_one_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    assert images_below(tmp_path / "nothing") == []
+    (tmp_path / "locked").mkdir()
+    listed = Path.iterdir
+
+    def refusing(self):
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(InputError, match=r"expected a folder that can be read, got .*locked: Permission denied"):
+        images_below(tmp_path)
