@@ -26,7 +26,7 @@ from purifier._options import check_integer, check_number
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.training._checkpoint import load_checkpoint, prepare_folder, save_checkpoint
 from purifier.training._log import Log
-from purifier.training._stopping import Stopping
+from purifier.training._stopping import Stopping, leave_interrupts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -295,11 +295,10 @@ class _Training:
 
     def _next(self, batches: Iterator[list[Any]]) -> list[Any]:
         """The next batch; the steps before it are kept where it cannot be had, for a broken picture, say."""
-        started = self.step
         try:
             return next(batches)
         except Exception:
-            if started > self._saved:
+            if self.step > self._saved:
                 self._checkpoint()
             raise
 
@@ -307,8 +306,8 @@ class _Training:
         """What the last step's figures are; an error where they or the weights are no numbers any more."""
         values = {name: value.item() for name, value in figures.items()}
         broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
-        if not broken and not all(bool(weight.isfinite().all()) for weight in self.plain.parameters()):
-            broken = ["weights that are no numbers"]
+        if not torch.stack([weight.isfinite().all() for weight in self.plain.parameters()]).all():
+            broken.append("weights that are no numbers")
         if broken:
             kept = f"; the checkpoint of step {self._saved} is as it was" if self._saved else ""
             raise OptionError(
@@ -383,6 +382,7 @@ class _Training:
             batch_sampler=indices,
             num_workers=config.workers,
             collate_fn=getattr(self.recipe.crops, "collate", None),
+            worker_init_fn=leave_interrupts,
         )
         crops = iter(loader)
         for _ in range(self.step, config.steps):

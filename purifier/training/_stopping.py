@@ -24,7 +24,8 @@ class Stopping:
     def __enter__(self) -> Self:
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            # None is a handler that is none of Python's.
+            self._before = {number: signal.signal(number, self._note) or signal.SIG_DFL for number in _SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -44,3 +45,8 @@ class Stopping:
     def _restore(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+
+
+def leave_interrupts(worker: int) -> None:
+    """Has a process that prepares crops leave Ctrl-C, which all processes of a terminal get, to the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

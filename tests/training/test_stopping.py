@@ -78,7 +78,7 @@ def test_the_second_interrupt_acts_at_once():
 def test_a_training_that_breaks_down_says_so_and_leaves_the_checkpoint_before(config, tmp_path, monkeypatch):
     kept = replace(config, checkpoint_every=2)
     at_step(monkeypatch, 2, lambda: fail_from_now_on(monkeypatch))
-    with pytest.raises(OptionError, match=r"got loss nan by step 4; the checkpoint of step 2 is as it was; train at"):
+    with pytest.raises(OptionError, match=r"got loss nan.* by step 4; the checkpoint of step 2 is as it was; train at"):
         train(kept, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
