@@ -26,7 +26,8 @@ from torchvision.transforms.functional import center_crop
 from purifier import Purifier
 from purifier._images import read_size
 from purifier.attacks import PGD, SSP
-from purifier.training._data import evenly, read_rgb, to_tensor
+from purifier.data.crops import evenly
+from purifier.data.images import read_pixels, to_tensor
 from purifier.training._photographs import PhotographTraining, crops_and_validation
 from purifier.training._validation import psnr
 from purifier.training.alloy._extractors import Extractor, load_extractors
@@ -103,7 +104,7 @@ def held_out(base: PhotographTraining, count: int) -> Tensor:
     """Middles (N, 3, 160, 160) of images of the validation part, which no training sees."""
     _, paths = crops_and_validation(base)
     large = [path for path in paths if min(read_size(path)) >= SIDE]
-    return torch.stack([center_crop(to_tensor(read_rgb(path)), [SIDE, SIDE]) for path in evenly(large, count)])
+    return torch.stack([center_crop(to_tensor(read_pixels(path)), [SIDE, SIDE]) for path in evenly(large, count)])
 
 
 def judges_of(base: PhotographTraining, count: int) -> list[Judge]:

@@ -48,7 +48,7 @@ def model(name: str, device: str | torch.device = "cpu") -> nn.Module:
 
 def imagenet(count: int, size: int = 224) -> tuple[Tensor, Tensor]:
     """Returns the first `count` of the 400 evaluation images (N, 3, size, size) and their labels."""
-    from purifier.training._data import to_tensor
+    from purifier.data.images import to_tensor
 
     folder = kit() / "imagenet_nips400"
     with (folder / "labels.csv").open() as file:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from purifier._files import replacing
-from purifier._reference import ReferenceClassifier, reference_model
+from purifier.models.reference import ReferenceClassifier, reference_model
 
 # Mean and standard deviation of the training images.
 STATISTICS = {"mean": (0.491, 0.482, 0.446), "std": (0.247, 0.243, 0.261)}

@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from purifier._files import replacing, write_text  # noqa: E402
-from purifier._reference import ReferenceClassifier  # noqa: E402
+from purifier.models.reference import ReferenceClassifier  # noqa: E402
 
 SIZE = 128
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -21,7 +21,7 @@ from _kit import environment, kit, model, write_result
 from _training_script import curve, read_changes, run_commands
 
 from purifier.attacks import BIM
-from purifier.attacks._base import Attack
+from purifier.attacks.base import Attack
 from purifier.evaluation import EvaluationSettings, evaluate_segmenter, masked_images
 from purifier.training.gad import GADTraining, train
 

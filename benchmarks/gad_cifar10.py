@@ -32,7 +32,7 @@ from tqdm import tqdm
 from purifier import Purifier, list_purifiers, reference_model
 from purifier._hub import bundled_config
 from purifier.attacks import BPDA, CW, PGD, Aware, Blind, DeepFool
-from purifier.attacks._base import Attack
+from purifier.attacks.base import Attack
 from purifier.attacks.threats import ThreatModel
 from purifier.evaluation import EvaluationSettings, LabelledImages, evaluate_classifier, labelled_images
 from purifier.training.gad import GADTraining, train

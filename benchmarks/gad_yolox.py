@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from purifier._files import write_text
 from purifier.attacks import PGD
+from purifier.data.crops import resized
+from purifier.data.images import read_pixels, to_tensor
 from purifier.evaluation import EvaluationSettings, boxed_images, evaluate_detector
-from purifier.training._data import read_rgb, to_tensor
 from purifier.training.gad import GADTraining, train
-from purifier.training.gad.tasks._files import resized
 
 # Side of what the detector sees of a sample while training, in pixels; COCO's 640 become 416.
 SIDE = 160
@@ -78,7 +78,7 @@ def label(detector: Detector, photos: Path, size: int, file: Path) -> Path:
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     for number, path in enumerate(tqdm(sorted(photos.glob("*.jpg")), desc="boxes", unit="image")):
-        pixels = read_rgb(path)
+        pixels = read_pixels(path)
         (found,) = detector([to_tensor(resized(pixels, size, size))])
         images.append({"id": number, "file_name": path.name})
         sure = found["scores"] >= 0.5

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from purifier import Purifier
-from purifier.training._data import to_tensor
+from purifier.data.images import to_tensor
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
 ITERATIONS = 6

@@ -14,9 +14,9 @@ from purifier._errors import (
 from purifier._hub import list_purifiers
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._reference import reference_model
 from purifier._version import __version__
 from purifier._wrapping import wrap
+from purifier.models.reference import reference_model
 
 __all__ = [
     "InputError",

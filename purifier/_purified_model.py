@@ -51,6 +51,11 @@ class PurifiedModel(nn.Module):
         if (self.mean is None) != (self.std is None):
             raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
 
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]] | None:
+        """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
     def unwrap(self) -> Any:
         """Returns the model, as it was."""
         return self.model

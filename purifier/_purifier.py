@@ -22,7 +22,7 @@ from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, build, describe, innermost, leaves, tune
 from purifier.methods._gate import Gate
-from purifier.methods._thrift import makes_graph
+from purifier.methods._no_grad import makes_graph
 from purifier.methods.chain import Chain
 from purifier.methods.gated import Gated
 from purifier.methods.noise import ProjectedNoise

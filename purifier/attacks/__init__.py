@@ -1,8 +1,8 @@
 """Attacks: every one is a callable `attack(model, images, targets) -> images`, in units of the [0, 1] range."""
 
-from purifier.attacks._base import Attack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.autoattack import AutoAttack, Strongest
+from purifier.attacks.base import Attack
 from purifier.attacks.bim import BIM
 from purifier.attacks.cw import CW
 from purifier.attacks.deepfool import DeepFool
@@ -15,9 +15,10 @@ from purifier.attacks.pgd import PGD
 from purifier.attacks.rfgsm import RFGSM
 from purifier.attacks.segmentation import SegmentationAttack, SegmentationLoss, logits_of
 from purifier.attacks.square import Square
-from purifier.attacks.ssp import SSP, features_at
+from purifier.attacks.ssp import SSP
 from purifier.attacks.threats import BPDA, Aware, Blind, ThreatModel, Transfer, bare_model, whole_model, worst_case
 from purifier.attacks.tifgsm import DITIFGSM, TIFGSM
+from purifier.models.features import features_at
 
 __all__ = [
     "APGD",

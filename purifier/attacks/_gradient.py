@@ -9,9 +9,9 @@ from torch import Tensor
 
 from purifier._options import check_bool, check_integer
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
-from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
-from purifier.attacks._losses import cross_entropy
 from purifier.attacks._progress import progress_bar
+from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks.losses import cross_entropy
 
 
 class GradientAttack(Attack):

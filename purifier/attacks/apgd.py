@@ -18,9 +18,9 @@ from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
 from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
-from purifier.attacks._base import Attack, Loss, Model, check_eps, input_gradient, per_image
-from purifier.attacks._losses import cross_entropy, dlr, margin, places, targeted_dlr
 from purifier.attacks._progress import progress_bar
+from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks.losses import cross_entropy, dlr, margin, places, targeted_dlr
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr}
 _TARGETED = "dlr-targeted"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from purifier._errors import InputError, OptionError
 from purifier.attacks._balls import Norm, check_norm
-from purifier.attacks._base import Attack, Model, check_eps
-from purifier.attacks._losses import cross_entropy, places
+from purifier.attacks.base import Attack, Model, check_eps
+from purifier.attacks.losses import cross_entropy, places
 
 Version = Literal["standard", "rand"]
 

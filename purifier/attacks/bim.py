@@ -7,8 +7,8 @@ pixel it is the attack on segmenters of the purification papers.
 from __future__ import annotations
 
 from purifier.attacks._balls import Norm
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
+from purifier.attacks.base import Loss
 
 
 class BIM(GradientAttack):

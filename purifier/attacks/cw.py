@@ -16,9 +16,9 @@ from torch import Tensor
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
 from purifier.attacks._active import pick
-from purifier.attacks._base import Attack, Model, input_gradient
-from purifier.attacks._losses import margin as logit_margin
 from purifier.attacks._progress import progress_bar
+from purifier.attacks.base import Attack, Model, input_gradient
+from purifier.attacks.losses import margin as logit_margin
 
 # Keeps arctanh finite on black and white.
 _INSIDE = 1 - 1e-6

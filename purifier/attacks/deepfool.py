@@ -14,10 +14,10 @@ from torch import Tensor
 from purifier._errors import OptionError
 from purifier._options import check_integer
 from purifier.attacks._active import pick
-from purifier.attacks._base import Attack, Model, input_gradient
-from purifier.attacks._losses import fooled, places
-from purifier.attacks._losses import margin as logit_margin
 from purifier.attacks._progress import progress_bar
+from purifier.attacks.base import Attack, Model, input_gradient
+from purifier.attacks.losses import fooled, places
+from purifier.attacks.losses import margin as logit_margin
 
 # Added to the gap, so that a point on a boundary is pushed over it.
 _BEYOND = 1e-4

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks._base import Attack, Loss, Model, check_images
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
+from purifier.attacks.base import Attack, Loss, Model, check_images
 from purifier.attacks.eot import EOT, Around
 
 Kind = Literal["cls", "loc", "cls+loc"]

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from purifier._errors import OptionError
 from purifier.attacks._balls import Norm
-from purifier.attacks._base import Loss
 from purifier.attacks._random import uniform
+from purifier.attacks.base import Loss
 from purifier.attacks.mifgsm import MIFGSM
 
 

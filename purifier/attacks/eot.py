@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks._base import Attack, Loss, Model, input_gradient, per_image
 from purifier.attacks._gradient import GradientAttack
-from purifier.attacks._losses import cross_entropy, dlr
 from purifier.attacks.apgd import APGD
+from purifier.attacks.base import Attack, Loss, Model, input_gradient, per_image
+from purifier.attacks.losses import cross_entropy, dlr
 
 # What an attack round another shows of the inner one.
 _SHOWN = ("gradient", "bounded", "eps", "alpha", "steps", "norm", "targeted", "restarts", "generator")

@@ -7,8 +7,8 @@ gradient method of Miyato et al.: the step follows the gradient's direction.
 from __future__ import annotations
 
 from purifier.attacks._balls import Norm
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
+from purifier.attacks.base import Loss
 
 
 class FGSM(GradientAttack):

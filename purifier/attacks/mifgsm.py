@@ -12,8 +12,8 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier.attacks._balls import Norm
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
+from purifier.attacks.base import Loss
 
 
 class MIFGSM(GradientAttack):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from purifier._options import check_bool
 from purifier.attacks._balls import Norm
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
+from purifier.attacks.base import Loss
 
 
 class PGD(GradientAttack):

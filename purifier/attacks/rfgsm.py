@@ -10,9 +10,9 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier.attacks._balls import Norm, ascend
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks._random import normal
+from purifier.attacks.base import Loss
 
 
 class RFGSM(GradientAttack):

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks._base import Attack, Model
-from purifier.attacks._losses import cross_entropy
+from purifier.attacks.base import Attack, Model
 from purifier.attacks.eot import Around
+from purifier.attacks.losses import cross_entropy
 
 # What the losses of this package leave out.
 _IGNORED = -100

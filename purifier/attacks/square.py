@@ -16,10 +16,10 @@ from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
 from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, check_norm, project
-from purifier.attacks._base import Attack, Loss, Model, check_eps, per_image
-from purifier.attacks._losses import cross_entropy, margin, mean_margin
 from purifier.attacks._progress import progress_bar
 from purifier.attacks._random import integers, signs, uniform
+from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image
+from purifier.attacks.losses import cross_entropy, margin, mean_margin
 
 _LOSSES = {"margin": mean_margin, "ce": cross_entropy}
 # The share of the image that a square covers is halved at these steps of 10,000.

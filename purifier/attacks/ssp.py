@@ -5,27 +5,21 @@ Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 202
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError, OptionError, WeightsError, nearest
-from purifier._normalised import Normalised
+from purifier._errors import InputError, OptionError
 from purifier._options import check_integer
 from purifier.attacks._balls import Norm, ascend, project, random_start
-from purifier.attacks._base import Attack, Model, check_eps, check_eval, input_gradient
 from purifier.attacks._progress import progress_bar
+from purifier.attacks.base import Attack, Model, check_eps, input_gradient
+from purifier.models.features import vgg16_features
 
 Distance = Literal["mae", "squared"]
 Features = Callable[[Tensor], Tensor]
-
-# Normalisation of torchvision's ImageNet networks.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Up to relu3_3, which the paper calls conv3_3.
-_VGG_LAYERS = 16
 
 
 class SSP(Attack):
@@ -131,59 +125,6 @@ class SSP(Attack):
         return (difference.abs() if self.distance == "mae" else difference.square()).mean(1)
 
 
-class FeaturesAt(nn.Module):
-    """What a layer inside a network puts out; see `features_at`."""
-
-    def __init__(self, network: nn.Module, layer: str) -> None:
-        super().__init__()
-        self.network = network
-        self.layer = layer
-        self.training = network.training
-
-    @property
-    def __name__(self) -> str:
-        return f"{type(self.network).__name__}.{self.layer}"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Runs the network and returns the layer's output, the first where it is used several times."""
-        caught: list[Any] = []
-
-        def catch(_: nn.Module, __: Any, output: Any) -> None:
-            # A copy, because the next layer may work in place.
-            caught.append(output.clone() if isinstance(output, Tensor) else output)
-
-        hook = self.network.get_submodule(self.layer).register_forward_hook(catch)
-        try:
-            self.network(images)
-        finally:
-            hook.remove()
-        if not caught:
-            raise InputError(
-                f"expected layer {self.layer!r} to be used in a call of {type(self.network).__name__}, it was not; "
-                "choose another layer"
-            )
-        return caught[0]
-
-
-def features_at(network: nn.Module, layer: str) -> FeaturesAt:
-    """Returns a function of images that gives the features at a layer of a network; gradients flow.
-
-    Args:
-        network: A network that takes images in [0, 1], in eval mode. It is not changed.
-        layer: Name of a module inside, such as "layer3.1", as `named_modules()` gives it.
-
-    Raises:
-        OptionError: Where the network has no such layer.
-    """
-    if layer not in dict(network.named_modules()):
-        names = [name for name, _ in network.named_modules() if name]
-        raise OptionError(
-            f"expected the name of a layer of {type(network).__name__}, got {layer!r}{nearest(layer, names)}; "
-            "named_modules() lists them"
-        )
-    return FeaturesAt(network, layer)
-
-
 def _checked(features: Any, images: Tensor) -> Tensor:
     if not isinstance(features, Tensor) or features.shape[:1] != images.shape[:1]:
         got = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
@@ -191,48 +132,3 @@ def _checked(features: Any, images: Tensor) -> Tensor:
             f"expected features as one tensor ({len(images)}, ...), got {got}; choose a layer with features_at"
         )
     return features
-
-
-_INSTEAD = 'pass features=..., such as features_at(your_network, "layer3")'
-
-
-@functools.lru_cache(maxsize=1)
-def vgg16_features(device: torch.device, dtype: torch.dtype = torch.float32, instead: str = _INSTEAD) -> nn.Module:
-    """Returns torchvision's VGG16 up to relu3_3 with its ImageNet weights, checked by their hash: images (N, 3, H, W)
-    in [0, 1] -> features (N, 256, H / 4, W / 4). Fixed; gradients flow to the images.
-
-    `instead` is what else the user can do where there are no weights, for the message.
-
-    Raises:
-        WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
-    """
-    layers = vgg16_layers(_VGG_LAYERS, instead)
-    return Normalised(layers, _MEAN, _STD).to(device, dtype).eval()
-
-
-def vgg16_layers(count: int, instead: str) -> nn.Sequential:
-    """Returns the first layers of torchvision's VGG16 with its ImageNet weights, fixed, in eval mode, on the CPU.
-
-    Args:
-        count: How many, up to 31.
-        instead: What else the user can do where there are no weights, for the message.
-
-    Raises:
-        WeightsError: Where the weights are neither in torch's hub cache nor to be downloaded.
-    """
-    from torchvision.models import VGG16_Weights, vgg16
-
-    with torch.device("meta"):
-        network: nn.Sequential = vgg16().features[:count]
-    url = VGG16_Weights.IMAGENET1K_V1.url
-    try:
-        state = torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"expected the VGG16 weights of torchvision, got {error}; download {url} to "
-            f"{torch.hub.get_dir()}/checkpoints, or {instead}"
-        ) from None
-    kept = {name: state[f"features.{name}"] for name in network.state_dict()}
-    network.load_state_dict(kept, assign=True)
-    check_eval(network.eval())
-    return network.requires_grad_(False)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError, PurifierWarning
 from purifier._purified_model import PurifiedModel
-from purifier.attacks._base import Attack
+from purifier.attacks.base import Attack
 from purifier.attacks.bpda import straight_through
 from purifier.attacks.eot import averaged, check_samples
+from purifier.models.normalised import Normalised
 
 Average = Literal["logits", "probabilities"]
 
@@ -227,25 +228,6 @@ def whole_model(defended: PurifiedModel) -> Callable[..., Any]:
     return _in_unit_range(checked, checked.mean, checked.std)
 
 
-class UnitRange(nn.Module):
-    """Normalises images in [0, 1], or a list of them, for a model that takes them so."""
-
-    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model = model
-        self.mean, self.std = mean, std
-        self.training = getattr(model, "training", False)
-
-    def forward(self, images: Any, *rest: Any, **named: Any) -> Any:
-        return self.model(self._normalise(images), *rest, **named)
-
-    def _normalise(self, images: Any) -> Any:
-        if isinstance(images, list | tuple):
-            return [self._normalise(image) for image in images]
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (images - mean) / std
-
-
 class _Ensemble(nn.Module):
     def __init__(self, models: Sequence[Callable[..., Any]], average: Average) -> None:
         super().__init__()
@@ -270,7 +252,7 @@ class _Ensemble(nn.Module):
 
 
 def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Callable[..., Any]:
-    return model if mean is None or std is None else UnitRange(model, mean, std)
+    return model if mean is None or std is None else Normalised(model, mean, std)
 
 
 def _plain_view(surrogate: Callable[..., Any]) -> Callable[..., Any]:

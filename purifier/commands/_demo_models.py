@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import UnknownNameError, WeightsError, nearest
-from purifier._normalised import Normalised
+from purifier.data.images import central_square
+from purifier.models.normalised import Normalised
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Target:
     def prepare(self, rgb: Tensor) -> Tensor:
         """Cuts the central square out of an image (3, H, W) and resizes it to (3, size, size), in [0, 1]."""
         height, width = rgb.shape[-2:]
-        side = max(1, round(min(height, width) * self.crop))
-        top, left = (height - side) // 2, (width - side) // 2
-        square = rgb[None, :, top : top + side, left : left + side]
-        return F.interpolate(square, (self.size, self.size), mode="bilinear", antialias=True)[0].clamp(0, 1)
+        rows, columns = central_square(height, width, self.crop)
+        return F.interpolate(rgb[None, :, rows, columns], (self.size, self.size), mode="bilinear", antialias=True)[
+            0
+        ].clamp(0, 1)
 
 
 def load_target(name: str) -> Target:

@@ -38,8 +38,8 @@ def build_attacks(texts: Sequence[str], eps: Sequence[str], device: Any) -> dict
 
 def build_threats(texts: Sequence[str], surrogates: Sequence[str], device: Any) -> dict[str, ThreatModel]:
     """Builds every threat model, by the name it goes by in results."""
-    from purifier.evaluation.models import load_model
     from purifier.evaluation.specs import make_threat
+    from purifier.models.loading import load_model
 
     models = [load_model(spec, device=device) for spec in surrogates]
     if models and "transfer" not in texts:

@@ -183,11 +183,12 @@ def make_scene(
         OptionError: Where these do not go together, or files of 8 bits cannot hold the perturbation.
         InputError: Where the model is in train mode.
     """
-    from purifier.attacks._base import check_eval
-    from purifier.evaluation._defences import Defences
-    from purifier.evaluation._identity import attack_settings, purifier_identity, threat_settings, versions
+    from purifier._identity import purifier_identity, versions
+    from purifier.attacks.identity import attack_settings, threat_settings
+    from purifier.evaluation.defences import Defences
     from purifier.evaluation.rows import AWARE_THREATS
     from purifier.evaluation.run import device_of
+    from purifier.models.layers import check_eval
 
     if purifier is None and threat.name in AWARE_THREATS:
         raise OptionError(f"expected --purifier for the threat {threat.name}, got none; an attacker knows nothing else")
@@ -251,7 +252,7 @@ def run(
 
 
 def _is_done(job: Job, scene: Scene) -> bool:
-    from purifier.evaluation._records import differences
+    from purifier._records import differences
 
     if not job.target.exists():
         return False
@@ -374,9 +375,10 @@ def _levels(attack: Attack) -> int | None:
 
 def _read(path: Path, scene: Scene) -> Tensor:
     """Reads an image as (3, H, W) of values that 8 bits can hold."""
-    from purifier.evaluation.data import central_square, read_rgb
+    from purifier.data.images import read_rgb
+    from purifier.data.sets import square
 
-    return (central_square(read_rgb(path), scene.size) * _LEVELS).round() / _LEVELS
+    return (square(read_rgb(path), scene.size) * _LEVELS).round() / _LEVELS
 
 
 def _write(job: Job, image: Tensor, note: Mapping[str, Any]) -> None:

@@ -168,7 +168,7 @@ def _evaluate(
     from tqdm import tqdm
 
     from purifier.evaluation import evaluate_classifier, evaluate_detector, evaluate_segmenter
-    from purifier.evaluation._cells import plan
+    from purifier.evaluation.plan import plan
 
     kinds: dict[str, Callable[..., Evaluation]] = {
         "classification": evaluate_classifier,
@@ -209,9 +209,9 @@ def _images(
 
 
 def _loss(text: str) -> Any:
-    from purifier.evaluation.models import entry_point
+    from purifier.models.named import import_named
 
-    return entry_point(text) if ":" in text else text
+    return import_named(text, "loss") if ":" in text else text
 
 
 def _trained(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

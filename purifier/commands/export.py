@@ -91,7 +91,7 @@ def _target(purifier: Purifier, model_spec: str | None, mean: list[float] | None
             raise OptionError("expected --mean and --std beside --model only, got them without; add --model")
         return purifier
     import purifier as library
-    from purifier.evaluation.models import load_model
+    from purifier.models.loading import load_model
 
     return library.wrap(load_model(model_spec).call, purifier, mean=mean, std=std)
 

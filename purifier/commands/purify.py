@@ -193,7 +193,7 @@ def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any],
     Raises:
         OptionError: Where they are of others, and not overwritten, or the folder cannot be written.
     """
-    from purifier.evaluation._records import differences
+    from purifier._records import differences
 
     found = read_settings(folder / _RECORD)
     differing = None if found is None else differences(found, settings)
@@ -226,7 +226,7 @@ def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], writ
 
 def _settings(purifier: Purifier) -> dict[str, Any]:
     """Returns all that tells outputs apart: neither tiles nor the size of batches, which may change on the way."""
-    from purifier.evaluation._identity import purifier_identity
+    from purifier._identity import purifier_identity
 
     return {"purifier": {key: value for key, value in purifier_identity(purifier).items() if key != "tile"}}
 

@@ -104,7 +104,7 @@ def _target(spec: str) -> Any:
     """Loads the model to defend, with the names of its classes where they are known."""
     from torch import nn
 
-    from purifier.evaluation.models import load_model
+    from purifier.models.loading import load_model
 
     loaded = load_model(spec)
     if not isinstance(loaded.call, nn.Module):

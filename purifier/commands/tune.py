@@ -82,11 +82,11 @@ def command(
     """
     require_extra("matplotlib", extra="eval", what="purifier tune")
 
-    from purifier.evaluation.data import labelled_images
-    from purifier.evaluation.models import load_model
+    from purifier.data.finding import labelled_images
     from purifier.evaluation.tuning import tune, write_purifier
     from purifier.evaluation.tuning_figure import draw_tuning
     from purifier.inference.precision import resolve_device
+    from purifier.models.loading import load_model
 
     place = resolve_device(device)
     attack = make_tuning_attack(attack_text, eps)

@@ -1,16 +1,12 @@
 """Evaluation: threat models, metrics, self-checks, runs that resume, reports."""
 
-from purifier.evaluation._summary import MeasureRow
-from purifier.evaluation.data import (
+from purifier.data.finding import boxed_images, labelled_images, masked_images
+from purifier.data.sets import (
     BoxedImages,
     ImageSet,
     LabelledImages,
     MaskedImages,
-    boxed_images,
-    labelled_images,
-    masked_images,
 )
-from purifier.evaluation.models import LoadedModel, load_model
 from purifier.evaluation.report import write_report
 from purifier.evaluation.rows import Row
 from purifier.evaluation.run import (
@@ -20,6 +16,8 @@ from purifier.evaluation.run import (
     evaluate_detector,
     evaluate_segmenter,
 )
+from purifier.evaluation.summary import MeasureRow
+from purifier.models.loading import LoadedModel, load_model
 
 __all__ = [
     "BoxedImages",

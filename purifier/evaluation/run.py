@@ -18,25 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
+from purifier._identity import model_identity, purifier_identity, versions
+from purifier._records import Records
 from purifier.attacks import Attack
-from purifier.attacks._base import Loss, check_eval
+from purifier.attacks.base import Loss
+from purifier.attacks.identity import attack_settings, threat_settings
 from purifier.attacks.threats import ThreatModel
-from purifier.evaluation._cells import UNDEFENDED, Cell, Skipped, plan
-from purifier.evaluation._defences import Defences, Variant, variants
-from purifier.evaluation._identity import (
-    attack_settings,
-    model_identity,
-    purifier_identity,
-    threat_settings,
-    versions,
-)
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.evaluation._pictures import save_pictures
-from purifier.evaluation._records import Records
-from purifier.evaluation._summary import MeasureRow, measure_rows, rows_of
 from purifier.evaluation.checks import Finding, inspect, probe
-from purifier.evaluation.data import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.evaluation.defences import Defences, Variant, variants
+from purifier.evaluation.plan import UNDEFENDED, Cell, Skipped, plan
 from purifier.evaluation.rows import AWARE_THREATS, Row
+from purifier.evaluation.summary import MeasureRow, measure_rows, rows_of
 from purifier.evaluation.tasks import Classification, Detection, Segmentation, Task
+from purifier.models.layers import check_eval
 
 Progress = Callable[[int], object]
 # Smallest and largest, or the largest alone.

@@ -20,7 +20,7 @@ from purifier._errors import OptionError, UnknownNameError, nearest
 from purifier._purifier import Purifier
 from purifier.attacks import Attack
 from purifier.attacks.threats import ThreatModel
-from purifier.evaluation.models import entry_point
+from purifier.models.named import import_named
 
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 # What the dynamic variant of a purifier takes, beside the options of its method.
@@ -141,7 +141,7 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
     if eps is not None and "eps" in accepted:
         options.setdefault("eps", eps)
     if isinstance(options.get("features"), str):
-        features = entry_point(options["features"])()
+        features = import_named(options["features"], "features")()
         options["features"] = features.to(device) if isinstance(features, torch.nn.Module) else features
     try:
         return kind(**options)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._class_folders import few_folders
 from purifier._errors import InputError, OptionError
 from purifier.attacks import Attack
-from purifier.attacks._base import Loss
-from purifier.evaluation.data import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.attacks.base import Loss
+from purifier.data.class_folders import few_folders
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.evaluation.metrics.segmentation import PixelCounts, check_masks, count_pixels
 
 _MOST_BOXES = 100
@@ -124,10 +124,10 @@ class Segmentation(Task):
         return [{name: getattr(c, name).tolist() for name in ("hits", "predicted", "labelled")} for c in counts]
 
     def check(self, outputs: Any, data: Any) -> None:
-        from purifier.evaluation.data import read_mask
+        from purifier.data.sets import read_class_mask
 
         for path in data.masks:
-            check_masks(read_mask(path), _dense(outputs).shape[1], ignore_index=self.ignore_index)
+            check_masks(read_class_mask(path), _dense(outputs).shape[1], ignore_index=self.ignore_index)
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "ignore_index": self.ignore_index}

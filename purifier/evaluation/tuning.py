@@ -17,17 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier._class_folders import few_folders
 from purifier._errors import InputError, OptionError
+from purifier._identity import purifier_identity, versions
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
+from purifier._records import Records
 from purifier.attacks import Attack, Aware
-from purifier.evaluation._identity import attack_settings, purifier_identity, versions
-from purifier.evaluation._records import Records
-from purifier.evaluation.data import LabelledImages
+from purifier.attacks.identity import attack_settings
+from purifier.data.class_folders import few_folders
+from purifier.data.sets import LabelledImages
 from purifier.evaluation.metrics.classification import interval
-from purifier.evaluation.models import LoadedModel
 from purifier.methods import innermost
+from purifier.models.loading import LoadedModel
 
 NONE = "none"
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from purifier._errors import OptionError, PurifierWarning
 from purifier.methods import Method, innermost, leaves
-from purifier.methods._thrift import makes_graph
+from purifier.methods._no_grad import makes_graph
 
 _BACKEND = "inductor"
 _warned = False

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier.methods._borders import crop, reflect_pad
-from purifier.methods._thrift import by_parts
+from purifier.methods._no_grad import by_parts
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier.methods._borders import crop, reflect_pad
-from purifier.methods._thrift import by_parts
+from purifier.methods._no_grad import by_parts
 
 
 def on_patches(network: Callable[[Tensor], Tensor], images: Tensor, patch: int, align: int | None = None) -> Tensor:

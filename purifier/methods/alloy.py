@@ -22,7 +22,7 @@ from purifier._options import check_bool, check_integer, check_number
 from purifier.methods._base import Method, Stage
 from purifier.methods._gate import Gate
 from purifier.methods._patches import on_patches
-from purifier.methods._scales import Scales
+from purifier.methods._unet import Scales
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 

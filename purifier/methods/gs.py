@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
-from purifier.methods._thrift import makes_graph
+from purifier.methods._no_grad import makes_graph
 
 # First sample, and the one after the last.
 _Range = tuple[int, int]

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from purifier._errors import WeightsError
 from purifier._options import check_bool, check_integer
 from purifier.methods._base import Method, Stage
+from purifier.methods._no_grad import may_overwrite
 from purifier.methods._patches import on_patches
-from purifier.methods._thrift import may_overwrite
 from purifier.methods.gs import GaussianSmoothing
 
 _RING = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._thrift import by_parts, may_overwrite
+from purifier.methods._no_grad import by_parts, may_overwrite
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:

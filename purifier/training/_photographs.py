@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from purifier._options import check_integer, check_number
-from purifier.training._data import RandomCrops, list_images, split_validation
+from purifier.data.crops import RandomCrops, split_validation
+from purifier.data.images import list_images
 from purifier.training._loop import LoopConfig
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._errors import InputError
-from purifier._reference import ReferenceClassifier, reference_model
 from purifier.attacks import PGD
-from purifier.attacks._base import Attack
-from purifier.training._data import evenly, list_images, read_rgb, to_tensor
+from purifier.attacks.base import Attack
+from purifier.data.crops import evenly
+from purifier.data.images import list_images, read_pixels, to_tensor
+from purifier.models.reference import ReferenceClassifier, reference_model
 
 _SIDE = 128
 
@@ -117,7 +118,7 @@ def _labels(files: Sequence[Path], classes: Sequence[str]) -> Tensor:
 
 def read_square(path: Path) -> Tensor:
     """Reads an image (3, 128, 128), float in [0, 1]: its short side shrunk to that, its centre cut out."""
-    image = to_tensor(read_rgb(path))
+    image = to_tensor(read_pixels(path))
     factor = _SIDE / min(image.shape[1:])
     size = [max(_SIDE, round(length * factor)) for length in image.shape[1:]]
     small = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from purifier import InputError
-from purifier.attacks._losses import cross_entropy, dlr, fooled, margin, mean_margin, targeted_dlr
+from purifier.attacks.losses import cross_entropy, dlr, fooled, margin, mean_margin, targeted_dlr
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0, -2.0], [0.5, 2.0, 4.0, 1.0]])
 LABELS = torch.tensor([0, 1])

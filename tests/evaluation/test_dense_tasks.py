@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from purifier import InputError, OptionError, Purifier
+from purifier._records import read_records
 from purifier.attacks import BIM, CW, PGD, SSP, Aware, Blind, Square
 from purifier.evaluation import (
     EvaluationSettings,
@@ -16,8 +17,7 @@ from purifier.evaluation import (
     labelled_images,
     masked_images,
 )
-from purifier.evaluation._records import read_records
-from tests.evaluation.scenes import Pixels, class_folders, coco_folder, mask_folders
+from tests.scenes import Pixels, class_folders, coco_folder, mask_folders
 
 QUICK = EvaluationSettings(batch_size=2, pictures=1, probe_images=0)
 BOTH = {"blind": Blind(), "aware": Aware()}

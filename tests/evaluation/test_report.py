@@ -19,7 +19,7 @@ from purifier.evaluation import (
 )
 from purifier.evaluation.report.markdown import as_table, summary
 from purifier.evaluation.rows import Row
-from tests.evaluation.scenes import COLOURS, Colours, Pixels, class_folders, mask_folders
+from tests.scenes import COLOURS, Colours, Pixels, class_folders, mask_folders
 
 
 @pytest.fixture(scope="module")

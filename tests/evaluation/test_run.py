@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from purifier import InputError, OptionError, Purifier
+from purifier._records import read_records
 from purifier.attacks import BPDA, FGSM, PGD, SSP, Aware, Blind, DeepFool, Square, Transfer
 from purifier.evaluation import EvaluationSettings, evaluate_classifier, labelled_images
-from purifier.evaluation._records import read_records
 from purifier.evaluation.rows import WORST_CASE
 from tests.builders import unchanged
-from tests.evaluation.scenes import COLOURS, Colours, Detached, class_folders
+from tests.scenes import COLOURS, Colours, Detached, class_folders
 
 QUICK = EvaluationSettings(batch_size=5, pictures=2, probe_images=0)
 ATTACK = PGD(eps=8 / 255, steps=3)

@@ -11,11 +11,11 @@ from torch import nn
 
 from purifier import InputError, OptionError, Purifier
 from purifier.attacks import PGD
+from purifier.data.finding import labelled_images
 from purifier.evaluation import tuning
-from purifier.evaluation.data import labelled_images
-from purifier.evaluation.models import LoadedModel
 from purifier.evaluation.tuning import Trial, choose, clearly_lower, tune, write_purifier
 from purifier.evaluation.tuning_figure import draw_tuning
+from purifier.models.loading import LoadedModel
 from tests.builders import pictures, small_method, small_purifier, unchanged
 
 SIZE, COUNT = 16, 10

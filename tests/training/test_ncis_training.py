@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
+from purifier.data.crops import RandomCrops, split_validation
+from purifier.data.images import list_images
+from purifier.data.images import read_pixels as read_rgb
 from purifier.training._checkpoint import load_checkpoint
-from purifier.training._data import RandomCrops, list_images, read_rgb, split_validation
 from purifier.training.ncis import NCISTraining, train
 from tests.training.processes import killed_and_resumed, train_in_two
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
-from purifier._reference import reference_model
+from purifier.models.reference import reference_model
 from purifier.training import _critic
 from purifier.training._checkpoint import load_checkpoint
 from purifier.training._loop import fit, learning_rate_at

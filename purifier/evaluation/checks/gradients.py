@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from purifier.evaluation.checks._scene import Scene
+from purifier.evaluation.checks.context import Scene
 from purifier.evaluation.checks.finding import Check, Finding
 
 ZERO = Check(

@@ -7,7 +7,7 @@ from math import comb
 from torch import Tensor
 
 from purifier._errors import PurifierError
-from purifier.evaluation.checks._scene import Scene, View
+from purifier.evaluation.checks.context import Scene, View
 from purifier.evaluation.checks.finding import Check, Finding
 
 SOFTMAX = Check(

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from purifier._errors import InputError
 from purifier._input import check_form, check_range
-from purifier.attacks._base import Attack, Loss
-from purifier.attacks._losses import cross_entropy
+from purifier.attacks.base import Attack, Loss
+from purifier.attacks.losses import cross_entropy
 from purifier.evaluation.checks import gradients, outputs, quantising, randomness, saturation, strength, tables, trained
-from purifier.evaluation.checks._scene import Scene, views
+from purifier.evaluation.checks.context import Scene, views
 from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.trained import Range
 from purifier.evaluation.rows import CLEAN, Row

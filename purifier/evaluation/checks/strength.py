@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from purifier.attacks._base import Loss
 from purifier.attacks._gradient import GradientAttack
-from purifier.attacks._losses import cross_entropy
 from purifier.attacks.apgd import APGD
+from purifier.attacks.base import Loss
+from purifier.attacks.losses import cross_entropy
 from purifier.attacks.pgd import PGD
-from purifier.evaluation.checks._scene import Scene
+from purifier.evaluation.checks.context import Scene
 from purifier.evaluation.checks.finding import Check, Finding
 
 UNBOUNDED = Check(

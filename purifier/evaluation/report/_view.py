@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from purifier.evaluation._cells import UNDEFENDED
-from purifier.evaluation._summary import MeasureRow
+from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.rows import CLEAN, WORST_CASE, Row
 from purifier.evaluation.specs import show_eps
+from purifier.evaluation.summary import MeasureRow
 
 AnyRow = Row | MeasureRow
 NOT_MEASURED = "not measured"

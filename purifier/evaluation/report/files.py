@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purifier._files import write_text
-from purifier.evaluation._identity import commit, versions
+from purifier._identity import commit, versions
 from purifier.evaluation.report.html import page
 from purifier.evaluation.report.markdown import document
 from purifier.evaluation.run import Evaluation

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from purifier._errors import InputError
-from purifier.evaluation._cells import UNDEFENDED
-from purifier.evaluation._defences import Variant
+from purifier._records import read_records
 from purifier.evaluation._pictures import ATTACKED, CHANGE, CLEAN, purified_name
-from purifier.evaluation._records import read_records
 from purifier.evaluation.checks import CHECKS
+from purifier.evaluation.defences import Variant
+from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import _view as view
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
 from purifier.evaluation.report.markdown import BLIND_WARNING

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError, OptionError, nearest
-from purifier._reference import reference_model
-from purifier.training._features import load_features
-from purifier.training._named import make_module
+from purifier._errors import InputError
+from purifier.models.features import load_features
+from purifier.models.layers import catching, find_layer
+from purifier.models.named import make_module
+from purifier.models.reference import reference_model
 from purifier.training.alloy._lines import ExtractorLine
 
 
@@ -30,13 +31,8 @@ class Extractor(nn.Module):
         super().__init__()
         self.name, self.layers, self.weight = line.name, line.layers, line.weight
         self.network = network.eval().requires_grad_(False)
-        names = [name for name, _ in network.named_modules() if name]
         for layer in self.layers:
-            if layer not in names:
-                raise OptionError(
-                    f"expected extractor {self.name!r} to name a layer of {type(network).__name__}, got {layer!r}"
-                    f"{nearest(layer, names)}; named_modules() lists them"
-                )
+            find_layer(network, layer)
         self.eval()
 
     def forward(self, images: Tensor) -> Any:
@@ -53,22 +49,10 @@ class Extractor(nn.Module):
 
     def look(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """The `features` of images (N, 3, H, W) and the network's own output, from one call; gradients flow."""
-        caught: dict[str, Any] = {}
-        hooks = [self._watch(layer, caught) for layer in self.layers]
-        try:
+        with catching({layer: self.network.get_submodule(layer) for layer in self.layers}) as caught:
             output = self.network(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         found = [self._checked(caught.get(layer), f"layer {layer!r}", images) for layer in self.layers]
         return found or [self._checked(output, "its output", images)], output
-
-    def _watch(self, layer: str, caught: dict[str, Any]) -> Any:
-        def catch(_: nn.Module, __: Any, output: Any) -> None:
-            # A copy, because the next layer may work in place; the first, where a layer is used several times.
-            caught.setdefault(layer, output.clone() if isinstance(output, Tensor) else output)
-
-        return self.network.get_submodule(layer).register_forward_hook(catch)
 
     def _checked(self, found: Any, where: str, images: Tensor) -> Tensor:
         if not isinstance(found, Tensor) or found.ndim < 2 or found.shape[0] != images.shape[0]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from purifier._errors import OptionError
 from purifier._purifier import Purifier
-from purifier.methods._scales import Scales
+from purifier.methods._unet import Scales
 from purifier.methods.alloy import Alloy
 from purifier.methods.nrp import ResidualBlock
 from purifier.training._trained import copy_weights

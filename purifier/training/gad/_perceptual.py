@@ -7,13 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks.ssp import vgg16_layers
-from purifier.training._named import make_module
+from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD, vgg16_layers
+from purifier.models.named import make_module
 
 # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 _LAYERS = (3, 8, 15, 22, 29)
-# Normalisation of torchvision's ImageNet networks.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VGGMaps(nn.Module):
@@ -34,7 +32,7 @@ class VGGMaps(nn.Module):
                 f"expected images of at least 16 x 16 pixels for the perceptual loss, got {tuple(images.shape[-2:])}; "
                 "train on larger ones, or set perceptual_weight=0"
             )
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         features, maps = (images - mean) / std, []
         for number, layer in enumerate(self.layers):
             features = layer(features)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier.training._data import evenly
+from purifier.data.crops import evenly
 from purifier.training._loop import to_device
 from purifier.training._validation import psnr
 from purifier.training.gad._samples import Samples

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from purifier._errors import OptionError
 from purifier._purifier import Purifier
-from purifier._reference import reference_model
 from purifier.attacks import FGSM, SSP
 from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
+from purifier.models.features import load_features
+from purifier.models.reference import reference_model
 from purifier.training._critic import Critic, contest
-from purifier.training._features import load_features
 from purifier.training._loop import Losses
 from purifier.training._photographs import crops_and_validation
 from purifier.training._validation import Validation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from purifier._errors import OptionError
-from purifier.training._named import import_named
+from purifier.models.named import import_named
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed, Task
 from purifier.training.gad.tasks.boxes import BoxTask

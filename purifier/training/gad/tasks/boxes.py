@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
-from purifier.training._data import read_rgb, to_tensor
+from purifier.data.crops import resized
+from purifier.data.finding import boxed_images
+from purifier.data.images import read_pixels, to_tensor
 from purifier.training.gad.tasks._base import Task
-from purifier.training.gad.tasks._files import folder_of, resized
+from purifier.training.gad.tasks._files import folder_of
 
 # Places a side that a box is averaged over.
 _PLACES = 3
@@ -33,22 +34,21 @@ class BoxTask(Task):
 
     def items(self) -> list[tuple[Path, list[list[float]]]]:
         """Returns each image that has boxes, with rows x1 y1 x2 y2 category, in pixels; crowds are left out."""
-        root = folder_of(self.config.data, "data")
-        boxes = _read_boxes(self.config.annotations)
-        items = [(root / name, rows) for name, rows in boxes.items() if rows]
-        missing = [path for path, _ in items if not path.is_file()]
-        if missing or not items:
-            raise InputError(
-                f"expected images with boxes below {root}, as {self.config.annotations} names them, got "
-                + (f"none called {missing[0].name}" if missing else "none")
-            )
+        found = boxed_images(folder_of(self.config.data, "data"), annotations=self.config.annotations)
+        items = [
+            (path, [list(box[:5]) for box in boxes if not box[5]])
+            for path, boxes in zip(found.files, found.boxes, strict=True)
+        ]
+        items = [(path, rows) for path, rows in items if rows]
+        if not items:
+            raise InputError(f"expected images with boxes in {self.config.annotations}, got none")
         return items
 
     def load(
         self, item: tuple[Path, list[list[float]]], random: np.random.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Reads an image, squashed to a square and flipped at random, and its boxes with it."""
-        pixels = read_rgb(item[0], turn=False)
+        pixels = read_pixels(item[0], turn=False)
         height, width = pixels.shape[:2]
         rows = torch.tensor(item[1], dtype=torch.float64)
         boxes = rows[:, :4] * torch.tensor([self.size / width, self.size / height] * 2, dtype=torch.float64)
@@ -99,25 +99,3 @@ def _matches(boxes: Tensor, labels: Tensor, truth: Tensor, classes: Tensor) -> i
             overlaps[:, best] = 0
             found += 1
     return found
-
-
-def _read_boxes(annotations: str) -> dict[str, list[list[float]]]:
-    """Reads a COCO file: rows x1 y1 x2 y2 category of each image's boxes by its file name."""
-    try:
-        truth = json.loads(Path(annotations).read_text(encoding="utf-8"))
-        names = {image["id"]: image["file_name"] for image in truth["images"]}
-        boxes: dict[str, list[list[float]]] = {name: [] for name in names.values()}
-        for entry in truth["annotations"]:
-            x, y, width, height = entry["bbox"]
-            # Boxes without an area are marks, and detectors refuse them.
-            if width > 0 and height > 0 and not entry.get("iscrowd", 0):
-                boxes[names[entry["image_id"]]].append([x, y, x + width, y + height, entry["category_id"]])
-    except OSError as error:
-        raise InputError(
-            f"expected annotations to be a COCO JSON file, got {annotations!r}, which cannot be read: {error}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"expected COCO instances with images and annotations in {annotations}, got something else: {error!r}"
-        ) from error
-    return boxes

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purifier._class_folders import few_folders, number_folders, told_apart
 from purifier._errors import InputError
 from purifier.attacks import PGD
-from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.data.class_folders import few_folders, images_by_class
+from purifier.data.crops import padded_crop, resized_crop, square_pixels
+from purifier.data.images import read_pixels, to_tensor
+from purifier.models.layers import call_and_catch, last_layer
 from purifier.training._divergence import divergence
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed, Task
-from purifier.training.gad.tasks._files import central_square, folder_of, padded_crop, resized_crop
-from purifier.training.gad.tasks._layers import call_and_catch, last_layer
+from purifier.training.gad.tasks._files import folder_of
 
 # Up to this size, images are moved by a few pixels; larger ones are cropped and resized.
 _SMALL = 64
@@ -49,19 +50,14 @@ class Classification(Task):
         return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
 
     def items(self) -> list[tuple[Path, int]]:
-        root = folder_of(self.config.data, "data")
-        names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if not names:
-            raise InputError(f"expected a folder for each class in {root}, got none; sort the images into such folders")
-        numbers = number_folders(root, names, self._classes)
-        self._folders = None if told_apart(names, self._classes) else len(names)
-        return [(path, numbers[name]) for name in names for path in list_images([root / name])]
+        pairs, self._folders = images_by_class(folder_of(self.config.data, "data"), self._classes)
+        return pairs
 
     def load(self, item: tuple[Path, int], random: np.random.Generator | None) -> tuple[Tensor, int]:
         path, label = item
-        pixels = read_rgb(path)
+        pixels = read_pixels(path)
         if random is None:
-            return to_tensor(central_square(pixels, self.size)), label
+            return to_tensor(square_pixels(pixels, self.size)), label
         crop = padded_crop if self.size <= _SMALL else resized_crop
         return to_tensor(crop(pixels, self.size, random)), label
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from purifier._errors import InputError
 from purifier.attacks import PGD, DetectionAttack, DetectionLoss
 from purifier.attacks.detection import detector_parts
+from purifier.models.layers import last_layer
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed
-from purifier.training.gad.tasks._layers import last_layer
 from purifier.training.gad.tasks.boxes import BoxTask, box_vectors
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purifier._errors import InputError
 from purifier.attacks import BIM, SegmentationLoss, logits_of
-from purifier.training._data import list_images, read_rgb, to_tensor
+from purifier.data.crops import resized
+from purifier.data.finding import masked_images
+from purifier.data.images import check_mask, read_mask, read_pixels, to_tensor
+from purifier.models.layers import call_and_catch, last_layer
 from purifier.training.gad._config import GADTraining
 from purifier.training.gad.tasks._base import Observed, Task
-from purifier.training.gad.tasks._files import folder_of, resized
-from purifier.training.gad.tasks._layers import call_and_catch, last_layer
+from purifier.training.gad.tasks._files import folder_of
 
 # What the losses of this package leave out, beside `ignore_index`.
 _IGNORED = -100
@@ -49,18 +49,13 @@ class Segmentation(Task):
         return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
 
     def items(self) -> list[tuple[Path, Path]]:
-        root, masks = folder_of(self.config.data, "data"), folder_of(self.config.masks, "masks")
-        pairs = [(path, masks / path.relative_to(root).with_suffix(".png")) for path in list_images([root])]
-        missing = [mask for _, mask in pairs if not mask.is_file()]
-        if missing:
-            raise InputError(f"expected a mask for each image, got no file {missing[0]}")
-        return pairs
+        found = masked_images(folder_of(self.config.data, "data"), masks=folder_of(self.config.masks, "masks"))
+        return list(zip(found.files, found.masks, strict=True))
 
     def load(self, item: tuple[Path, Path], random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """Reads a crop at the image's own scale, flipped at random, or the central one; small images are enlarged."""
-        pixels, mask = read_rgb(item[0], turn=False), _read_mask(item[1])
-        if pixels.shape[:2] != mask.shape:
-            raise InputError(f"expected a mask of the image's size {pixels.shape[:2]}, got {mask.shape} in {item[1]}")
+        pixels, mask = read_pixels(item[0], turn=False), read_mask(item[1])
+        check_mask(pixels.shape[:2], mask.shape, item[1])
         factor = max(1.0, self.size / min(mask.shape))
         height, width = (max(self.size, round(side * factor)) for side in mask.shape)
         pixels, mask = resized(pixels, height, width), resized(mask, height, width, nearest=True)
@@ -87,14 +82,3 @@ class Segmentation(Task):
         right = logits_of(self.model, size=(targets.shape[1], targets.shape[2]))(images).argmax(1) == targets
         counts = (targets != self.config.ignore_index) & (targets != _IGNORED)
         return ((right & counts).sum() / counts.sum().clamp_min(1)).item()
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    """Reads class numbers (H, W), uint8: palette indices or grey values."""
-    with Image.open(path) as image:
-        values = np.asarray(image)
-    if values.ndim != 2 or values.dtype != np.uint8:
-        raise InputError(
-            f"expected a mask with one 8-bit channel of class numbers, got {values.dtype} {values.shape} in {path}"
-        )
-    return values

@@ -14,10 +14,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from purifier import InputError, OptionError
+from purifier.data.crops import padded_crop, resized_crop
 from purifier.training._divergence import divergence
 from purifier.training.gad import GADRecipe, GADTraining
 from purifier.training.gad.tasks import Classification, make_task
-from purifier.training.gad.tasks._files import padded_crop, resized_crop
 from tests.training.gad.builders import TINY, class_folders, classifier
 
 

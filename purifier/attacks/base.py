@@ -1,0 +1,246 @@
+"""Attack: what every attack shares; checks, copies with another eps or seed, and settings for result files."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from purifier._errors import InputError, OptionError
+from purifier._purified_model import PurifiedModel
+from purifier.attacks._balls import Norm
+from purifier.models.layers import check_eval
+
+Loss = Callable[[Any, Any], Tensor]
+Model = Callable[[Tensor], Any]
+
+# Resampling and decoding leave [0, 1] by this much.
+_ROUNDING = 1e-4
+# Options that say nothing about what an attack computes.
+_UNSTATED = {"self", "generator"}
+
+
+class Attack(ABC):
+    """Base of the attacks: `attack(model, images, targets) -> images`.
+
+    Options are keyword-only and kept as public attributes under their own names; a subclass writes `_run`.
+
+    Attributes:
+        gradient: Whether the attack needs gradients of the model; False for those that only look at scores.
+        bounded: Whether the perturbation stays in a ball of radius `eps`; False for those that look for the smallest.
+        generator: Source of randomness; torch's global one where None.
+    """
+
+    gradient: ClassVar[bool] = True
+    bounded: ClassVar[bool] = True
+    # Detectors give their losses in train mode only.
+    _needs_eval: ClassVar[bool] = True
+
+    eps: float
+    alpha: float
+    norm: Norm
+    generator: torch.Generator | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for tables and result files."""
+        return type(self).__name__
+
+    def __call__(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        """Returns adversarial images, detached, of the shape and dtype of `images`, in [0, 1].
+
+        The model's mode, parameters and gradients stay as they are, whatever grad mode the caller is in.
+
+        Args:
+            model: Map from images to outputs; where `gradient` is True it must be differentiable.
+            images: (N, C, H, W), float32 or float64, in [0, 1].
+            targets: What the loss takes beside the outputs, such as labels (N,).
+
+        Raises:
+            InputError: Where images, targets or model are not what the attack can work on.
+        """
+        self._check(model, images)
+        with torch.inference_mode(False), torch.no_grad():
+            # A copy: tensors made in inference mode cannot take part in a gradient.
+            images = images.detach().clone().clamp(0, 1)
+            if not len(images):
+                return images
+            return self._run(model, images, _outside_inference(targets)).detach().clamp(0, 1)
+
+    @abstractmethod
+    def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
+        """Attacks images (N, C, H, W) in [0, 1], N > 0; called with gradients switched off."""
+
+    def _check(self, model: Model, images: Tensor) -> None:
+        check_images(images)
+        inner = _unwrapped(model)
+        if isinstance(inner, PurifiedModel) and inner.mean is not None:
+            raise InputError(
+                "expected a model of images in [0, 1], got one that purifier.wrap made for normalised ones (mean, "
+                "std); call attacks.Aware()(attack, model, images, targets) with what purifier.wrap gave, which "
+                "normalises them for it"
+            )
+        if self._needs_eval:
+            check_eval(model)
+        reach = math.sqrt(images[0].numel()) if len(images) else math.inf
+        if self.bounded and getattr(self, "norm", None) == "L2" and self.eps > reach:
+            raise InputError(
+                f"expected an L2 eps up to {reach:.4g}, the length of the longest perturbation of images of shape "
+                f"{tuple(images.shape[1:])} in [0, 1], got {self.eps:.4g}; divide an eps of the range 0..255 by 255"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the name, every option and the generator's seed (None: torch's global one), fit for JSON."""
+        names = [name for name in inspect.signature(type(self)).parameters if name not in _UNSTATED]
+        seed = None if self.generator is None else self.generator.initial_seed()
+        return {"name": self.name} | {name: _plain(getattr(self, name)) for name in names} | {"seed": seed}
+
+    def with_eps(self, eps: float) -> Self:
+        """Returns a copy with another radius, its step size `alpha` scaled in proportion.
+
+        Raises:
+            OptionError: Where the attack has no radius, or one of 0, which leaves the step size open.
+        """
+        if not self.bounded:
+            raise OptionError(
+                f"expected an attack with a radius, got {self.name}, which looks for the smallest perturbation; "
+                "measure the size of what it finds instead"
+            )
+        check_eps(eps, self.norm)
+        attack = copy.copy(self)
+        attack.eps = eps
+        if hasattr(self, "alpha"):
+            if self.eps == 0:
+                raise OptionError("expected an attack of eps > 0 to scale, got eps=0; make the attack anew")
+            attack.alpha = self.alpha * eps / self.eps
+        return attack
+
+    def seeded(self, seed: int) -> Self:
+        """Returns a copy whose randomness comes from a generator of its own; equal seeds give equal results."""
+        attack = copy.copy(self)
+        attack.generator = torch.Generator().manual_seed(seed)
+        return attack
+
+    def __repr__(self) -> str:
+        stated = ", ".join(f"{name}={value!r}" for name, value in self.settings().items() if name != "name")
+        return f"{self.name}({stated})"
+
+
+def _unwrapped(model: Any) -> Any:
+    """What is inside a compiled or distributed module, which takes the same images as that does."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
+def _outside_inference(targets: Any) -> Any:
+    """Targets with copies in the place of tensors that were made in inference mode; the same object without any."""
+    if isinstance(targets, Tensor):
+        return targets.clone() if targets.is_inference() else targets
+    if isinstance(targets, dict):
+        parts = {key: _outside_inference(value) for key, value in targets.items()}
+        return targets if all(parts[key] is targets[key] for key in targets) else parts
+    if isinstance(targets, list | tuple):
+        copies = [_outside_inference(value) for value in targets]
+        return targets if all(map(operator.is_, copies, targets)) else copies
+    return targets
+
+
+def _plain(value: Any) -> Any:
+    """Puts an option into the terms of JSON; functions and modules by name."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if callable(getattr(value, "settings", None)):
+        return value.settings()
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def check_images(images: Any) -> None:
+    """Checks that images are a float batch (N, C, H, W) in [0, 1].
+
+    Raises:
+        InputError: Where they are not, or are of a precision in which small balls are lost.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"expected float images of shape (N, C, H, W), got {type(images).__name__}; stack them with torch.stack"
+        )
+    if not (images.ndim == 4 and images.is_floating_point()):
+        raise InputError(
+            f"expected float images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
+            + ("; add the batch axis with images[None]" if images.ndim == 3 else "")
+        )
+    if torch.finfo(images.dtype).bits < 32:
+        raise InputError(
+            f"expected images in single precision, got {images.dtype}, whose rounding is as large as a small eps; "
+            "attack images.float() and let the model cast them: lambda x: model(x.half())"
+        )
+    if images.numel() and not (images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):
+        raise InputError(
+            f"expected images in [0, 1], got {images.min():.3g} .. {images.max():.3g}; attack a model that "
+            "normalises inside"
+        )
+
+
+def check_eps(eps: float, norm: Norm, name: str = "eps") -> None:
+    """Checks a radius or step size, in units of the [0, 1] image range.
+
+    Raises:
+        OptionError: Where it is negative, not a number, or in 0..255 by mistake.
+    """
+    if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
+        raise OptionError(f"expected {name} >= 0, a number in units of the [0, 1] image range, got {eps!r}")
+    if norm == "Linf" and eps > 1:
+        raise OptionError(
+            f"expected {name} in units of the [0, 1] image range, got {eps}; write {eps:g}/255, not {eps:g}"
+        )
+
+
+def input_gradient(loss: Tensor, images: Tensor, *, keep: bool = False) -> Tensor:
+    """Returns d loss / d images, leaving the gradients of all parameters alone.
+
+    Args:
+        loss: Losses, of which the sum is taken.
+        images: The leaf (N, C, H, W) they were computed from.
+        keep: Whether the graph is used again.
+
+    Raises:
+        InputError: Where the loss does not depend on the images differentiably.
+    """
+    gradient = None
+    if loss.requires_grad:
+        (gradient,) = torch.autograd.grad(loss, images, torch.ones_like(loss), allow_unused=True, retain_graph=keep)
+    if gradient is None:
+        raise InputError(
+            "expected a model that gives gradients, got outputs without any; drop torch.no_grad() and "
+            "detach() from it, attack with attacks.BPDA, or use a score-based attack"
+        )
+    # An overflow at one pixel must not spoil the image: that pixel stays where it is for this step.
+    return torch.where(gradient.isfinite(), gradient, 0)
+
+
+def per_image(losses: Tensor, images: Tensor) -> Tensor:
+    """Returns losses as (N,); a scalar stands for every image.
+
+    Raises:
+        InputError: Where they are neither.
+    """
+    if losses.ndim == 0:
+        return losses.expand(len(images))
+    if losses.shape != (len(images),):
+        raise InputError(
+            f"expected a loss per image, ({len(images)},), or a scalar, got shape {tuple(losses.shape)}; average the "
+            "rest with losses.flatten(1).mean(1)"
+        )
+    return losses

@@ -1,0 +1,108 @@
+"""Which class a folder of images stands for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from purifier._errors import InputError, PurifierWarning, nearest
+from purifier._images import images_below, no_images
+
+# Unknown folders that a message names.
+_SHOWN = 5
+
+
+def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tuple[Path, int]], int | None]:
+    """Finds the images in a folder's class folders; see `number_folders`.
+
+    Args:
+        root: The folder that holds a folder for each class.
+        classes: Names of the model's classes by number, if they are known.
+
+    Returns:
+        Each image with its class number; and the number of class folders if nothing but their order tells which class
+        each stands for, else None.
+
+    Raises:
+        InputError: If there are no class folders or no images, or the folders are not those of the classes.
+    """
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise InputError(
+            f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "
+            "file with the columns file,label"
+        )
+    numbers = number_folders(root, names, classes)
+    pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
+    if not pairs:
+        raise no_images(root)
+    loose = len(set(images_below(root)) - {path for path, _ in pairs})
+    if loose:
+        warnings.warn(
+            f"{loose} images of {root} are in no class folder and are left out; sort them in, or give a CSV file with "
+            "the columns file,label",
+            PurifierWarning,
+            stacklevel=4,
+        )
+    return pairs, None if _told_apart(names, classes) else len(names)
+
+
+def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | None) -> dict[str, int]:
+    """Returns the class number of each folder.
+
+    Folders named after classes have the numbers of these; folders named by numbers have these; others are numbered in
+    sorted order, as by torchvision's ImageFolder. Where the classes are known, sorted order takes as many folders as
+    classes, and none of them named after a class of another number.
+
+    Args:
+        root: Where the folders are, for messages.
+        names: The folders.
+        classes: Names of the model's classes by number, where they are known.
+
+    Raises:
+        InputError: Where the folders are not those of the classes.
+
+    Example:
+        >>> number_folders(Path("data"), ["cat", "dog"], ["ant", "cat", "dog"])
+        {'cat': 1, 'dog': 2}
+    """
+    known = list(classes or ())
+    if set(names) <= set(known):
+        return {name: known.index(name) for name in names}
+    ordered = {name: number for number, name in enumerate(sorted(names))}
+    if all(name.isdecimal() for name in names):
+        numbers = {name: int(name) for name in names}
+        unknown = [name for name in names if known and numbers[name] >= len(known)]
+        if not unknown:
+            return numbers
+    else:
+        unknown = [name for name in names if name not in known]
+        in_order = len(names) == len(known) and all(name in unknown or known[ordered[name]] == name for name in names)
+        if in_order or not known:
+            return ordered
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    raise InputError(
+        f"expected folders in {root} named after the model's {len(known)} classes or by their numbers, or as many, "
+        f"sorted as the classes are, got {len(names)} folders, of which these are no class: "
+        f"{', '.join(_guess(name, known) for name in unknown[:_SHOWN])}{more}; rename them, or move them away"
+    )
+
+
+def _told_apart(names: Sequence[str], classes: Sequence[str] | None) -> bool:
+    """Whether anything but their order says which class each folder is: the names of the classes, or numbers."""
+    return bool(classes) or all(name.isdecimal() for name in names)
+
+
+def few_folders(folders: int, classes: int) -> str:
+    """What to say where nothing but their order tells folders apart, and they are not as many as the classes."""
+    return (
+        f"expected as many class folders as the model has classes, {classes}, where the names of the classes are not "
+        f"known, got {folders}, which could be any; name them by the numbers of the classes, or give the model an "
+        "attribute `classes` with their names"
+    )
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    advice = nearest(name, known).removeprefix("; ")
+    return f"{name!r} ({advice})" if advice else repr(name)

@@ -1,0 +1,154 @@
+"""Random crops of the images in folders, each a function of (seed, index) alone, so that a resumed run sees what
+an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from purifier._errors import InputError, OptionError
+from purifier.data.degrade import varied
+from purifier.data.images import central_square, read_pixels, to_tensor
+
+# Zeros that are added on each side of small images before the crop.
+_PADDING = 4
+
+_T = TypeVar("_T")
+
+
+def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
+    """Returns (training, validation): each `every`-th file validates.
+
+    Raises:
+        InputError: Where that leaves no file to train on.
+        OptionError: Where every file would validate.
+    """
+    if every < 2:
+        raise OptionError(f"expected validation_every >= 2, got {every}, which leaves no images to train on")
+    if len(paths) < 2:
+        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add more")
+    return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
+
+
+def evenly(items: Sequence[_T], count: int) -> list[_T]:
+    """Returns at most `count` items, spread over the sequence.
+
+    Raises:
+        OptionError: Where `count` is below 1.
+    """
+    if count < 1:
+        raise OptionError(f"expected at least 1 image to validate on, got validation_images={count}")
+    return list(items[:: max(1, len(items) // count)][:count])
+
+
+class RandomCrops(Dataset[Tensor]):
+    """Square crops, flipped at random, of images that are shrunk at random first.
+
+    Args:
+        paths: Image files.
+        crop_size: Side of the crop in pixels; smaller images are enlarged to it.
+        length: Number of crops.
+        seed: With the index, decides everything about a crop.
+        shrink: Smallest factor by which an image may be shrunk before the crop; 1 leaves its size alone.
+        aliased: Share of those that are shrunk without a filter against aliasing.
+        vary: Share of the crops that are changed as pictures are without an attacker; see `varied`.
+        cache_bytes: Decoded images are kept in memory up to this many bytes.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        crop_size: int,
+        length: int,
+        seed: int,
+        shrink: float = 1.0,
+        aliased: float = 0.0,
+        vary: float = 0.0,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        self.paths = list(paths)
+        self.crop_size = crop_size
+        self.length = length
+        self.seed = seed
+        self.shrink = shrink
+        self.aliased = aliased
+        self.vary = vary
+        self._cache: dict[int, np.ndarray] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns crop number `index`, (3, crop_size, crop_size), float in [0, 1]."""
+        random = np.random.default_rng((self.seed, index))
+        pixels = self._pixels(int(random.integers(len(self.paths))))
+        factor = random.uniform(self.shrink, 1.0)
+        height, width = (max(self.crop_size, round(side * factor)) for side in pixels.shape[:2])
+        if (height, width) != pixels.shape[:2]:
+            # Chances are drawn only where they are asked for, so that crops without them are what they always were.
+            aliased = self.aliased > 0 and random.random() < self.aliased
+            pixels = _aliased(pixels, height, width, random) if aliased else resized(pixels, height, width)
+        top = random.integers(height - self.crop_size + 1)
+        left = random.integers(width - self.crop_size + 1)
+        crop = pixels[top : top + self.crop_size, left : left + self.crop_size]
+        crop = crop[:, ::-1] if random.random() < 0.5 else crop
+        vary = self.vary > 0 and random.random() < self.vary
+        return to_tensor(varied(np.ascontiguousarray(crop), random) if vary else crop)
+
+    def _pixels(self, number: int) -> np.ndarray:
+        if number in self._cache:
+            return self._cache[number]
+        pixels = read_pixels(self.paths[number])
+        if pixels.nbytes <= self._room:
+            self._room -= pixels.nbytes
+            self._cache[number] = pixels
+        return pixels
+
+
+def _aliased(pixels: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Takes the nearest pixels, or mixes the nearest four."""
+    kernel = Image.Resampling.NEAREST if random.random() < 0.5 else Image.Resampling.BILINEAR
+    scale = (pixels.shape[1] / width, 0, 0, 0, pixels.shape[0] / height, 0)
+    return np.asarray(Image.fromarray(pixels).transform((width, height), Image.Transform.AFFINE, scale, kernel))
+
+
+def resized(pixels: np.ndarray, height: int, width: int, *, nearest: bool = False) -> np.ndarray:
+    """Resizes pixels (H, W, 3) or a mask (H, W), uint8."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(pixels).resize((width, height), how))
+
+
+def square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cuts out the central square of pixels (H, W, 3) and resizes it to (size, size, 3)."""
+    rows, columns = central_square(*pixels.shape[:2])
+    return resized(pixels[rows, columns], size, size)
+
+
+def padded_crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """Crop of the central square that is moved by up to 4 pixels, with zeros beyond the border, flipped at random."""
+    padded = np.pad(square_pixels(pixels, size), ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
+    top, left = random.integers(2 * _PADDING + 1, size=2)
+    return _flipped(padded[top : top + size, left : left + size], random)
+
+
+def resized_crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """Square crop of a quarter to the whole of the shorter side, squared, resized to `size`, flipped at random."""
+    shorter = min(pixels.shape[:2])
+    side = max(1, round(shorter * random.uniform(0.25, 1.0) ** 0.5))
+    top, left = (random.integers(length - side + 1) for length in pixels.shape[:2])
+    return _flipped(resized(pixels[top : top + side, left : left + side], size, size), random)
+
+
+def _flipped(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return pixels[:, ::-1] if random.random() < 0.5 else pixels

@@ -1,0 +1,101 @@
+"""Reading image and mask files, for evaluation and for training: one function for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purifier._errors import InputError
+from purifier._images import images_below, no_images, take_apart
+
+
+def image_folder(folder: str | Path) -> Path:
+    """Returns the path of a folder of images.
+
+    Raises:
+        InputError: If it is not a folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"expected a folder of images, got {root}, which is not a folder")
+    return root
+
+
+def list_images(folders: Sequence[str | Path]) -> list[Path]:
+    """Returns the image files below the folders, sorted within each; see `images_below`.
+
+    Raises:
+        InputError: If a folder does not exist, or there is no image in any of them.
+    """
+    paths = [path for folder in folders for path in images_below(image_folder(folder))]
+    if not paths:
+        raise no_images(*map(Path, folders))
+    return paths
+
+
+def read_rgb(path: Path, *, turn: bool = True) -> Tensor:
+    """Reads an image file as (3, H, W), float32, in [0, 1]. An alpha channel is dropped.
+
+    Args:
+        path: The file.
+        turn: Whether to apply the EXIF orientation. Masks and boxes are in pixels of the file, without it.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    return take_apart(path, turn=turn).rgb
+
+
+def read_pixels(path: Path, *, turn: bool = True) -> np.ndarray:
+    """Reads an image file as (H, W, 3), uint8; otherwise as `read_rgb`."""
+    return (read_rgb(path, turn=turn) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """Turns pixels (H, W, 3), uint8, into an image (3, H, W), float32, in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Reads a mask file as class numbers (H, W): palette indices or grey values, in the file's own integer type.
+
+    Raises:
+        InputError: If the file cannot be read or has several channels.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            mode, values = image.mode, np.array(image)
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
+        raise InputError(f"expected a mask file, got {path}, which cannot be read: {error}") from error
+    if values.ndim != 2:
+        raise InputError(f"expected a mask with one channel of class numbers, got mode {mode!r} in {path}")
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def check_mask(pixels: Sequence[int], mask: Sequence[int], path: Path) -> None:
+    """Checks that a mask has its image's height and width.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if tuple(pixels) != tuple(mask):
+        raise InputError(f"expected a mask of the image's size {tuple(pixels)}, got {tuple(mask)} in {path}")
+
+
+def central_square(height: int, width: int, share: float = 1.0) -> tuple[slice, slice]:
+    """Returns the rows and columns of the central square of an image.
+
+    Args:
+        height: Height of the image, in pixels.
+        width: Its width.
+        share: Side of the square as a share of the image's shorter side.
+    """
+    side = max(1, round(min(height, width) * share))
+    top, left = (height - side) // 2, (width - side) // 2
+    return slice(top, top + side), slice(left, left + side)

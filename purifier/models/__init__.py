@@ -1,0 +1,1 @@
+"""Somebody's model: loading it by name, its features, its normalisation, and our reference models."""
