@@ -92,13 +92,13 @@ def gate_accuracy(r: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def gate_cautions(r: dict[str, Any]) -> str:
-    """Shares of photographs by caution and attack, of benchmarks/alloy_gate.py."""
+def gate_biases(r: dict[str, Any]) -> str:
+    """Shares of photographs by gate_bias and attack, of benchmarks/alloy_gate.py."""
     shares = r["cautions"]["shares"]
-    heads = [f"caution, {r['cautions']['images']} photographs", *next(iter(shares.values()))]
+    heads = [f"gate_bias, {r['cautions']['images']} photographs", *next(iter(shares.values()))]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for caution, row in shares.items():
-        lines.append("| " + " | ".join([caution, *(f"{100 * share:.1f}" for share in row.values())]) + " |")
+    for gate_bias, row in shares.items():
+        lines.append("| " + " | ".join([gate_bias, *(f"{100 * share:.1f}" for share in row.values())]) + " |")
     return "\n".join(lines)
 
 

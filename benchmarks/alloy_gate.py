@@ -5,8 +5,8 @@
 1. Standard accuracy, and robust accuracy under the attack of benchmarks/blind_pgd.py, with and without the gate: of the
    alloy itself, and of others, which have none of their own: x + g(x) (p(x) - x), with the alloy's g, as
    `Purifier.gated` does. The attacked images are those of blind_pgd.py, kept in --work.
-2. What `caution` does: agreement with what MobileNetV2 says of the held-out photographs of alloy_judge.py that it is
-   surest of, clean and under blind attacks on it. The shipped caution was chosen by these; no evaluation image is.
+2. What `gate_bias` does: agreement with what MobileNetV2 says of the held-out photographs of alloy_judge.py that it is
+   surest of, clean and under blind attacks on it. The shipped gate_bias was chosen by these; no evaluation image is.
 3. The gate's weights, 0 where it leaves an image alone and 1 where it purifies: the mean over images and places, of the
    first --few images as they are, after what happens to images without an attacker, and under blind attacks.
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from _alloy_judge import held_out
-from _alloy_tables import gate_accuracy, gate_cautions, gate_weights
+from _alloy_tables import gate_accuracy, gate_biases, gate_weights
 from _kit import correct, environment, imagenet, model, sources, write_result
 from _training_script import photographs
 from blind_pgd import ALPHA, EPS, STEPS, attacked, digest, figures, purified
@@ -101,7 +101,7 @@ def accuracies(gate: Change, purifiers: dict[str, Change], count: int, work: Pat
 
 
 def cautions(gate: Gate, purify: Change, count: int) -> dict[str, Any]:
-    """Shares of held-out photographs that MobileNetV2 sees as it sees them clean, for each attack and caution."""
+    """Shares of held-out photographs that MobileNetV2 sees as it sees them clean, for each attack and gate_bias."""
     pool = held_out(PhotographTraining(data=photographs()), 2 * count)
     network = model("mobilenet_v2")
     with torch.no_grad():
@@ -116,7 +116,7 @@ def cautions(gate: Gate, purify: Change, count: int) -> dict[str, Any]:
         seen = {key: x + purified(weights, x) * (free[key] - x) for key, x in pictures.items()}
         return {key: correct(network, x, classes) / count for key, x in seen.items()}
 
-    rows = {str(caution): shares(partial(gate, caution=caution)) for caution in CAUTIONS}
+    rows = {str(gate_bias): shares(partial(gate, gate_bias=gate_bias)) for gate_bias in CAUTIONS}
     return {"images": count, "shares": {**rows, "no gate": shares(torch.ones_like)}}
 
 
@@ -154,8 +154,8 @@ def main() -> None:
     method = purifier.method
     if not isinstance(method, Alloy) or method.gate is None:
         raise SystemExit(f"expected an alloy with a gate, got {source}")
-    shipped, caution, bare = digest(purifier), method.caution, method.gate.eval()
-    gate, method.gate = partial(bare, caution=caution), None
+    shipped, gate_bias, bare = digest(purifier), method.gate_bias, method.gate.eval()
+    gate, method.gate = partial(bare, gate_bias=gate_bias), None
     purifiers: dict[str, Change] = {
         row: Purifier.from_pretrained(kind, **options) for row, (kind, options) in OTHERS.items()
     }
@@ -170,14 +170,14 @@ def main() -> None:
             "held_out": args.held_out,
         },
         "weights": {name: shipped},
-        "caution": caution,
+        "gate_bias": gate_bias,
         "accuracy": accuracies(gate, {**purifiers, name: purifier}, args.images, args.work),
         "cautions": cautions(bare, purifier, args.held_out),
         "gate": weights(gate, args.few),
         "environment": environment(),
     }
     write_result(args.name, found)
-    for table in (gate_accuracy, gate_cautions, gate_weights):
+    for table in (gate_accuracy, gate_biases, gate_weights):
         print(table(found), end="\n\n")
 
 

@@ -3,8 +3,8 @@
     python benchmarks/average_alloy.py OUT FOLDER=SHARE ... [--gate NAME [--sharpen S]] [--set OPTION=VALUE ...]
 
 Shares add up to 1; one network with a share of 1 stays as it is. The gates of the trainings are left out; with --gate
-NAME the mean has the gate and the caution of that purifier, its logits times S, without it none. --set changes options
-that weights do not depend on, such as caution and blur. OUT, a folder that is not there yet or holds a purifier, gets
+NAME the mean has the gate and the gate_bias of that purifier, its logits times S, without it none. --set changes options
+that weights do not depend on, such as gate_bias and blur. OUT, a folder that is not there yet or holds a purifier, gets
 it in half precision.
 """
 
@@ -21,7 +21,7 @@ from purifier import Purifier
 from purifier.evaluation.specs import parse_value
 from purifier.methods.alloy import Alloy
 
-_GATE = ("gate", "gate_blocks", "caution")
+_GATE = ("gate", "gate_blocks", "gate_bias")
 
 
 def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: float = 1.0, **changes: Any) -> Alloy:
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("shares", nargs="+", type=_share, metavar="FOLDER=SHARE")
-    parser.add_argument("--gate", metavar="NAME", help="whose gate and caution the mean has")
+    parser.add_argument("--gate", metavar="NAME", help="whose gate and gate_bias the mean has")
     parser.add_argument("--sharpen", type=float, default=1.0, help="what the gate's logits are multiplied with")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change an option")
     args = parser.parse_args()

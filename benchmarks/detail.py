@@ -3,7 +3,7 @@
     PURIFIER_KIT=<folder> python benchmarks/detail.py
 
 Root mean square difference, in 1/255, of held-out photographs and what a purifier makes of them, by bands: what passes
-of GS take out, 1, 1 to 5 and 5 to 21 of them, and what these leave. Every alloy purifies everything (caution 20), so
+of GS take out, 1, 1 to 5 and 5 to 21 of them, and what these leave. Every alloy purifies everything (gate_bias 20), so
 that this is what its network does and not its gate. Beside the purifiers: what the images have in each band, which is
 how far one without any detail would be, and how far the attack moves them. Attacks: none, PGD on MobileNetV2 and SSP on
 VGG-19, Linf 16/255.
@@ -61,7 +61,7 @@ def attacked(images: Tensor) -> dict[str, Tensor]:
 
 def purifier(name: str) -> Purifier:
     """A purifier without a gate that spares anything."""
-    options = {"caution": 20.0} if name.startswith("alloy") else {}
+    options = {"gate_bias": 20.0} if name.startswith("alloy") else {}
     return Purifier.from_pretrained(name, **options)
 
 

@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from _alloy_tables import alloy_ablation, alloy_generality, gate_accuracy, gate_cautions, gate_weights
+from _alloy_tables import alloy_ablation, alloy_generality, gate_accuracy, gate_biases, gate_weights
 from _art_table import markdown as art_markdown
 from _evaluation_table import column, grid, holds, percent, task_checks
 from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
@@ -272,7 +272,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy ablation": alloy_ablation,
     "alloy generality": alloy_generality,
     "alloy gate": lambda: gate_accuracy(result("alloy_gate")),
-    "alloy gate cautions": lambda: gate_cautions(result("alloy_gate")),
+    "alloy gate cautions": lambda: gate_biases(result("alloy_gate")),
     "alloy gate weights": lambda: gate_weights(result("alloy_gate")),
     "detail": lambda: detail(result("detail")),
     "gad resnet20": lambda: gad_accuracy("resnet20"),

@@ -284,7 +284,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         noise.generator = generator
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
 
-    def gated(self, gate: str | os.PathLike[str] | Purifier = "alloy-s", *, caution: float | None = None) -> Purifier:
+    def gated(self, gate: str | os.PathLike[str] | Purifier = "alloy-s", *, gate_bias: float | None = None) -> Purifier:
         """Returns a purifier that a gate keeps off places that do not look attacked; shares weights, copies the gate.
 
         Where the gate sees an attack it is this purifier, where it sees none it leaves the image alone: what purifying
@@ -294,11 +294,11 @@ class Purifier(_hub.HubMixin, nn.Module):
 
         Args:
             gate: Name, folder or hub repository of a purifier with a gate, such as an alloy, or such a purifier.
-            caution: What is added to the gate's logits: the higher, the fainter the attacks that are purified, and the
+            gate_bias: What is added to the gate's logits: the higher, the fainter the attacks that are purified, and the
                 more of what nobody attacked. As the gate has it where None.
 
         Raises:
-            OptionError: Where there is no gate, this purifier has one already or has no exact gradient, or the caution
+            OptionError: Where there is no gate, this purifier has one already or has no exact gradient, or the gate_bias
                 is out of its range.
         """
         if any(_gate_of(part) for part in self.method.modules()):
@@ -315,10 +315,10 @@ class Purifier(_hub.HubMixin, nn.Module):
         known = _gate_of(source.method)
         if known is None:
             raise OptionError(f"expected a purifier with a gate, such as 'alloy-s', got {source.name!r}, without one")
-        chosen = source.method.options["caution"] if caution is None else caution
+        chosen = source.method.options["gate_bias"] if gate_bias is None else gate_bias
         # Its first weights are not kept, and must not move the caller's random numbers.
         with torch.random.fork_rng(devices=[]):
-            method = Gated(self.method, gate=known.filters, gate_blocks=known.blocks, caution=chosen)
+            method = Gated(self.method, gate=known.filters, gate_blocks=known.blocks, gate_bias=chosen)
         method.gate = copy.deepcopy(known)
         gated = self._variant(method, f"{self.name}-gated")
         gated.card = _gated_card(gated.name, self.name, source.name)

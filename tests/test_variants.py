@@ -144,12 +144,12 @@ def test_differentiable_is_false_where_one_link_is_not() -> None:
 
 
 def gated_alloy(**options: object) -> Purifier:
-    return Purifier(small_method("alloy", **{"gate": 3, "caution": 0.4, **options}), name="mine")
+    return Purifier(small_method("alloy", **{"gate": 3, "gate_bias": 0.4, **options}), name="mine")
 
 
 def test_repr_shows_the_options_of_every_method() -> None:
     shown = repr(Purifier.chain("jpeg", Purifier.from_pretrained("gs", iterations=2).gated(gated_alloy())))
-    for part in ("JPEG(quality=90)", "iterations=2", "caution=0.4"):
+    for part in ("JPEG(quality=90)", "iterations=2", "gate_bias=0.4"):
         assert part in shown
 
 
@@ -164,7 +164,9 @@ def test_a_gated_purifier_weighs_by_the_gate_of_an_alloy() -> None:
     weights = alloy.method.gate(IMAGES, 0.4)
     torch.testing.assert_close(gated(IMAGES), IMAGES + weights * (plain(IMAGES) - IMAGES))
     assert gated.name == "ncis-gated" and "purifier ncis behind the gate of mine" in gated.card
-    assert gated.method.options["caution"] == 0.4 and plain.gated(alloy, caution=-3).method.options["caution"] == -3
+    assert (
+        gated.method.options["gate_bias"] == 0.4 and plain.gated(alloy, gate_bias=-3).method.options["gate_bias"] == -3
+    )
 
 
 def test_a_gated_purifier_shares_the_weights_of_the_purifier_and_copies_the_gate() -> None:
@@ -220,10 +222,10 @@ def test_loading_takes_no_random_number(name: str) -> None:
 
 def test_options_of_what_is_behind_a_gate_can_be_changed(tmp_path: object) -> None:
     small_purifier("ncis").gated(gated_alloy()).save_pretrained(str(tmp_path))
-    loaded = Purifier.from_pretrained(str(tmp_path), iterations=1, caution=-2.0)
+    loaded = Purifier.from_pretrained(str(tmp_path), iterations=1, gate_bias=-2.0)
     plain = small_purifier("ncis")
     plain.iterations = 1
-    assert torch.equal(loaded(IMAGES), plain.gated(gated_alloy(), caution=-2.0)(IMAGES))
+    assert torch.equal(loaded(IMAGES), plain.gated(gated_alloy(), gate_bias=-2.0)(IMAGES))
 
 
 @pytest.mark.parametrize("name", ["alloy", "gated", "chain"])

@@ -21,5 +21,5 @@ def require_extra(package: str, *, extra: str, what: str) -> None:
     if find_spec(package) is None:
         raise PurifierError(
             f"expected the package {package!r} for {what}, got none; install it with "
-            f'pip install ".[{extra}]" in a checkout'
+            f'pip install "torch-purifier[{extra}]"'
         )

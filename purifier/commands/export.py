@@ -71,7 +71,7 @@ def command(
     click.echo(f"exported {facts['name']} ({facts['kind']}, {form}{opset_text}, {size_text}) to {made.path}")
     click.echo(f"SHA-256 of the weights: {facts['sha256']}")
     if made.difference is None:
-        click.echo('not verified: ONNX Runtime is not installed; pip install ".[export]" in a checkout')
+        click.echo('not verified: ONNX Runtime is not installed; pip install "torch-purifier[export]"')
     else:
         runner = "ONNX Runtime" if form == "onnx" else "torch.export.load"
         click.echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")

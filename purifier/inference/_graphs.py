@@ -194,7 +194,7 @@ def _need(*packages: str) -> None:
         if find_spec(package) is None:
             raise PurifierError(
                 f"expected the package {package!r} for ONNX files, got none; install it with "
-                'pip install ".[export]" in a checkout'
+                'pip install "torch-purifier[export]"'
             )
 
 

@@ -86,10 +86,10 @@ class Gate(nn.Module):
         cells = by_parts(self.layers, padded)
         return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
 
-    def forward(self, images: Tensor, caution: float = 0.0, smoothed: Tensor | None = None) -> Tensor:
-        """Weights of every place; `caution` is added to the logits, `smoothed` is the pass of GS where it is known."""
+    def forward(self, images: Tensor, gate_bias: float = 0.0, smoothed: Tensor | None = None) -> Tensor:
+        """Weights of every place; `gate_bias` is added to the logits, `smoothed` is the pass of GS where it is known."""
         height, width = images.shape[-2:]
-        cells = (self.logits(images, smoothed) + caution).sigmoid()
+        cells = (self.logits(images, smoothed) + gate_bias).sigmoid()
         return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)
 
 

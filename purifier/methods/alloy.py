@@ -45,14 +45,14 @@ class Alloy(Method):
         gate: Width of the gate, a small network that keeps each application off places that do not look attacked, as
             far as it is sure of them; 0 for none.
         gate_blocks: Residual blocks of the gate.
-        caution: What is added to the gate's logits: above 0 weaker attacks are purified too, and more of what nobody
+        gate_bias: What is added to the gate's logits: above 0 weaker attacks are purified too, and more of what nobody
             attacked; with 20 everything is.
 
     Raises:
         OptionError: Where an option is out of its range.
     """
 
-    tunable = ("iterations", "clamp", "caution")
+    tunable = ("iterations", "clamp", "gate_bias")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Alloy(Method):
         blur: int = 0,
         gate: int = 0,
         gate_blocks: int = 0,
-        caution: float = 0.0,
+        gate_bias: float = 0.0,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0)
@@ -88,7 +88,7 @@ class Alloy(Method):
             )
         gate_blocks = check_integer("gate_blocks", gate_blocks, low=0)
         self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0) else None
-        self.caution = check_number("caution", caution, low=-20.0, high=20.0)
+        self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Alloy(Method):
             "blur": self.smoothing.iterations,
             "gate": self.gate.filters if self.gate else 0,
             "gate_blocks": self.gate.blocks if self.gate else 0,
-            "caution": self.caution,
+            "gate_bias": self.gate_bias,
         }
 
     def stages(self) -> list[Stage]:
@@ -128,7 +128,7 @@ class Alloy(Method):
         # The gate, too, looks at a pass of GS; one is enough for both.
         once = self.gate.smoothed(images)
         out = self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
-        return images + self.gate(images, self.caution, once) * (out - images)
+        return images + self.gate(images, self.gate_bias, once) * (out - images)
 
     def _rebuilt(self, blurred: Tensor) -> Tensor:
         return on_patches(self.network, blurred, self.patch, self._align)

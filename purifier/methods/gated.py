@@ -19,26 +19,26 @@ class Gated(Method):
         method: m; its output is clamped to [0, 1] first.
         gate: Width of the gate.
         gate_blocks: Its residual blocks.
-        caution: What is added to its logits: above 0 weaker attacks are purified too, and more of what nobody attacked.
+        gate_bias: What is added to its logits: above 0 weaker attacks are purified too, and more of what nobody attacked.
 
     Raises:
         OptionError: Where an option is out of its range.
     """
 
-    tunable = ("caution",)
+    tunable = ("gate_bias",)
 
-    def __init__(self, method: Method, *, gate: int, gate_blocks: int = 0, caution: float = 0.0) -> None:
+    def __init__(self, method: Method, *, gate: int, gate_blocks: int = 0, gate_bias: float = 0.0) -> None:
         super().__init__()
         self.method = method
         self.gate = Gate(check_integer("gate", gate, low=1), check_integer("gate_blocks", gate_blocks, low=0))
-        self.caution = check_number("caution", caution, low=-20.0, high=20.0)
+        self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
 
     @property
     def options(self) -> dict[str, Any]:
         from purifier.methods import describe
 
         gate = {"gate": self.gate.filters, "gate_blocks": self.gate.blocks}
-        return {"method": describe(self.method), **gate, "caution": self.caution}
+        return {"method": describe(self.method), **gate, "gate_bias": self.gate_bias}
 
     def stages(self) -> list[Stage]:
         # One stage, as the image itself is needed again at the end.
@@ -50,4 +50,4 @@ class Gated(Method):
     def step(self, images: Tensor) -> Tensor:
         """The method behind the gate, all of its stages."""
         out = self.method(images).clamp(0, 1)
-        return images + self.gate(images, self.caution) * (out - images)
+        return images + self.gate(images, self.gate_bias) * (out - images)

@@ -31,10 +31,10 @@ def test_the_mean_weighs_networks_and_has_the_gate_of_the_one_asked_for(tmp_path
 
 def test_a_gate_is_sharpened_and_options_are_changed(tmp_path: Path) -> None:
     free, gated = _saved(tmp_path / "free", 0), _saved(tmp_path / "gated", 1, gate=8, gate_blocks=1)
-    found = averaged({free: 1.0}, gate=gated, sharpen=3.0, caution=0.5, blur=2)
+    found = averaged({free: 1.0}, gate=gated, sharpen=3.0, gate_bias=0.5, blur=2)
     given, images = Purifier.from_pretrained(gated).method, torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(found.gate.logits(images), 3 * given.gate.logits(images))
-    assert found.options == {**given.options, "caution": 0.5, "blur": 2}
+    assert found.options == {**given.options, "gate_bias": 0.5, "blur": 2}
 
 
 def test_shares_that_do_not_add_up_and_networks_of_two_sizes_are_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_bands_add_up_to_the_difference() -> None:
 
 
 def test_an_alloy_is_measured_without_its_gate() -> None:
-    assert detail.purifier("alloy-s").method.options["caution"] == 20.0
+    assert detail.purifier("alloy-s").method.options["gate_bias"] == 20.0
     assert detail.purifier("gs").name == "gs"
 
 

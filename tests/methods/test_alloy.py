@@ -178,7 +178,7 @@ def test_iterations_are_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
     saved.iterations = 4
     assert torch.equal(loaded(images), saved(images))
     with pytest.raises(
-        OptionError, match=r"expected the options iterations, clamp, caution .* got 'patch', which is fixed"
+        OptionError, match=r"expected the options iterations, clamp, gate_bias .* got 'patch', which is fixed"
     ):
         Purifier.from_pretrained(tmp_path, patch=4)
 
@@ -205,7 +205,7 @@ def test_the_clamp_is_between_the_iterations() -> None:
         ({"levels": 0}, "expected levels to be an integer of at least 1, got 0"),
         ({"gate": -1}, "expected gate to be an integer of at least 0, got -1"),
         ({"gate_blocks": -1}, "expected gate_blocks to be an integer of at least 0, got -1"),
-        ({"caution": 21.0}, r"expected caution to be a number from -20\.0 to 20\.0, got 21\.0"),
+        ({"gate_bias": 21.0}, r"expected gate_bias to be a number from -20\.0 to 20\.0, got 21\.0"),
         ({"blur": -1}, "expected blur to be an integer of at least 0, got -1"),
         ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
         ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),

@@ -143,13 +143,13 @@ def test_each_place_has_a_weight_of_its_own() -> None:
 def test_caution_decides_how_much_is_purified_and_can_be_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
     saved, images = Purifier(small_method("alloy", iterations=1, gate=3), name="gated"), pictures(2, 3, 18, 24)
     saved.save_pretrained(tmp_path)
-    outputs = [Purifier.from_pretrained(tmp_path, caution=caution)(images) for caution in (-20, -1, 0, 1, 20)]
+    outputs = [Purifier.from_pretrained(tmp_path, gate_bias=gate_bias)(images) for gate_bias in (-20, -1, 0, 1, 20)]
     saved.method.gate = None
     torch.testing.assert_close(outputs[0], images, rtol=0, atol=1e-4)
     torch.testing.assert_close(outputs[-1], saved(images), rtol=0, atol=1e-4)
     done = [(output - images).abs().mean() for output in outputs]
     assert done == sorted(done) and len(set(done)) == 5
-    odds = [Gate(2)(images, caution).logit().mean() for caution in (0.0, 3.0) for _ in [torch.manual_seed(0)]]
+    odds = [Gate(2)(images, gate_bias).logit().mean() for gate_bias in (0.0, 3.0) for _ in [torch.manual_seed(0)]]
     torch.testing.assert_close(odds[1] - odds[0], torch.tensor(3.0), rtol=0.01, atol=0)
 
 

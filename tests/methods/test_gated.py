@@ -18,17 +18,17 @@ def test_it_is_the_image_and_the_clamped_method_weighed_by_the_gate() -> None:
     method = small_method("nrp-resg")
     with torch.no_grad():
         method.conv_last.bias.add_(0.6)
-    gated = Gated(method, gate=3, caution=0.7)
+    gated = Gated(method, gate=3, gate_bias=0.7)
     purified, weights = method(IMAGES), gated.gate(IMAGES, 0.7)
     assert purified.max() > 1 and weights.std() > 0
     expected = weights * purified.clamp(0, 1) + (1 - weights) * IMAGES
     torch.testing.assert_close(gated(IMAGES), expected)
 
 
-@pytest.mark.parametrize(("caution", "open"), [(20.0, True), (-20.0, False)])
-def test_caution_opens_and_closes_the_gate(caution: float, open: bool) -> None:
+@pytest.mark.parametrize(("gate_bias", "open"), [(20.0, True), (-20.0, False)])
+def test_caution_opens_and_closes_the_gate(gate_bias: float, open: bool) -> None:
     method = small_method("ncis")
-    gated = Gated(method, gate=3, caution=caution)
+    gated = Gated(method, gate=3, gate_bias=gate_bias)
     torch.testing.assert_close(gated(IMAGES), method(IMAGES).clamp(0, 1) if open else IMAGES, rtol=0, atol=1e-5)
 
 
@@ -49,7 +49,7 @@ def test_what_is_behind_gates_is_found_however_nested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("gate", 0), ("gate_blocks", -1), ("caution", 21.0), ("caution", "much")]
+    ("option", "value"), [("gate", 0), ("gate_blocks", -1), ("gate_bias", 21.0), ("gate_bias", "much")]
 )
 def test_wrong_options_are_refused(option: str, value: object) -> None:
     with pytest.raises(OptionError, match=f"expected {option} to be"):

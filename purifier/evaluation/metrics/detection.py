@@ -28,7 +28,7 @@ def mean_average_precision(
     missing = [package for package in ("torchmetrics", "pycocotools") if find_spec(package) is None]
     if missing:
         raise InputError(
-            f'expected the package {missing[0]} for mAP, got none; install it with pip install ".[eval]" in a checkout'
+            f'expected the package {missing[0]} for mAP, got none; install it with pip install "torch-purifier[eval]"'
         )
     if not any(len(target["boxes"]) for target in targets):
         raise InputError(f"expected boxes in at least one of {len(targets)} images, got none; mAP has no meaning there")

@@ -73,7 +73,7 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         if find_spec(package) is None:
             raise InputError(
                 f"expected the package {package} for the report, got none; install it with "
-                'pip install ".[eval]" in a checkout'
+                'pip install "torch-purifier[eval]"'
             )
     import jinja2
 

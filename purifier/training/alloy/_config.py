@@ -57,7 +57,7 @@ class AlloyTraining(PhotographTraining):
         blur: Passes of GS over the image before each application; 0 for none.
         gate: Width of the gate that keeps the purifier off images that nobody attacked; 0 for none.
         gate_blocks: Its residual blocks.
-        caution: What is added to the gate's logits when it is used, not while it learns to tell images apart.
+        gate_bias: What is added to the gate's logits when it is used, not while it learns to tell images apart.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and spoilt images, where there is one.
         only_gate: Whether the gate alone is trained, by that cross entropy alone, of an `init` that may have none.
         start: "random" weights, or "identity", random ones with which the network gives its input back.
@@ -100,7 +100,7 @@ class AlloyTraining(PhotographTraining):
     blur: int = 1
     gate: int = 0
     gate_blocks: int = 0
-    caution: float = 0.0
+    gate_bias: float = 0.0
     gate_weight: float = 1.0
     only_gate: bool = False
     start: Literal["random", "identity"] = "random"

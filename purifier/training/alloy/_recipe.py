@@ -207,7 +207,7 @@ def _network(config: AlloyTraining) -> Alloy | NCIS:
         blur=config.blur,
         gate=config.gate,
         gate_blocks=config.gate_blocks,
-        caution=config.caution,
+        gate_bias=config.gate_bias,
     )
     if config.init:
         start_from(network, config.init)
@@ -237,7 +237,7 @@ def _check(config: AlloyTraining) -> None:
         if got not in known:
             raise OptionError(f"expected {name} as one of {', '.join(known)}, got {got!r}")
     # What only alloy's network has, and the values that say it is not there.
-    without = {"gate": 0, "gate_blocks": 0, "caution": 0.0, "blur": 0, "levels": 1, "start": "random"}
+    without = {"gate": 0, "gate_blocks": 0, "gate_bias": 0.0, "blur": 0, "levels": 1, "start": "random"}
     asked = [f"{name}={getattr(config, name)!r}" for name, value in without.items() if getattr(config, name) != value]
     if config.network == "ncis" and asked:
         wanted = ", ".join(f"{name}={value!r}" for name, value in without.items())

@@ -100,7 +100,7 @@ def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
         iterations=3,
         gate=4,
         gate_blocks=1,
-        caution=0.5,
+        gate_bias=0.5,
         ema_decay=0.5,
     )
     folder = train(config, tmp_path)
@@ -108,7 +108,7 @@ def test_training_writes_a_purifier_with_a_card(tmp_path, settings):
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
     size = {"patch": 1, "filters": 12, "blocks": 2, "levels": 1}
-    gate = {"gate": 4, "gate_blocks": 1, "caution": 0.5}
+    gate = {"gate": 4, "gate_blocks": 1, "gate_bias": 0.5}
     assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1, **gate}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape
@@ -468,7 +468,7 @@ def test_an_aware_attack_leaves_the_weights_without_gradients(settings):
             {"only_gate": True, "init": "alloy", "gate": 4, "adversarial_weight": 1.0, "crop_size": 32},
             r"expected adversarial_weight=0 with only_gate, .*, got 1\.0",
         ),
-        ({"network": "ncis", "gate": 4, "caution": 1.0}, r"with network='ncis', got gate=4, caution=1\.0; change"),
+        ({"network": "ncis", "gate": 4, "gate_bias": 1.0}, r"with network='ncis', got gate=4, gate_bias=1\.0; change"),
         ({"network": "ncis", "start": "identity", "levels": 2}, "with network='ncis', got levels=2, start='identity'"),
         ({"network": "ncis", "blocks": 1}, "expected layers"),
         ({"network": "ncis", "blocks": 3, "init": "alloy-s"}, "expected init to name a NCIS of the size"),
