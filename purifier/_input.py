@@ -26,7 +26,7 @@ def check_form(images: Any) -> None:
             "and paths use purify_image"
         )
     shape = tuple(images.shape)
-    if images.ndim not in (3, 4) or shape[-3] != 3 or 0 in shape[-2:]:
+    if images.ndim < 3 or shape[-3] not in (1, 3) or 0 in shape[-2:]:
         raise InputError(f"expected images of shape (N, 3, H, W) or (3, H, W), got {shape}{_shape_advice(images)}")
     if not images.is_floating_point():
         raise InputError(
@@ -38,11 +38,11 @@ def _shape_advice(images: Tensor) -> str:
     if images.ndim in (3, 4) and images.shape[-1] == 3:
         order = "0, 3, 1, 2" if images.ndim == 4 else "2, 0, 1"
         return f"; permute channels first with images.permute({order})"
-    if images.ndim in (3, 4) and images.shape[-3] == 1:
-        sizes = "-1, 3, -1, -1" if images.ndim == 4 else "3, -1, -1"
-        return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
-        return "; add the colour channels with images.expand(3, -1, -1)"
+        return (
+            "; add the channel axis to a grey picture with images[None]; if these are flattened patches, purify the "
+            "picture before the processor cuts it up: purifier.transforms.Purify"
+        )
     if images.ndim in (3, 4) and images.shape[-3] == 4:
         return "; set the alpha channel aside with images[..., :3, :, :]"
     return ""
@@ -58,12 +58,7 @@ def check_range(images: Tensor, advice: str) -> None:
     Raises:
         InputError: Where a value is well outside [0, 1] or not a number.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or images.is_meta
-        or images.numel() == 0
-    ):
+    if not can_look(images):
         return
     low, high = (value.item() for value in images.detach().aminmax())
     if math.isnan(low):
@@ -73,3 +68,23 @@ def check_range(images: Tensor, advice: str) -> None:
         )
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")
+
+
+def can_look(images: Tensor) -> bool:
+    """Whether values can be looked at: not while a graph is captured, in `torch.vmap`, on "meta", or without any."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or _is_batched(images)
+        or images.is_meta
+        or images.numel() == 0
+    )
+
+
+def _is_batched(images: Tensor) -> bool:
+    """Whether `torch.vmap` is mapping over the images, also inside `torch.func.grad`."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(images):
+        if torch._C._functorch.is_batchedtensor(images):
+            return True
+        images = torch._C._functorch.get_unwrapped(images)
+    return False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from purifier._errors import OptionError, PurifierWarning
+from purifier._processor import measure_processor
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 
@@ -24,29 +25,37 @@ def wrap(
     model: Callable[..., Any],
     purifier: str | os.PathLike[str] | Purifier = "ncis",
     *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Any = None,
+    std: Any = None,
     processor: Any = None,
+    images: Any = None,
+    channels: str | None = None,
+    out_of_range: str = "auto",
     **from_pretrained_arguments: Any,
 ) -> PurifiedModel:
     """Puts a purifier in front of a classifier, detector, segmenter or any function of images.
 
-    The model is not retrained, moved or changed. The result is called like the model.
+    The model is not retrained, moved or changed. The result is called like the model. `purifier.attach` does the same in
+    place, for frameworks that hold the model.
 
     Args:
         model: A module (torchvision, timm, transformers, your own; also inside DataParallel or DDP) or a function.
         purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier. One that is loaded
             here is put on the model's device.
-        mean: Mean of each channel that the images are normalised with before they reach the model, in [0, 1] units;
-            read off a timm model's `pretrained_cfg` where it is not given. Images in [0, 1] need none: for a timm
-            model that is fed those, pass mean=0 and std=1 of each channel.
+        mean: Mean of each channel that the images are normalised with before they reach the model, in [0, 1] units. None
+            means a timm model's own, or none for other models; a timm model that is fed images in [0, 1] takes mean=0,
+            std=1. Images in 0..255 have mean=0, std=1/255.
         std: Standard deviation of each channel, likewise.
-        processor: A transformers image processor, whose mean and std are used.
+        processor: The transformers image processor that makes the model's images; its normalisation and channel order
+            are measured.
+        images: Positions or keywords of the arguments that are images; None finds one, see `PurifiedModel`.
+        channels: Order of the images' channels, "RGB" or "BGR"; None means the processor's, or "RGB".
+        out_of_range: "auto", "clamp" or "refuse"; see `PurifiedModel`.
         **from_pretrained_arguments: Passed on to `Purifier.from_pretrained`, such as `iterations=5`.
 
     Raises:
-        OptionError: Where arguments contradict each other.
-        WrapError: Where the model cannot be called.
+        OptionError: If options contradict each other or are out of their range.
+        WrapError: If the model cannot be called.
 
     Example:
         >>> import torch, purifier
@@ -55,27 +64,47 @@ def wrap(
         >>> model(torch.rand(4, 3, 32, 32)).shape
         torch.Size([4, 10])
     """
-    if processor is not None:
-        if mean is not None or std is not None:
-            raise OptionError("expected either processor or mean and std, got both")
-        mean, std = _of_processor(processor)
-    elif mean is None and std is None:
-        mean, std = _of_timm(model)
-    if isinstance(purifier, Purifier):
-        if from_pretrained_arguments:
-            raise OptionError(
-                f"expected no from_pretrained arguments beside a purifier that is loaded already, got "
-                f"{', '.join(sorted(from_pretrained_arguments))}"
-            )
-    else:
-        from_pretrained_arguments.setdefault("device", _device(model))
-        purifier = Purifier.from_pretrained(purifier, **from_pretrained_arguments)
-    wrapped = purifier.wrap(model, mean=mean, std=std)
-    _warn_once()
+    mean, std, channels = conventions_of(model, processor, mean, std, channels)
+    loaded = load_for(model, purifier, from_pretrained_arguments)
+    wrapped = loaded.wrap(model, mean=mean, std=std, channels=channels, images=images, out_of_range=out_of_range)
+    warn_once()
     return wrapped
 
 
-def _warn_once() -> None:
+def conventions_of(model: Any, processor: Any, mean: Any, std: Any, channels: str | None) -> tuple[Any, Any, str]:
+    """Returns the mean, std and channel order of a model's images: as given, as measured, or as a timm model states.
+
+    Raises:
+        OptionError: If a processor is given beside mean or std, or is not understood.
+    """
+    if processor is not None:
+        if mean is not None or std is not None:
+            raise OptionError("expected either processor or mean and std, got both")
+        mean, std, measured = measure_processor(processor)
+        return mean, std, channels or measured
+    if mean is None and std is None:
+        mean, std = _of_timm(model)
+    return mean, std, channels or "RGB"
+
+
+def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments: dict[str, Any]) -> Purifier:
+    """Returns the purifier itself, or loads it onto the model's device.
+
+    Raises:
+        OptionError: If there are arguments for loading beside a purifier that is loaded already.
+    """
+    if not isinstance(purifier, Purifier):
+        return Purifier.from_pretrained(purifier, **{"device": _device(model), **arguments})
+    if arguments:
+        raise OptionError(
+            f"expected no from_pretrained arguments beside a purifier that is loaded already, got "
+            f"{', '.join(sorted(arguments))}"
+        )
+    return purifier
+
+
+def warn_once() -> None:
+    """Says, once per process, what a purifier does not promise."""
     global _warned
     if not _warned:
         _warned = True
@@ -95,17 +124,3 @@ def _of_timm(model: Any) -> tuple[Sequence[float] | None, Sequence[float] | None
     if not isinstance(stated, dict) or not {"mean", "std"} <= stated.keys():
         return None, None
     return stated["mean"], stated["std"]
-
-
-def _of_processor(processor: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """Mean and std of a transformers image processor; none where it does not normalise."""
-    processor = getattr(processor, "image_processor", processor)
-    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
-    if getattr(processor, "do_normalize", None) is False:
-        return None, None
-    if mean is None or std is None:
-        raise OptionError(
-            f"expected an image processor with image_mean and image_std, got {type(processor).__name__}; pass mean "
-            "and std instead"
-        )
-    return mean, std
