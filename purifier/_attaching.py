@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from purifier._call import Selection, check_selection, purify_call
 from purifier._convention import Convention
 from purifier._errors import WrapError
+from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._wrapping import conventions_of, load_for, warn_once
+from purifier._wrapping import conventions_of, inner_model, load_for, warn_once
 
 _off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
 
@@ -103,8 +104,8 @@ def attach(
     """Puts a purifier in front of a model in place: every call of the model purifies its images first.
 
     The model stays the same object with the same attributes, parameters and state dict, so that whatever holds it (a
-    transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: what
-    does not go through `model(...)`, such as `model.forward_features(...)` or a call of a submodule, is not purified.
+    transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: a
+    call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified.
 
     Args:
         model: A module. `wrap` takes plain functions.
@@ -151,31 +152,50 @@ def attach(
 
 
 def attached(model: Any) -> Handle | None:
-    """Returns the handle of the purifier that is attached to a model, also to one inside DataParallel; else None."""
-    inner = (
-        getattr(model, "module", model)
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        else model
-    )
-    inner = getattr(inner, "_orig_mod", inner)
-    if not isinstance(inner, nn.Module):
-        return None
-    for number, hook in inner._forward_pre_hooks.items():
-        if isinstance(hook, _Hook):
-            return Handle(inner, hook, lambda: _forget(inner, number))
+    """Returns the handle of the purifier that is attached to a model, or None.
+
+    Compiled models and those inside DataParallel or DDP are looked into.
+    """
+    outer: Any = None
+    while model is not outer and isinstance(model, nn.Module):
+        places = model._forward_pre_hooks, model._forward_pre_hooks_with_kwargs
+        for number, hook in places[0].items():
+            if isinstance(hook, _Hook):
+                return Handle(model, hook, partial(_forget, places, number))
+        outer, model = model, inner_model(model)
     return None
 
 
-def _forget(model: nn.Module, number: int) -> None:
-    model._forward_pre_hooks.pop(number, None)
-    model._forward_pre_hooks_with_kwargs.pop(number, None)
+def _forget(places: tuple[dict[int, Any], ...], number: int) -> None:
+    for place in places:
+        place.pop(number, None)
 
 
-@contextmanager
-def detached(handle: Handle) -> Iterator[nn.Module]:
-    """Calls of the model in the `with` block, in this thread, skip its purifier."""
-    token = _off.set(_off.get() | {id(handle._hook)})
-    try:
-        yield handle.model
-    finally:
-        _off.reset(token)
+class _Detached(nn.Module):
+    """A model without the purifier that is attached to it; other calls of the model keep it."""
+
+    def __init__(self, handle: Handle) -> None:
+        super().__init__()
+        self.model = handle.model
+        self._hook = handle._hook
+        self.training = handle.model.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        token = _off.set(_off.get() | {id(self._hook)})
+        try:
+            return self.model(*args, **kwargs)
+        finally:
+            _off.reset(token)
+
+
+def as_purified_model(model: Any) -> PurifiedModel | None:
+    """Returns a defended model as a `PurifiedModel`: what `wrap` gave, or a view of a model with a purifier attached.
+
+    None for a model without a purifier. The view shares the model and the purifier; its `.model` is the bare model.
+    """
+    if isinstance(model, PurifiedModel):
+        return model
+    handle = attached(model)
+    if handle is None:
+        return None
+    return PurifiedModel.of(_Detached(handle), handle.purifier, handle._hook.convention, handle._hook.images)

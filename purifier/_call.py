@@ -35,7 +35,8 @@ def check_selection(images: Any) -> Selection:
     places = (images,) if isinstance(images, int | str) else images
     if not isinstance(places, Sequence) or not places or not all(type(place) in (int, str) for place in places):
         raise OptionError(
-            f"expected images as positions or names of the model's arguments, such as ('image1', 'image2'), got {images!r}"
+            f"expected images as positions or names of the model's arguments, such as ('image1', 'image2'), got "
+            f"{images!r}"
         )
     return tuple(places)
 
@@ -103,7 +104,7 @@ def _purified(purify: Purify, convention: Convention, images: Any, mask: Tensor 
         purified = [_purified(purify, convention, image) for image in images]
         # A named tuple takes its values one by one.
         return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
-    check_form(images)
+    check_form(images, grey=True)
     _check_not_patches(images)
     if mask is not None and mask.shape == images.shape[:1] + images.shape[-2:] and not bool(mask.all()):
         return _purified_within(purify, convention, images, mask)
@@ -160,7 +161,7 @@ def _is_text(value: Any) -> bool:
 
 def _warn_of_second(found: Place, looks: list[Place], args: tuple[Any, ...]) -> None:
     global _warned
-    if _warned or not isinstance(found, int) or not isinstance(args[found], Tensor):
+    if _warned or torch.compiler.is_compiling() or not isinstance(found, int) or not isinstance(args[found], Tensor):
         return
     later = [
         p for p in looks if p != found and isinstance(p, int) and getattr(args[p], "shape", 0) == args[found].shape

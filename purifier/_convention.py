@@ -111,8 +111,8 @@ class Convention:
         noise = "; if they are noisy or resampled images, pass out_of_range='clamp'"
         if self.normalisation is not None:
             return (
-                f"these are the values after undoing mean={self.mean} and std={self.std}: pass the mean and std that "
-                f"the images were normalised with{noise}"
+                f"these are the values after undoing mean={list(self.mean or ())} and std={list(self.std or ())}: pass "
+                f"the mean and std that the images were normalised with{noise}"
             )
         return (
             "they look normalised: pass the mean=... and std=... that they were normalised with (or processor=...), or "

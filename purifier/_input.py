@@ -14,11 +14,15 @@ from purifier._errors import InputError
 TOLERANCE = 0.05
 
 
-def check_form(images: Any) -> None:
+def check_form(images: Any, *, grey: bool = False) -> None:
     """Checks what is known without looking at values: kind, shape and dtype.
 
+    Args:
+        images: What should be a float tensor (..., 3, H, W).
+        grey: Whether images of one channel are taken too.
+
     Raises:
-        InputError: Where `images` is not a float tensor (N, 3, H, W) or (3, H, W).
+        InputError: If it is something else.
     """
     if not isinstance(images, Tensor):
         raise InputError(
@@ -26,7 +30,7 @@ def check_form(images: Any) -> None:
             "and paths use purify_image"
         )
     shape = tuple(images.shape)
-    if images.ndim < 3 or shape[-3] not in (1, 3) or 0 in shape[-2:]:
+    if images.ndim < 3 or shape[-3] not in ((1, 3) if grey else (3,)) or 0 in shape[-2:]:
         raise InputError(f"expected images of shape (N, 3, H, W) or (3, H, W), got {shape}{_shape_advice(images)}")
     if not images.is_floating_point():
         raise InputError(
@@ -38,10 +42,13 @@ def _shape_advice(images: Tensor) -> str:
     if images.ndim in (3, 4) and images.shape[-1] == 3:
         order = "0, 3, 1, 2" if images.ndim == 4 else "2, 0, 1"
         return f"; permute channels first with images.permute({order})"
+    if images.ndim in (3, 4) and images.shape[-3] == 1:
+        sizes = "-1, 3, -1, -1" if images.ndim == 4 else "3, -1, -1"
+        return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
         return (
-            "; add the channel axis to a grey picture with images[None]; if these are flattened patches, purify the "
-            "picture before the processor cuts it up: purifier.transforms.Purify"
+            "; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, purify the picture "
+            "before the processor cuts it up"
         )
     if images.ndim in (3, 4) and images.shape[-3] == 4:
         return "; set the alpha channel aside with images[..., :3, :, :]"

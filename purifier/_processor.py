@@ -35,8 +35,9 @@ def measure_processor(processor: Any) -> tuple[Any, Any, str]:
             if torch.allclose(black + scale * expected[order], colour, atol=2e-2):
                 return *_as_stated(processor, (-black / scale)[order], (1 / scale)[order]), channels
     raise OptionError(
-        f"expected a processor that normalises each channel linearly, got {type(processor).__name__}, which turns black "
-        f"into {_shown(black)}, white into {_shown(white)} and the colour {_COLOUR} into {_shown(colour)}; pass mean=, std= and channels= instead"
+        f"expected a processor that normalises each channel linearly, got {type(processor).__name__}, which turns "
+        f"black into {_shown(black)}, white into {_shown(white)} and the colour {_COLOUR} into {_shown(colour)}; pass "
+        "mean=, std= and channels= instead"
     )
 
 
@@ -52,7 +53,7 @@ def _values(processor: Any, rgb: tuple[int, int, int]) -> Tensor:
     if values.ndim < 4 or values.shape[-3] != 3:
         raise _cannot(
             processor,
-            f"values of shape {tuple(values.shape)}; if these are patches, purify the picture before the processor",
+            f"values of shape {tuple(values.shape)} (if these are patches, purify the picture before the processor)",
         )
     values = values.reshape(-1, *values.shape[-3:])[0]
     return values[:, values.shape[1] // 2, values.shape[2] // 2].double()
@@ -74,8 +75,8 @@ def _as_stated(processor: Any, mean: Tensor, std: Tensor) -> tuple[Any, Any]:
 
 def _cannot(processor: Any, got: str) -> OptionError:
     return OptionError(
-        f"expected an image processor that turns a picture into pixel_values (N, 3, H, W), got {type(processor).__name__} "
-        f"with {got}; pass mean= and std= instead"
+        f"expected an image processor that turns a picture into pixel_values (N, 3, H, W), got "
+        f"{type(processor).__name__} with {got}; pass mean= and std= instead"
     )
 
 

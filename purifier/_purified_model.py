@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
-from purifier._call import check_selection, purify_call
+from purifier._call import Selection, check_selection, purify_call
 from purifier._convention import Convention
 from purifier._errors import WrapError
 
@@ -45,8 +45,8 @@ class PurifiedModel(nn.Module):
     tensor of images or a list of such; they are purified in [0, 1]. Everything else goes through untouched, and so does
     the output. The model's mode, device, dtype and parameters are never changed. Gradients flow exactly.
 
-    Attributes of the model that are not functions (`config`, `device`, `classes`, ...) can be read here too. Its methods
-    and submodules cannot, because a call of them would skip the purifier; they are at `.model`.
+    Attributes of the model that are not functions (`config`, `device`, `classes`, ...) can be read here too. Its
+    methods and submodules cannot, because a call of them would skip the purifier; they are at `.model`.
 
     Args:
         model: A module or a function.
@@ -86,6 +86,13 @@ class PurifiedModel(nn.Module):
         # Numbers, not buffers: half() would round those, and to_empty() lose them.
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
         self.images = check_selection(images)
+
+    @classmethod
+    def of(cls, model: Any, purifier: nn.Module, convention: Convention, images: Selection) -> Self:
+        """Returns a model behind a purifier, with options that were checked already."""
+        wrapped = cls(model, purifier)
+        wrapped.convention, wrapped.images = convention, images
+        return wrapped
 
     @property
     def mean(self) -> list[float] | None:

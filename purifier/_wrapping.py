@@ -35,16 +35,16 @@ def wrap(
 ) -> PurifiedModel:
     """Puts a purifier in front of a classifier, detector, segmenter or any function of images.
 
-    The model is not retrained, moved or changed. The result is called like the model. `purifier.attach` does the same in
-    place, for frameworks that hold the model.
+    The model is not retrained, moved or changed. The result is called like the model. `purifier.attach` does the same
+    in place, for frameworks that hold the model.
 
     Args:
         model: A module (torchvision, timm, transformers, your own; also inside DataParallel or DDP) or a function.
         purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier. One that is loaded
             here is put on the model's device.
-        mean: Mean of each channel that the images are normalised with before they reach the model, in [0, 1] units. None
-            means a timm model's own, or none for other models; a timm model that is fed images in [0, 1] takes mean=0,
-            std=1. Images in 0..255 have mean=0, std=1/255.
+        mean: Mean of each channel that the images are normalised with before they reach the model, in [0, 1] units.
+            None means a timm model's own, or none for other models; a timm model that is fed images in [0, 1] takes
+            mean=0, std=1. Images in 0..255 have mean=0, std=1/255.
         std: Standard deviation of each channel, likewise.
         processor: The transformers image processor that makes the model's images; its normalisation and channel order
             are measured.
@@ -111,6 +111,13 @@ def warn_once() -> None:
         warnings.warn(_PROMISE, PurifierWarning, stacklevel=3)
 
 
+def inner_model(model: Any) -> Any:
+    """Returns what is inside a compiled module, DataParallel or DDP; other models as they are."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
 def _device(model: Any) -> Any:
     if not isinstance(model, nn.Module):
         return None
@@ -118,9 +125,9 @@ def _device(model: Any) -> Any:
     return None if tensor is None or tensor.is_meta else tensor.device
 
 
-def _of_timm(model: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """Mean and std that a timm model states; DataParallel and DDP keep the model at `.module`."""
-    stated = getattr(getattr(model, "module", model), "pretrained_cfg", None)
+def _of_timm(model: Any) -> tuple[Any, Any]:
+    """Mean and std that a timm model states."""
+    stated = getattr(inner_model(model), "pretrained_cfg", None)
     if not isinstance(stated, dict) or not {"mean", "std"} <= stated.keys():
         return None, None
     return stated["mean"], stated["std"]

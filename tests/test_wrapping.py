@@ -114,7 +114,7 @@ def test_a_named_tuple_of_images_stays_one() -> None:
 def test_every_other_argument_is_the_very_object() -> None:
     model = Recorder()
     others: list[Any] = [
-        torch.rand(2, 3, 12, 10),
+        torch.rand(2, 3, 12, 9),
         torch.ones(2, dtype=torch.long),
         {"a": 1},
         [torch.rand(3, 4, 4)],
@@ -196,8 +196,8 @@ def test_mean_and_std_come_as_numbers_lists_or_tensors(mean: Any) -> None:
 def test_images_that_look_normalised_are_refused_and_told_what_to_pass() -> None:
     model = Recorder()
     text = (
-        r"got values from -.*; they look normalised: wrap the model with the mean=\.\.\. and std=\.\.\. that they were "
-        r"normalised with \(or purifier\.wrap with processor=\.\.\.\)"
+        r"got values from -.*; they look normalised: pass the mean=\.\.\. and std=\.\.\. that they were normalised with "
+        r"\(or processor=\.\.\.\)"
     )
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(model)(normalise(IMAGES))
@@ -206,7 +206,7 @@ def test_images_that_look_normalised_are_refused_and_told_what_to_pass() -> None
 
 @pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), (MEAN, [0.9] * 3), ([0.9] * 3, STD)])
 def test_a_wrong_mean_or_std_is_refused(mean: list[float], std: list[float]) -> None:
-    text = r"that is after undoing mean=\[.*\] and std=\[.*\]: give the values that the images were normalised with"
+    text = r"after undoing mean=\[.*\] and std=\[.*\]: pass the mean and std that the images were normalised with"
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(Recorder(), mean=mean, std=std)(normalise(IMAGES))
 
