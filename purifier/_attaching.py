@@ -105,7 +105,8 @@ def attach(
 
     The model stays the same object with the same attributes, parameters and state dict, so that whatever holds it (a
     transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: a
-    call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified.
+    call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified. In transformers'
+    generating and text-image models the hook is at the image encoder, which `generate` calls directly.
 
     Args:
         model: A module. `wrap` takes plain functions.
@@ -146,9 +147,23 @@ def attach(
     found = conventions_of(model, processor, mean, std, channels)
     convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
     hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
-    registered = model.register_forward_pre_hook(hook, with_kwargs=True)
+    registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
     warn_once()
     return Handle(model, hook, registered.remove)
+
+
+def image_entrance(model: Any) -> Any:
+    """Returns the module through which all of a model's images come in.
+
+    That is the model itself, but for generating and text-image models of transformers: `generate` and
+    `get_image_features` call their image encoder directly.
+    """
+    if not hasattr(model, "get_encoder"):
+        return model
+    if any(hasattr(part, "get_image_features") for part in (model, getattr(model, "base_model", None))):
+        return model.get_encoder(modality="image")
+    generates = model.can_generate() and getattr(model, "main_input_name", None) == "pixel_values"
+    return model.get_encoder() if generates and model.config.is_encoder_decoder else model
 
 
 def attached(model: Any) -> Handle | None:
@@ -158,10 +173,11 @@ def attached(model: Any) -> Handle | None:
     """
     outer: Any = None
     while model is not outer and isinstance(model, nn.Module):
-        places = model._forward_pre_hooks, model._forward_pre_hooks_with_kwargs
-        for number, hook in places[0].items():
-            if isinstance(hook, _Hook):
-                return Handle(model, hook, partial(_forget, places, number))
+        for module in (model, image_entrance(model)):
+            places = module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs
+            for number, hook in places[0].items():
+                if isinstance(hook, _Hook):
+                    return Handle(model, hook, partial(_forget, places, number))
         outer, model = model, inner_model(model)
     return None
 
