@@ -140,5 +140,7 @@ def test_a_processor_beside_mean_and_std_is_refused(purify: Purifier) -> None:
 
 
 def test_what_is_not_a_processor_is_refused(purify: Purifier) -> None:
-    with pytest.raises(OptionError, match=r"expected an image processor .*, got dict with an error.*pass mean= and std="):
+    with pytest.raises(
+        OptionError, match=r"expected an image processor .*, got dict with an error.*pass mean= and std="
+    ):
         purifier.wrap(lambda x: x, purify, processor={"image_mean": 0.5})
