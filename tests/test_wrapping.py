@@ -196,8 +196,8 @@ def test_mean_and_std_come_as_numbers_lists_or_tensors(mean: Any) -> None:
 def test_images_that_look_normalised_are_refused_and_told_what_to_pass() -> None:
     model = Recorder()
     text = (
-        r"got values from -.*; they look normalised: pass the mean=\.\.\. and std=\.\.\. that they were normalised with "
-        r"\(or processor=\.\.\.\)"
+        r"got values from -.*; they look normalised: pass the mean=\.\.\. and std=\.\.\. that they were normalised "
+        r"with \(or processor=\.\.\.\)"
     )
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(model)(normalise(IMAGES))
