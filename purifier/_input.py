@@ -47,8 +47,8 @@ def _shape_advice(images: Tensor) -> str:
         return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
         return (
-            "; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, purify the picture "
-            "before the processor cuts it up"
+            "; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, purify the "
+            "picture before the processor cuts it up"
         )
     if images.ndim in (3, 4) and images.shape[-3] == 4:
         return "; set the alpha channel aside with images[..., :3, :, :]"
