@@ -44,9 +44,7 @@ from purifier.evaluation import (
     EvaluationSettings,
     LabelledImages,
     boxed_images,
-    evaluate_classifier,
-    evaluate_detector,
-    evaluate_segmenter,
+    evaluate,
     masked_images,
 )
 
@@ -213,20 +211,20 @@ def place(attack: Attack, device: str) -> Attack:
     return attack
 
 
-def evaluate(name: str, count: int, device: str, common: dict[str, Any]) -> Evaluation:
+def evaluated(name: str, count: int, device: str, common: dict[str, Any]) -> Evaluation:
     if name in OTHER:
-        return evaluate_classifier(model(name, device), classified(count), **common)
+        return evaluate(model(name, device), classified(count), **common)
     if name == "yolox_nano":
         network = yolox(device)
         folder = kit() / "coco_val100"
         data = boxed_images(folder / "images", None, count, annotations=folder / "instances.json")
-        return evaluate_detector(network, data, loss=loss_of(network), **common)
+        return evaluate(network, data, loss=loss_of(network), **common)
     folder, masks, size, ignore = {
         "lraspp_camvid": ("camvid/test", "camvid/test_labels", None, 11),
         "deeplabv3_voc": ("voc_val120/images", "voc_val120/masks", 513, 255),
     }[name]
     data = masked_images(kit() / folder, size, count, masks=kit() / masks)
-    return evaluate_segmenter(model(name, device), data, ignore_index=ignore, **common)
+    return evaluate(model(name, device), data, ignore_index=ignore, **common)
 
 
 def main() -> None:
@@ -260,7 +258,7 @@ def main() -> None:
             "settings": EvaluationSettings(batch_size=batch_size, probe_images=0, pictures=2),
             "progress": bar.update,
         }
-        found = evaluate(args.model, count, args.device, common)
+        found = evaluated(args.model, count, args.device, common)
     rows = [row.to_dict() for row in found.rows]
     for row in rows:
         print(

@@ -21,7 +21,7 @@ from benchmarks.recipes.gad_measure import evaluated, parts
 from benchmarks.recipes.training_script import curve, read_changes, run_commands
 from purifier.attacks import BIM
 from purifier.attacks.base import Attack
-from purifier.evaluation import EvaluationSettings, evaluate_segmenter, masked_images
+from purifier.evaluation import EvaluationSettings, evaluate, masked_images
 from purifier.training.gad import GADTraining, train
 
 # The paper has four halvings; two, with a start from the identity, learn in the time that a CPU has.
@@ -64,8 +64,8 @@ def learn(args: argparse.Namespace) -> None:
 def measure(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     for part, (purifiers, threats, count) in parts(args.out / "gad", 5, args.images, args.aware_images).items():
-        evaluate = partial(
-            evaluate_segmenter,
+        measured = partial(
+            evaluate,
             model("lraspp_camvid"),
             masked_images(kit() / "camvid" / "test", None, count, masks=kit() / "camvid" / "test_labels"),
             ignore_index=11,
@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> None:
             out=args.work / f"{part}-{count}",
             settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
         )
-        found[part] = evaluated(part, evaluate)
+        found[part] = evaluated(part, measured)
     write_result("gad_camvid", {"parts": found, "training": curve(args.out), "environment": environment()})
 
 

@@ -34,7 +34,7 @@ from purifier._hub import bundled_config
 from purifier.attacks import BPDA, CW, PGD, Aware, Blind, DeepFool
 from purifier.attacks.base import Attack
 from purifier.attacks.threats import ThreatModel
-from purifier.evaluation import EvaluationSettings, LabelledImages, evaluate_classifier, labelled_images
+from purifier.evaluation import EvaluationSettings, LabelledImages, evaluate, labelled_images
 from purifier.training.gad import GADTraining, train
 
 SHIPPED = "gad-cifar10-resnet20"
@@ -125,7 +125,7 @@ def measure(args: argparse.Namespace) -> None:
     }
     for part, (purifiers, tried, threats, count) in parts.items():
         with tqdm(desc=f"{args.target} {part}", unit="image") as bar:
-            evaluation = evaluate_classifier(
+            evaluation = evaluate(
                 fused(TARGETS[args.target]()),
                 test_set(args.data, count),
                 purifiers=purifiers,

@@ -37,7 +37,7 @@ from purifier._files import write_text
 from purifier.attacks import PGD
 from purifier.data.crops import resized
 from purifier.data.images import read_pixels, to_tensor
-from purifier.evaluation import EvaluationSettings, boxed_images, evaluate_detector
+from purifier.evaluation import EvaluationSettings, boxed_images, evaluate
 from purifier.training.gad import GADTraining, train
 
 # Side of what the detector sees of a sample while training, in pixels; COCO's 640 become 416.
@@ -110,8 +110,8 @@ def measure(args: argparse.Namespace) -> None:
     gad = args.out / "finish" / "gad"
     for part, (purifiers, threats, count) in parts(gad, 3, args.images, args.aware_images).items():
         for kind in KINDS:
-            evaluate = partial(
-                evaluate_detector,
+            measured = partial(
+                evaluate,
                 detector,
                 boxed_images(folder / "images", None, count, annotations=folder / "instances.json"),
                 loss=loss_of(detector, kind),
@@ -121,7 +121,7 @@ def measure(args: argparse.Namespace) -> None:
                 out=args.work / f"{part}-{kind}-{count}",
                 settings=EvaluationSettings(batch_size=4, probe_images=0, pictures=2),
             )
-            found[f"{part} {kind}"] = evaluated(f"{part} {kind}", evaluate)
+            found[f"{part} {kind}"] = evaluated(f"{part} {kind}", measured)
     training = joined(curve(args.out / "start"), curve(args.out / "finish"))
     write_result("gad_yolox", {"parts": found, "training": training, "environment": environment()})
 
