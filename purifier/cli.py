@@ -20,6 +20,7 @@ _COMMANDS = {
     "bench": "purifier.commands.bench:command",
     "convert": "purifier.commands.convert:command",
     "demo": "purifier.commands.demo:command",
+    "doctor": "purifier.commands.doctor:command",
     "evaluate": "purifier.commands.evaluate:command",
     "export": "purifier.commands.export:command",
     "list": "purifier.commands.list:command",

@@ -32,10 +32,16 @@ def softmax_outputs(scene: Scene) -> Finding | None:
     if not scene.classifies:
         return None
     outputs: Tensor = scene.outputs.float()
-    low, high, off = float(outputs.min()), float(outputs.max()), float((outputs.sum(1) - 1).abs().max())
-    if low < 0 or high > 1 or off > 1e-2:
+    if not is_softmax(outputs):
         return None
-    return SOFTMAX.found(f"outputs from {low:.2g} to {high:.2g}, sums within {off:.1g} of 1")
+    off = float((outputs.sum(1) - 1).abs().max())
+    return SOFTMAX.found(f"outputs from {outputs.min():.2g} to {outputs.max():.2g}, sums within {off:.1g} of 1")
+
+
+def is_softmax(outputs: Tensor) -> bool:
+    """Whether outputs (N, K) are probabilities."""
+    sums = outputs.sum(1)
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 and (sums - 1).abs().max() <= 1e-2)
 
 
 def wrong_range(scene: Scene) -> Finding | None:
@@ -71,12 +77,12 @@ def _better_range(scene: Scene, model: View, right: Tensor) -> str:
         except (PurifierError, ValueError):  # a model that checks its range has no other
             continue
         gained, lost = int((now & ~right).sum()), int((right & ~now).sum())
-        if gained > lost and _sign_test(gained, lost) < _SIGNIFICANT:
+        if gained > lost and sign_test(gained, lost) < _SIGNIFICANT:
             return f"{int(now.sum())} when scaled to {name}"
     return ""
 
 
-def _sign_test(gained: int, lost: int) -> float:
+def sign_test(gained: int, lost: int) -> float:
     """Probability that a fair coin gives at least `gained` heads in gained + lost throws."""
     throws = gained + lost
     return float(sum(comb(throws, heads) for heads in range(gained, throws + 1)) / 2**throws)
