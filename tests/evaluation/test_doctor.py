@@ -50,19 +50,11 @@ class Plain(Nearest):
         super().__init__([0.0] * 3, [1.0] * 3)
 
 
-class Striped(Plain):
-    """Knows a class by stripes that survive no resizing."""
+class Large(Plain):
+    """Knows pictures of 64 pixels only; of others it goes by the grain of one corner."""
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
-        seen = (images[..., 0::2] - images[..., 1::2]).abs().mean((1, 2, 3)) > 0.2
-        # Without them it goes by the grain of one corner.
-        return torch.where(seen[:, None], logits, images[:, :2, :1, :3].flatten(1))
-
-
-def striped(images: Tensor, period: int) -> Tensor:
-    stripes = 0.15 * torch.tensor([1.0, -1.0]).repeat_interleave(period).repeat(16 // period)
-    return (images + stripes).clamp(0, 1)
+        return super().forward(images) if images.shape[-1] == 64 else images[:, :2, :1, :3].flatten(1)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -102,8 +94,8 @@ def test_a_planted_fault_of_the_input_is_found(
 
 
 def test_images_of_another_size_are_found() -> None:
-    assert found(Striped(), striped(scene(), 1)) == []
-    assert found(Striped(), striped(scene(), 2)) == ["image size"]
+    assert found(Large(), scene().repeat(1, 1, 2, 2)) == []
+    assert found(Large(), scene()) == ["image size"]
 
 
 def test_train_mode_is_found_and_given_back() -> None:
