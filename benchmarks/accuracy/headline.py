@@ -17,26 +17,21 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import _kit as kit
-from benchmarks.accuracy.attacked_images import AttackedImages, Pictures, check_same
+from benchmarks import kit
+from benchmarks.accuracy.attacked_images import AttackedImages, Pictures
+from benchmarks.accuracy.headline_results import Cell, Result, grid, measure
 from purifier import Purifier
-from purifier._files import write_text
-from purifier._identity import commit, model_identity, purifier_identity
+from purifier._identity import model_identity, purifier_identity
 from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
-from purifier.evaluation.metrics.classification import interval
 from purifier.models.normalised import Normalised
 
-SAVE = 10  # images between two writes of the result files
 CLEAN, SSP16 = "clean", "SSP 16/255"
 # Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
 COMMON = (CLEAN, SSP16)
@@ -107,76 +102,6 @@ def nips() -> Pictures:
         return Pictures(images, labels, torch.tensor([int(row["target"]) for row in csv.DictReader(file)]))
 
 
-class Result:
-    """The result file of one classifier.
-
-    Args:
-        path: The file. One that exists is extended; one of another classifier or other images is refused.
-        settings: What all its figures depend on.
-    """
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
-        self.data: dict[str, Any] = {"settings": settings, "attacks": {}, "purifiers": {}, "rows": {}, "commits": []}
-        if path.exists():
-            self.data = json.loads(path.read_text())
-        check_same(self.data["settings"], settings, path)
-        if (now := commit()) not in self.data["commits"]:
-            self.data["commits"].append(now)
-
-    def state(self, part: str, name: str, settings: dict[str, Any]) -> None:
-        """States the settings of one of the "attacks" or "purifiers"; refuses others than the file's."""
-        check_same(self.data[part].setdefault(name, settings), settings, self.path)
-
-    def right(self, attack: str, purifier: str) -> str:
-        """One digit an image that was measured: 1 if the classifier is right."""
-        return self.data["rows"].get(attack, {}).get(purifier, {}).get("right", "")
-
-    def add(self, attack: str, purifier: str, right: bool) -> None:
-        """Adds the next image, with the accuracy so far and its 95 % interval."""
-        digits = self.right(attack, purifier) + str(int(right))
-        n, hits = len(digits), digits.count("1")
-        row = {"n": n, "accuracy": hits / n, "interval": list(interval(hits, n)), "right": digits}
-        self.data["rows"].setdefault(attack, {})[purifier] = row
-
-    def save(self) -> None:
-        """Writes the file, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps({**self.data, "environment": kit.environment()}, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A classifier that looks at the images of an attack, and the row of its result file."""
-
-    result: Result
-    network: nn.Module
-    row: str
-
-    def right(self, purifier: str) -> str:
-        return self.result.right(self.row, purifier)
-
-    def shown(self, purifier: str) -> str:
-        """The accuracy so far, for the log."""
-        return f"{self.row} {100 * self.right(purifier).count('1') / max(1, len(self.right(purifier))):.1f}"
-
-
-@torch.inference_mode()
-def measure(
-    attacked: AttackedImages, purify: Callable[[Tensor], Tensor], purifier: str, cells: list[Cell], count: int
-) -> None:
-    """Purifies the first `count` images and classifies them for each cell, as far as results are missing."""
-    for index in range(min(len(cell.right(purifier)) for cell in cells), count):
-        image = purify(attacked[index])
-        for cell in cells:
-            if len(cell.right(purifier)) == index:
-                right = cell.network(image).argmax(1) == attacked.pictures.labels[index]
-                cell.result.add(cell.row, purifier, bool(right))
-        if (index + 1) % SAVE == 0 or index + 1 == count:
-            for cell in cells:
-                cell.result.save()
-
-
 def attacked_images(
     cache: Path, source: str, attack: str, networks: dict[str, nn.Module], pictures: Pictures
 ) -> AttackedImages:
@@ -208,7 +133,8 @@ def results_of(args: argparse.Namespace, networks: dict[str, nn.Module], picture
     return {
         name: Result(
             args.results / f"headline_{name}.json",
-            {"classifier": {"name": name, **model_identity(network)}, **images, "seen": SEEN},
+            {"classifier": {"name": name, **model_identity(network)}, **images},
+            SEEN,
         )
         for name, network in networks.items()
     }
@@ -245,25 +171,8 @@ def log(text: str) -> None:
 
 def table(results: Path, classifier: str) -> str:
     """The table of one classifier: attacks down, purifiers across, accuracy in % with its 95 % interval."""
-    path = results / f"headline_{classifier}.json"
-    if not path.exists():
-        return f"{classifier}: not measured yet."
-    rows = json.loads(path.read_text())["rows"]
-    order = [*ATTACKS, *(f"{attack} from {name}" for attack in TRANSFERRED for name in CLASSIFIERS)]
-    shown = [name for name in PURIFIERS if any(name in row for row in rows.values())]
-    lines = [f"| {classifier} | n | " + " | ".join(shown) + " |", "|" + "---|" * (len(shown) + 2)]
-    for attack in (name for name in order if name in rows):
-        most = max(cell["n"] for cell in rows[attack].values())
-        cells = [_shown(rows[attack].get(name), most) for name in shown]
-        lines.append(f"| {attack} | {most} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _shown(cell: dict[str, Any] | None, most: int) -> str:
-    if cell is None:
-        return ""
-    low, high = (100 * value for value in cell["interval"])
-    return f"{100 * cell['accuracy']:.1f} ({low:.0f}-{high:.0f})" + (f", n={cell['n']}" if cell["n"] != most else "")
+    transfers = [f"{attack} from {name}" for attack in TRANSFERRED for name in CLASSIFIERS]
+    return grid(results / f"headline_{classifier}.json", classifier, [*ATTACKS, *transfers], list(PURIFIERS))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
