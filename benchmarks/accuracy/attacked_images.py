@@ -54,7 +54,9 @@ class AttackedImages:
     def __init__(
         self, folder: Path, attack: Attack | None, network: nn.Module | None, pictures: Pictures, source: str
     ) -> None:
-        self.folder, self.attack, self.network, self.pictures = folder, attack, network, pictures
+        self.folder, self.attack, self.pictures = folder, attack, pictures
+        # SSP takes None for the classifier.
+        self.network: Any = network
         self.settings: dict[str, Any] = {}
         self._last: tuple[int, Tensor] = (-1, pictures.images[:0])
         if attack is None:

@@ -112,17 +112,18 @@ def attacked_images(
     return AttackedImages(cache / source / folder, made, network, pictures, source)
 
 
-def sets(args: argparse.Namespace) -> list[tuple[str, str, int]]:
+def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]:
     """Classifier, attack and number of images of each set of attacked images, in order of work."""
     found = [(source, attack) for source in args.classifiers for attack in args.attacks]
     kept = [(s, a) for s, a in found if a not in COMMON or s == args.classifiers[0]]
-    return [(source, attack, min(args.images, SLOW.get(attack, args.images))) for source, attack in kept]
+    most = min(args.images, available)
+    return [(source, attack, min(most, SLOW.get(attack, most))) for source, attack in kept]
 
 
 def make(args: argparse.Namespace) -> None:
     """Attacks images into the cache."""
     pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
-    for source, attack, count in sets(args):
+    for source, attack, count in sets(args, len(pictures.images)):
         attacked_images(args.cache, source, attack, networks, pictures).make(count)
         log(f"{count} images of {attack} on {source}")
 
@@ -145,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
     pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
     results = results_of(args, networks, pictures)
     purifiers = {name: PURIFIERS[name]() for name in args.purifiers}
-    for source, attack, count in sets(args):
+    for source, attack, count in sets(args, len(pictures.images)):
         attacked = attacked_images(args.cache, source, attack, networks, pictures)
         attacked.make(count)
         cells = cells_of(source, attack, networks, results)
@@ -181,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/headline"), help="folder of attacked images")
     parser.add_argument("--results", type=Path, default=kit.RESULTS, help="folder of result files")
     parser.add_argument("--images", type=int, default=400, help="images at most; slow attacks and purifiers have fewer")
-    for name, known in {"classifiers": CLASSIFIERS, "attacks": ATTACKS, "purifiers": PURIFIERS}.items():
-        parser.add_argument(f"--{name}", nargs="+", choices=list(known), default=list(known), metavar="NAME")
+    for name, known in (("classifiers", [*CLASSIFIERS]), ("attacks", [*ATTACKS]), ("purifiers", [*PURIFIERS])):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=known, metavar="NAME")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
