@@ -18,7 +18,7 @@ from purifier._convention import Convention
 from purifier._errors import WrapError
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._wrapping import conventions_of, inner_model, load_for, warn_once
+from purifier._wrapping import DEFAULT, conventions_of, inner_model, load_for, warn_once
 
 _off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
 
@@ -91,7 +91,7 @@ class Handle:
 
 def attach(
     model: nn.Module,
-    purifier: str | os.PathLike[str] | Purifier = "ncis",
+    purifier: str | os.PathLike[str] | Purifier = DEFAULT,
     *,
     processor: Any = None,
     mean: Any = None,

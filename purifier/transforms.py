@@ -20,7 +20,7 @@ from purifier._convention import Convention
 from purifier._errors import OptionError
 from purifier._input import check_form
 from purifier._purifier import Purifier
-from purifier._wrapping import load_for
+from purifier._wrapping import DEFAULT, load_for
 
 __all__ = ["Purify", "PurifyFirst"]
 
@@ -56,7 +56,7 @@ class Purify(v2.Transform):
 
     def __init__(
         self,
-        purifier: str | os.PathLike[str] | Purifier = "ncis",
+        purifier: str | os.PathLike[str] | Purifier = DEFAULT,
         *,
         mean: Any = None,
         std: Any = None,
@@ -98,7 +98,7 @@ class PurifyFirst:
     """
 
     def __init__(
-        self, processor: Any, purifier: str | os.PathLike[str] | Purifier = "ncis", **from_pretrained_arguments: Any
+        self, processor: Any, purifier: str | os.PathLike[str] | Purifier = DEFAULT, **from_pretrained_arguments: Any
     ) -> None:
         if not callable(processor):
             raise OptionError(f"expected an image processor that can be called, got {type(processor).__name__}")
