@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_extra(
     )
     error = error_of(capsys)
     assert f"expected the package '{missing}'" in error
-    assert 'pip install ".[demo]"' in error
+    assert 'pip install "torch-purifier[demo]"' in error
 
 
 @pytest.mark.parametrize(("text", "levels"), [("4", 4), ("8/255", 8), ("0.5/1", 127.5), ("2.5", 2.5)])
