@@ -1,9 +1,9 @@
-"""Trains a purifier for one classifier, and puts it in front of it.
+"""Trains a purifier for one classifier, puts it in front of the classifier and measures the result.
 
-python examples/harden_your_model.py TRAIN TEST --out hardened   # two folders with a folder of pictures for each class
+python examples/harden_your_model.py TRAIN TEST --out hardened   # two folders, each with a folder of images per class
 
-Needs pip install ".[train]". The same command goes on where it was stopped. An attacker who knows the purifier
-can still fool the whole, as the last figure says.
+Needs pip install "torch-purifier[train]". Run the same command again to resume. An attacker who knows the purifier can
+still fool the hardened model: the last figure shows how often.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The `purifier` command.
 
-Sub-commands are loaded when they are called; each imports what weighs much inside its own function.
+Sub-commands are loaded when they are called. Each imports heavy packages inside its own function.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a sub-command when it is asked for.
+    """A group that imports a sub-command when it is called.
 
     Args:
-        *args: Passed on to `click.Group`.
-        places: Where each sub-command is, as "module:attribute".
-        **kwargs: Passed on to `click.Group`.
+        *args: For `click.Group`.
+        places: Location of each sub-command, as "module:attribute".
+        **kwargs: For `click.Group`.
     """
 
     def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
@@ -56,14 +56,14 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, places=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="purifier")
 def command() -> None:
-    """Removes adversarial perturbations from images, in front of models that stay as they are."""
+    """Removes adversarial perturbations from images before they reach a model, which stays unchanged."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits: 0 where all went well, 1 after an error of ours, 2 after a wrong call.
+    """Runs the command and exits with 0 after success, 1 after a PurifierError, and 2 after a wrong call.
 
     Args:
-        arguments: The command line without the program's name; the process's own where None.
+        arguments: The command line without the program's name. None means the process's own.
     """
     try:
         command.main(arguments, prog_name="purifier")

@@ -36,7 +36,7 @@ class AutoAttack(Attack):
     are, and those that withstand, come back clean. With fewer than ten classes all the others are gone for, instead
     of nine. The package logs what it finds suspicious, to the logger "auto-attack".
 
-    Needs the package: `pip install ".[autoattack]"` in a checkout.
+    Needs the package: `pip install "torch-purifier[autoattack]"`.
 
     Args:
         version: "standard" or "rand".
@@ -219,7 +219,7 @@ def _package() -> Callable[..., Any]:
     except ImportError:
         raise OptionError(
             "expected the package pyautoattack for AutoAttack, found none; install it with pip install "
-            '".[autoattack]" in a checkout, or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
+            '"torch-purifier[autoattack]", or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
         ) from None
     ensemble: Callable[..., Any] = package.AutoAttack
     return ensemble

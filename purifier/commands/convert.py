@@ -105,7 +105,7 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
     """
     import torch
 
-    from purifier import Purifier, _hub
+    from purifier import Purifier, _format
     from purifier._version import __version__
 
     if out.exists() and not out.is_dir():
@@ -125,10 +125,10 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
         digest=digest,
         folder=out.name,
     )
-    config = {"kind": "purifier", "format": _hub.FORMAT, "name": method, "method": method, "options": options}
+    config = {"kind": "purifier", "format": _format.FORMAT, "name": method, "method": method, "options": options}
     origin = {"converted_from": source.name, "sha256_of_source": digest, "converted_with": f"purifier {__version__}"}
     try:
-        _hub.write(out, {**config, **origin}, state, card)
+        _format.write(out, {**config, **origin}, state, card)
     except OSError as error:
         raise WeightsError(f"expected a folder that can be written, got {out}: {error}") from error
     loaded = Purifier.from_pretrained(out).method.state_dict()

@@ -245,7 +245,7 @@ def test_files_that_cannot_be_read_are_reported_and_stop_nothing(tmp_path: Path)
     assert "purified 3, skipped 0, failed 2" in result.stdout
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
-    assert "0bad.png, which cannot be read: it is of no known format" in errors[0]
+    assert "0bad.png, which cannot be read: its format is unknown" in errors[0]
     assert "1cut.png, which cannot be read" in errors[1]
     assert set(files(tmp_path / "out")) == {"0.png", "1.png", "2.png"}
 
