@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from purifier._options import check_bool, check_integer
-from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
+from purifier.attacks._balls import Norm, ascend, check_norm, project
 from purifier.attacks._progress import progress_bar
 from purifier.attacks.base import COMPUTED, Attack, Loss, Model, check_eps, input_gradient, per_image
 from purifier.attacks.losses import cross_entropy
@@ -30,7 +30,7 @@ class GradientAttack(Attack):
     norm: Norm = "Linf"
     targeted: bool = False
     restarts: int = field(default=1, init=False)
-    loss: Loss = COMPUTED
+    loss: Loss | None = None
     generator: torch.Generator | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +78,7 @@ class GradientAttack(Attack):
         return input_gradient(loss, images)
 
     def _signed(self, outputs: Any, targets: Any) -> Tensor:
+        assert self.loss is not None  # __post_init__ has replaced it
         loss = self.loss(outputs, targets)
         return -loss if self.targeted else loss
 
@@ -92,6 +93,3 @@ class GradientAttack(Attack):
     def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
         """Returns the direction of a step, given the gradient and the previous direction (zero at first)."""
         return gradient
-
-    def _random_point(self, images: Tensor) -> Tensor:
-        return random_start(images, self.eps, self.norm, self.generator)

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image, pick
 from purifier.attacks.losses import cross_entropy, dlr, margin, places, targeted_dlr
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr}
@@ -49,14 +48,6 @@ class APGD(Attack):
 
     Raises:
         OptionError: If an option is out of its range.
-
-    Example:
-        >>> import torch
-        >>> from purifier import attacks
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
-        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> attacks.APGD(eps=8 / 255, steps=10, loss="dlr")(model, images, labels).shape
-        torch.Size([4, 3, 8, 8])
     """
 
     eps: float = 8 / 255

@@ -105,7 +105,7 @@ class Attack(ABC):
         # The signature, not the fields, so that subclasses with a constructor of their own are described in full.
         names = [name for name in inspect.signature(type(self)).parameters if name not in _UNSTATED]
         seed = None if self.generator is None else self.generator.initial_seed()
-        return {"name": self.name} | {name: _plain(getattr(self, name)) for name in names} | {"seed": seed}
+        return {"name": self.name} | {name: plain(getattr(self, name)) for name in names} | {"seed": seed}
 
     def with_eps(self, eps: float) -> Self:
         """Returns a copy with another radius. The step size `alpha` is scaled in proportion.
@@ -158,14 +158,14 @@ def _outside_inference(targets: Any) -> Any:
     return targets
 
 
-def _plain(value: Any) -> Any:
-    """An option in types that JSON has. Functions and modules become their names."""
+def plain(value: Any) -> Any:
+    """Returns an option in types that JSON has. Functions and modules become their names."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if callable(getattr(value, "settings", None)):
         return value.settings()
     return getattr(value, "__name__", type(value).__name__)
@@ -233,6 +233,21 @@ def input_gradient(loss: Tensor, images: Tensor, *, keep: bool = False) -> Tenso
         )
     # After an overflow at one pixel, that pixel keeps its value for this step and the others move.
     return torch.where(gradient.isfinite(), gradient, 0)
+
+
+def pick(targets: Any, index: Tensor, count: int) -> Any:
+    """Returns the targets of some images of a batch.
+
+    Args:
+        targets: A tensor or a list with one entry per image. Anything else is returned unchanged.
+        index: Numbers of the images, (M,).
+        count: Number of images in the batch.
+    """
+    if isinstance(targets, Tensor) and targets.ndim and len(targets) == count:
+        return targets[index.to(targets.device)]
+    if isinstance(targets, list | tuple) and len(targets) == count:
+        return [targets[i] for i in index.tolist()]
+    return targets
 
 
 def per_image(losses: Tensor, images: Tensor) -> Tensor:

@@ -21,9 +21,6 @@ class BIM(GradientAttack):
         alpha: Step size, in the same units. None means eps / 4.
         steps: Number of gradient steps.
         norm, targeted, loss: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
     alpha: float = COMPUTED

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Model, input_gradient
+from purifier.attacks.base import Attack, Model, input_gradient, pick
 from purifier.attacks.losses import fooled, places
 from purifier.attacks.losses import margin as logit_margin
 

@@ -28,9 +28,6 @@ class DIFGSM(MIFGSM):
         probability: Probability of taking the view instead of the images themselves, in [0, 1].
         eps, alpha, steps: See `MIFGSM`.
         norm, targeted, loss, generator: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
     shrink: float = 0.9

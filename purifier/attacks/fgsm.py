@@ -18,9 +18,6 @@ class FGSM(GradientAttack):
     Args:
         eps: Radius of the ball and length of the step, in units of the [0, 1] image range (8/255, not 8).
         norm, targeted, loss: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
     def _default_alpha(self) -> float:

@@ -26,9 +26,6 @@ class MIFGSM(GradientAttack):
         steps: Number of gradient steps.
         decay: Share of the running sum that is kept at each step. 0 gives BIM.
         norm, targeted, loss, generator: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
     alpha: float = COMPUTED

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from purifier._options import check_bool
+from purifier.attacks._balls import random_start
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.base import COMPUTED
 
@@ -56,4 +57,6 @@ class PGD(GradientAttack):
         check_bool("random_start", self.random_start)
 
     def _start(self, images: Tensor) -> Tensor:
-        return self._random_point(images) if self.random_start else super()._start(images)
+        if not self.random_start:
+            return super()._start(images)
+        return random_start(images, self.eps, self.norm, self.generator)

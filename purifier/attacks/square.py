@@ -15,11 +15,10 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, check_norm, project
 from purifier.attacks._progress import progress_bar
 from purifier.attacks._random import integers, signs, uniform
-from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image
+from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image, pick
 from purifier.attacks.losses import cross_entropy, margin, mean_margin
 
 _LOSSES = {"margin": mean_margin, "ce": cross_entropy}
@@ -47,14 +46,6 @@ class Square(Attack):
 
     Raises:
         OptionError: If an option is out of its range.
-
-    Example:
-        >>> import torch
-        >>> from purifier import attacks
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
-        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> attacks.Square(eps=8 / 255, queries=20)(model, images, labels).shape
-        torch.Size([4, 3, 8, 8])
     """
 
     gradient: ClassVar[bool] = False
@@ -179,7 +170,7 @@ class Square(Attack):
         return mask, rows, columns
 
     def _shape(self, side: int, like: Tensor) -> Tensor:
-        """The pattern of a window (side, side), of length 1: a positive and a negative peak, side by side or stacked."""
+        """The pattern of a window (side, side), of length 1: a positive and a negative peak in a row or column."""
         half = side // 2
         pattern = torch.cat([_peak(half, side, like), -_peak(side - half, side, like)])
         pattern = pattern / pattern.norm()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,10 @@ class SSP(Attack):
         torch.Size([2, 3, 16, 16])
     """
 
-    norm: ClassVar[Norm] = "Linf"  # type: ignore[misc]
-
     features: Features | None = field(default=None, kw_only=False)
     eps: float = 16 / 255
     alpha: float = COMPUTED
+    norm: Norm = field(default="Linf", init=False)
     steps: int = 100
     distance: Distance = "mae"
     noise: float = 1.0

@@ -27,9 +27,6 @@ class TIFGSM(MIFGSM):
         kernel_size: Side of the kernel in pixels, odd. 1 smooths nothing.
         eps, alpha, steps: See `MIFGSM`.
         norm, targeted, loss: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
     decay: float = 0.0
@@ -38,14 +35,15 @@ class TIFGSM(MIFGSM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kernel(self.kernel_size)
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise OptionError(f"expected an odd kernel_size >= 1, got {self.kernel_size}; the paper uses 15")
 
     def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
         return super()._direct(smooth(gradient, self.kernel_size), previous)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DITIFGSM(DIFGSM):
+class DITIFGSM(TIFGSM, DIFGSM):
     """DIM-TI: gradients taken through random views, smoothed, with momentum.
 
     Args:
@@ -53,19 +51,10 @@ class DITIFGSM(DIFGSM):
         eps, alpha, steps, decay: See `MIFGSM`.
         shrink, probability: See `DIFGSM`.
         norm, targeted, loss, generator: See `PGD`.
-
-    Raises:
-        OptionError: If an option is out of its range.
     """
 
-    kernel_size: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_kernel(self.kernel_size)
-
-    def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
-        return super()._direct(smooth(gradient, self.kernel_size), previous)
+    decay: float = 1.0
+    generator: torch.Generator | None = None
 
 
 def smooth(gradients: Tensor, kernel_size: int) -> Tensor:
@@ -81,8 +70,3 @@ def smooth(gradients: Tensor, kernel_size: int) -> Tensor:
     row = (row / row.sum()).expand(gradients.shape[1], 1, 1, -1)
     across = F.conv2d(gradients, row, padding=(0, k), groups=gradients.shape[1])
     return F.conv2d(across, row.transpose(2, 3), padding=(k, 0), groups=gradients.shape[1])
-
-
-def _check_kernel(kernel_size: int) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise OptionError(f"expected an odd kernel_size >= 1, got {kernel_size}; the paper uses 15")
