@@ -40,7 +40,7 @@ class AutoAttack(Attack):
     nine other classes, or all of them if there are fewer. The package logs suspicious findings to the logger
     "auto-attack".
 
-    Needs the package: `pip install ".[autoattack]"` in a checkout.
+    Needs the package: `pip install "torch-purifier[autoattack]"`.
 
     Args:
         version: "standard" or "rand".
@@ -214,7 +214,7 @@ def _package() -> Callable[..., Any]:
     except ImportError:
         raise OptionError(
             "expected the package pyautoattack for AutoAttack, found none; install it with pip install "
-            '".[autoattack]" in a checkout, or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
+            '"torch-purifier[autoattack]", or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
         ) from None
     ensemble: Callable[..., Any] = package.AutoAttack
     return ensemble

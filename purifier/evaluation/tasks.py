@@ -124,10 +124,12 @@ class Segmentation(Task):
         return [{name: getattr(c, name).tolist() for name in ("hits", "predicted", "labelled")} for c in counts]
 
     def check(self, outputs: Any, data: Any) -> None:
-        from purifier.data.sets import read_class_mask
+        from purifier.data.images import read_mask
 
         for path in data.masks:
-            check_masks(read_class_mask(path), _dense(outputs).shape[1], ignore_index=self.ignore_index)
+            check_masks(
+                torch.from_numpy(read_mask(path)).long(), _dense(outputs).shape[1], ignore_index=self.ignore_index
+            )
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "ignore_index": self.ignore_index}

@@ -108,7 +108,7 @@ def test_names_and_options(package):
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(OptionError, match=r'pip install "\.\[autoattack\]" in a checkout'):
+    with pytest.raises(OptionError, match=r'pip install "torch-purifier\[autoattack\]"'):
         AutoAttack()
 
 
