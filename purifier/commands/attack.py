@@ -376,9 +376,9 @@ def _levels(attack: Attack) -> int | None:
 def _read(path: Path, scene: Scene) -> Tensor:
     """Reads an image as (3, H, W) of values that 8 bits can hold."""
     from purifier.data.images import read_rgb
-    from purifier.data.sets import square
+    from purifier.data.sets import bilinear_square
 
-    return (square(read_rgb(path), scene.size) * _LEVELS).round() / _LEVELS
+    return (bilinear_square(read_rgb(path), scene.size) * _LEVELS).round() / _LEVELS
 
 
 def _write(job: Job, image: Tensor, note: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purifier import Purifier
-    from purifier.commands._demo_models import Target
+    from purifier.models.loading import LoadedModel
 
 # Photographs inside the scikit-image wheel, and what they show in the words of the bundled classifier.
 _PHOTOGRAPHS = {"chelsea.png": "cat", "coffee.png": "cup", "motorcycle_left.png": "motorbike"}
@@ -96,17 +96,18 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     from purifier import Purifier, list_purifiers
     from purifier._hub import is_trained
     from purifier._images import take_apart
-    from purifier.commands._demo_models import load_target
+    from purifier.data.sets import bilinear_square
+    from purifier.models.loading import load_classifier
 
     # Names that only stand for another network would show that one twice; gad's are each for one model.
     wanted = names or [name for name in list_purifiers() if is_trained(name) and not name.startswith("gad-")]
     purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
-    target = load_target(model)
-    photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])
+    target = load_classifier(model)
+    photographs = torch.stack([bilinear_square(take_apart(path).rgb, target.size, target.crop) for path in paths])
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [path.stem for path in paths], target.classes):
+    for line in table(stages, [path.stem for path in paths], target.classes or ()):
         click.echo(line)
     # The classical baselines are in the table only, unless they were asked for.
     shown = {
@@ -143,7 +144,12 @@ def default_photographs() -> list[Path]:
 
 
 def run(
-    target: Target, photographs: Tensor, known: Sequence[str | None], purifiers: Mapping[str, Purifier], *, eps: float
+    target: LoadedModel,
+    photographs: Tensor,
+    known: Sequence[str | None],
+    purifiers: Mapping[str, Purifier],
+    *,
+    eps: float,
 ) -> list[Stage]:
     """Attacks the classifier alone, then purifies what came out.
 
@@ -162,11 +168,11 @@ def run(
     from purifier.attacks import PGD
 
     clean_labels = _classify(target, photographs)[0]
-    classes = list(target.classes)
+    classes = list(target.classes or ())
     labels = [clean if name is None else classes.index(name) for clean, name in zip(clean_labels, known, strict=True)]
     generator = torch.Generator().manual_seed(0)
     attack = PGD(eps=eps, alpha=eps / 4, steps=_STEPS, norm="Linf", generator=generator)
-    attacked = attack(target.model, photographs, torch.tensor(labels))
+    attacked = attack(target.call, photographs, torch.tensor(labels))
     with torch.inference_mode():
         pictures = {"clean": photographs, "attacked": attacked} | {
             name: purifier(attacked) for name, purifier in purifiers.items()
@@ -179,11 +185,11 @@ def run(
     return stages
 
 
-def _classify(target: Target, images: Tensor) -> tuple[list[int], list[float]]:
+def _classify(target: LoadedModel, images: Tensor) -> tuple[list[int], list[float]]:
     import torch
 
     with torch.inference_mode():
-        confidences, labels = target.model(images).float().softmax(1).max(1)
+        confidences, labels = target.call(images).float().softmax(1).max(1)
     return labels.tolist(), confidences.tolist()
 
 
@@ -219,7 +225,7 @@ def _cell(stage: Stage, row: int, classes: Sequence[str], width: int) -> str:
     return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
 
 
-def draw_figure(stages: Sequence[Stage], shown: set[str], target: Target, eps: float, out: Path) -> Path:
+def draw_figure(stages: Sequence[Stage], shown: set[str], target: LoadedModel, eps: float, out: Path) -> Path:
     """Writes demo.png: clean, attacked, the perturbation, and what the `shown` purifiers gave.
 
     Args:
@@ -235,7 +241,7 @@ def draw_figure(stages: Sequence[Stage], shown: set[str], target: Target, eps: f
     from purifier.commands._demo_figure import Column, draw
 
     def column(title: str, stage: Stage) -> Column:
-        captions = [_said(stage, row, target.classes) for row in range(len(stage.labels))]
+        captions = [_said(stage, row, target.classes or ()) for row in range(len(stage.labels))]
         return Column(title, stage.images, captions, stage.right)
 
     clean, attacked, *purified = stages

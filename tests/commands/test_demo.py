@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import purifier
-from purifier import UnknownNameError, WeightsError
 from purifier._hub import is_trained
 from purifier.cli import command, main
-from purifier.commands._demo_models import Target, load_target
 from purifier.commands.demo import _levels, default_photographs, run, table
-from purifier.models.normalised import Normalised
+from purifier.models.loading import LoadedModel
 from purifier.models.reference import ReferenceClassifier
 
 pytest.importorskip("matplotlib")
@@ -92,7 +89,7 @@ def test_the_label_of_an_own_image_is_the_clean_prediction(
 
 
 def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: ReferenceClassifier) -> None:
-    target = Target("tiny", tiny, CLASSES, size=32)
+    target = LoadedModel("tiny", tiny, CLASSES, {}, size=32)
     photographs = torch.rand(2, 3, 32, 32)
     clean, attacked, gs = run(
         target, photographs, ["cat", None], {"gs": purifier.Purifier.from_pretrained("gs")}, eps=0.1
@@ -106,17 +103,10 @@ def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: Referenc
 
 
 def test_more_photographs_than_fit_on_a_line_go_on_below(tiny: ReferenceClassifier) -> None:
-    stages = run(Target("tiny", tiny, CLASSES, size=32), torch.rand(5, 3, 32, 32), [None] * 5, {}, eps=0.1)
+    stages = run(LoadedModel("tiny", tiny, CLASSES, {}, size=32), torch.rand(5, 3, 32, 32), [None] * 5, {}, eps=0.1)
     lines = table(stages, list("abcde"), CLASSES)
     assert [line.split() for line in lines if line[:8].isspace()] == [["a", "b", "c"], ["d", "e"]]
     assert max(map(len, (line.replace("\x1b[32m", "").replace("\x1b[31m", "") for line in lines))) < 120
-
-
-def test_the_central_square_is_cut_and_resized() -> None:
-    image = torch.zeros(3, 10, 30)
-    image[:, :, 10:20] = 1
-    assert bool((Target("t", torch.nn.Identity(), (), size=5).prepare(image) == 1).all())
-    assert Target("t", torch.nn.Identity(), (), size=8, crop=0.5).prepare(image).shape == (3, 8, 8)
 
 
 def test_the_default_photographs_lie_in_the_installed_package() -> None:
@@ -162,53 +152,15 @@ def test_an_unknown_purifier_is_refused(photograph: Path, capsys: pytest.Capture
     assert "got 'jpg'; did you mean 'jpeg'" in error_of(capsys, photograph, "--purifier", "jpg")
 
 
-def test_an_unknown_model_is_refused_with_its_nearest_names() -> None:
-    with pytest.raises(UnknownNameError, match=r"got 'resnet_18'; did you mean .*'resnet18'"):
-        load_target("resnet_18")
-
-
-def test_an_unknown_model_without_timm_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purifier.commands._demo_models.find_spec", lambda _: None)
-    with pytest.raises(UnknownNameError, match="pip install timm"):
-        load_target("vit_tiny_patch16_224")
-
-
-def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    with pytest.raises(WeightsError, match=r"torchvision's 'resnet18' .* no network.*; go online once, copy .*hub"):
-        load_target("resnet18")
-
-
-def test_a_model_of_torchvision_is_fed_what_its_weights_were_trained_on(
+def test_a_model_of_torchvision_is_attacked_at_its_own_image_size(
     monkeypatch: pytest.MonkeyPatch, photograph: Path, tmp_path: Path
 ) -> None:
     import torchvision
 
     stored = torchvision.models.squeezenet1_1().state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: stored)
-    target = load_target("squeezenet1_1")
-    assert isinstance(target.model, Normalised)
-    assert not target.model.training
-    assert target.model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert (target.size, target.crop, len(target.classes)) == (224, 224 / 256, 1000)
     lines = invoke(photograph, "--model", "squeezenet1_1", "--purifier", "gs", "--out", tmp_path).splitlines()
     assert lines[1].endswith("right")
-
-
-def test_a_model_of_timm_brings_its_own_normalisation_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    timm = pytest.importorskip("timm")
-    create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name))
-    target = load_target("vit_tiny_patch16_224")
-    assert isinstance(target.model, Normalised)
-    assert target.model.mean.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5])
-    assert (target.size, target.crop) == (224, 0.9)
-    assert target.classes[0].startswith("tench")
-    assert target.model(torch.rand(1, 3, 224, 224)).shape == (1, len(target.classes)) == (1, 1000)
 
 
 def test_the_folder_of_the_figure_must_be_writable(
