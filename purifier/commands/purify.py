@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,10 +161,11 @@ class _Purifying(Work):
         return take_apart(path)
 
     def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[Tensor | Exception]:
-        shallow = iter(_purify([image.rgb for image in images if not image.sixteen_bit], self.purifier))
-        deep_images = [image.rgb for image in images if image.sixteen_bit]
-        deep = iter(_purify(deep_images, self.purifier._fine_enough(bool(deep_images))))
-        return [next(deep if image.sixteen_bit else shallow) for image in images]
+        purified: dict[bool, Iterator[Tensor | Exception]] = {}
+        for deep in {image.sixteen_bit for image in images}:
+            purifier = self.purifier._fine_enough(True) if deep else self.purifier
+            purified[deep] = iter(_purify([image.rgb for image in images if image.sixteen_bit is deep], purifier))
+        return [next(purified[image.sixteen_bit]) for image in images]
 
     def write(self, job: Job, image: Picture, result: Tensor) -> None:
         write_image(put_together(image, result), job.target)
@@ -172,8 +173,6 @@ class _Purifying(Work):
 
 def _purify(images: list[Tensor], purifier: Purifier) -> Sequence[Tensor | Exception]:
     """Purifies a batch, and one by one if that fails, for example for want of memory."""
-    if not images:
-        return []
     try:
         with torch.inference_mode():
             return list(purifier(torch.stack(images)))

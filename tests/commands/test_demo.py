@@ -1,4 +1,4 @@
-"""purifier demo: offline, honest about what was right, and with a figure one can read."""
+"""purifier demo: the table, the figure, and its options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES = ("cat", "cup", "person", "something with a very long name, and a synon
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> ReferenceClassifier:
-    """Takes the place of the bundled classifier where only the form of the demo matters."""
+    """Replaces the bundled classifier by a faster one."""
     model = ReferenceClassifier(classes=CLASSES, widths=(8, 8), blocks=(1,)).eval()
     monkeypatch.setattr(purifier, "reference_model", lambda name: model)
     return model
@@ -66,7 +66,7 @@ def test_the_demo_runs_as_installed_and_shows_every_purifier(tmp_path: Path) -> 
     assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "motorcycle_left"))
     assert "attacked 0/3" in lines["right:"]
     assert "(purifier-blind); one who does (purifier-aware) can bypass it." in text
-    assert "This classifier is one of the networks that alloy and alloy-s saw in training" in text
+    assert "This classifier was used in the training of alloy and alloy-s;" in text
     assert float(lines["took"].split()[1]) < 60
     with Image.open(tmp_path / "demo.png") as figure:
         assert figure.width > 4 * 256
@@ -91,7 +91,7 @@ def test_the_label_of_an_own_image_is_the_clean_prediction(
     assert lines[6].startswith("right: clean 1/1, attacked ")
 
 
-def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: ReferenceClassifier) -> None:
+def test_the_attack_stays_in_its_ball_and_does_not_depend_on_the_purifier(tiny: ReferenceClassifier) -> None:
     target = Target("tiny", tiny, CLASSES, size=32)
     photographs = torch.rand(2, 3, 32, 32)
     clean, attacked, gs = run(
@@ -105,7 +105,7 @@ def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: Referenc
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
 
-def test_more_photographs_than_fit_on_a_line_go_on_below(tiny: ReferenceClassifier) -> None:
+def test_photographs_that_do_not_fit_on_a_line_follow_below(tiny: ReferenceClassifier) -> None:
     stages = run(Target("tiny", tiny, CLASSES, size=32), torch.rand(5, 3, 32, 32), [None] * 5, {}, eps=0.1)
     lines = table(stages, list("abcde"), CLASSES)
     assert [line.split() for line in lines if line[:8].isspace()] == [["a", "b", "c"], ["d", "e"]]
@@ -119,7 +119,7 @@ def test_the_central_square_is_cut_and_resized() -> None:
     assert Target("t", torch.nn.Identity(), (), size=8, crop=0.5).prepare(image).shape == (3, 8, 8)
 
 
-def test_the_default_photographs_lie_in_the_installed_package() -> None:
+def test_the_default_photographs_are_in_the_installed_package() -> None:
     pytest.importorskip("skimage")
     paths = default_photographs()
     assert [path.name for path in paths] == ["chelsea.png", "coffee.png", "motorcycle_left.png"]
@@ -137,7 +137,7 @@ def test_a_missing_package_is_named_with_its_extra(
     )
     error = error_of(capsys)
     assert f"expected the package '{missing}'" in error
-    assert 'pip install ".[demo]"' in error
+    assert 'pip install "torch-purifier[demo]"' in error
 
 
 @pytest.mark.parametrize(("text", "levels"), [("4", 4), ("8/255", 8), ("0.5/1", 127.5), ("2.5", 2.5)])
@@ -183,7 +183,7 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         load_target("resnet18")
 
 
-def test_a_model_of_torchvision_is_fed_what_its_weights_were_trained_on(
+def test_a_model_of_torchvision_gets_the_preprocessing_of_its_weights(
     monkeypatch: pytest.MonkeyPatch, photograph: Path, tmp_path: Path
 ) -> None:
     import torchvision
@@ -193,19 +193,19 @@ def test_a_model_of_torchvision_is_fed_what_its_weights_were_trained_on(
     target = load_target("squeezenet1_1")
     assert isinstance(target.model, Normalised)
     assert not target.model.training
-    assert target.model.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert target.model.normalisation[0] == pytest.approx([0.485, 0.456, 0.406])
     assert (target.size, target.crop, len(target.classes)) == (224, 224 / 256, 1000)
     lines = invoke(photograph, "--model", "squeezenet1_1", "--purifier", "gs", "--out", tmp_path).splitlines()
     assert lines[1].endswith("right")
 
 
-def test_a_model_of_timm_brings_its_own_normalisation_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_timm_gets_its_own_normalisation_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = pytest.importorskip("timm")
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name))
     target = load_target("vit_tiny_patch16_224")
     assert isinstance(target.model, Normalised)
-    assert target.model.mean.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5])
+    assert target.model.normalisation[0] == pytest.approx([0.5, 0.5, 0.5])
     assert (target.size, target.crop) == (224, 0.9)
     assert target.classes[0].startswith("tench")
     assert target.model(torch.rand(1, 3, 224, 224)).shape == (1, len(target.classes)) == (1, 1000)
