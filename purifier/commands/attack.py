@@ -86,22 +86,23 @@ def command(
     with a JSON file beside it that states how it was made. Files whose output exists are skipped: run the same command
     again to resume.
     """
-    from purifier.evaluation.defences import Undefended
+    from purifier.evaluation.defences import Defences
 
     jobs = plan(source, target)
     place = resolve_device(device)
     (attack,) = build_attacks([attack_spec], [eps], place).values()
     (threat,) = build_threats([threat_spec], surrogates, place).values()
-    purifier = next(iter(build_purifiers([purifier_spec] if purifier_spec else [], place, "auto").values()), None)
+    purifiers = build_purifiers([purifier_spec] if purifier_spec else [], place, "auto")
+    purifier = next(iter(purifiers.values()), None)
     _check(jobs, attack, threat, purifier)
     model = load_model(model_spec, device=place)
     check_eval(model.call)
     known = _labels(source, labels, jobs, model.classes)
     options = {"labels": "given" if known else "predicted", "size": size, "batch_size": batch_size, "seed": seed}
     settings = _settings(model, attack, threat, purifier, options)
-    defended = PurifiedModel(model.call, Undefended() if purifier is None else purifier)
-    here = place if isinstance(model.call, torch.nn.Module) else torch.device("cpu")
-    work = _Attacking(attack, threat, defended, known, settings, seed=seed, size=size, device=here)
+    defences = Defences(model.call, purifiers)
+    defended = defences.defended[next(iter(purifiers), "none")]
+    work = _Attacking(attack, threat, defended, known, settings, seed=seed, size=size, device=defences.device)
     done = set() if overwrite else {job for job in jobs if work.is_done(job)}
     summary = process(jobs, work, batch_size=batch_size, done=done)
     summary.report(f"attacked {summary.written} ({work.fooled} fool the model)")
