@@ -82,7 +82,7 @@ def command(
     kept = 0 if recorded or overwrite else sum(job.target.exists() for job in jobs)
     if kept:
         click.echo(
-            f"note: kept {kept} images in DST whose settings are unknown; use --overwrite to purify them again",
+            f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
             err=True,
         )
     summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite)

@@ -151,10 +151,13 @@ def test_images_of_unknown_settings_are_kept_with_a_note(tmp_path: Path) -> None
     for _ in range(2):
         result = purify(tmp_path / "in", tmp_path / "out")
         assert result.exit_code == 0 and "skipped 1" in result.output
-        assert "note: kept 1 images in DST whose settings are unknown; use --overwrite" in result.stderr
+        assert "note: kept the images in DST whose settings are unknown (1); use --overwrite" in result.stderr
     photograph(tmp_path / "b.png")
     assert "note" not in purify(tmp_path / "in" / "a.png", tmp_path / "c.png").output
-    assert "note: kept 1 images in DST" in purify(tmp_path / "in" / "a.png", tmp_path / "b.png").stderr
+    assert (
+        "note: kept the images in DST whose settings are unknown (1)"
+        in purify(tmp_path / "in" / "a.png", tmp_path / "b.png").stderr
+    )
     assert not list(tmp_path.rglob(".purifier.json"))
 
 
@@ -165,7 +168,10 @@ def test_overwriting_a_part_of_the_images_removes_the_record(tmp_path: Path) -> 
     only = tmp_path / "in" / "a.png"
     assert "purified 1" in purify(only, tmp_path / "out", "--iterations", 3, "--overwrite").output
     for options in ([], ["--iterations", 3]):
-        assert "note: kept 2 images in DST" in purify(tmp_path / "in", tmp_path / "out", *options).stderr
+        assert (
+            "note: kept the images in DST whose settings are unknown (2)"
+            in purify(tmp_path / "in", tmp_path / "out", *options).stderr
+        )
 
 
 def test_a_folder_that_holds_the_sources_has_a_record_too(tmp_path: Path) -> None:
