@@ -72,14 +72,14 @@ class AttackedImages:
 
     def make(self, count: int) -> None:
         """Attacks the first `count` images, as far as their shards are missing."""
-        if self.attack is not None:
-            for number in range(-(-count // SHARD)):
-                if not self._path(number).exists():
-                    first = number * SHARD
-                    moved = [self._attacked(k) for k in range(first, min(first + SHARD, len(self.pictures.images)))]
-                    stored = (torch.cat(moved) * 65535).round().to(torch.uint16)
-                    with replacing(self._path(number)) as temporary:
-                        save_file({"images": stored}, temporary)
+        if self.attack is None:
+            return
+        for number in range(-(-count // SHARD)):
+            if not self._path(number).exists():
+                end = min((number + 1) * SHARD, len(self.pictures.images))
+                moved = torch.cat([self._attacked(index) for index in range(number * SHARD, end)])
+                with replacing(self._path(number)) as temporary:
+                    save_file({"images": (moved * 65535).round().to(torch.uint16)}, temporary)
 
     def __getitem__(self, index: int) -> Tensor:
         """One attacked image (1, 3, H, W) in [0, 1], float32, that `make` has made."""
