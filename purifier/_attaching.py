@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from purifier._call import Selection, check_selection, purify_call
 from purifier._convention import Convention
-from purifier._errors import WrapError
+from purifier._errors import WrapError, warn_once
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._wrapping import DEFAULT, conventions_of, inner_model, load_for, warn_once
+from purifier._wrapping import DEFAULT, PROMISE, conventions_of, inner_model, load_for
 
 _off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
 
@@ -148,7 +148,7 @@ def attach(
     convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
     hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
-    warn_once()
+    warn_once(PROMISE, stacklevel=2)
     return Handle(model, hook, registered.remove)
 
 

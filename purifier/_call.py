@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from purifier._convention import Convention
-from purifier._errors import InputError, OptionError, PurifierWarning, WrapError
+from purifier._errors import InputError, OptionError, WrapError, warn_once
 from purifier._input import check_form
+from purifier._tracing import is_tracing
 
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
@@ -21,7 +21,6 @@ _PATCH_SIDE, _PATCHES = 16, 32
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
 Selection = tuple[Place, ...] | None
-_warned = False
 
 
 def check_selection(images: Any) -> Selection:
@@ -160,18 +159,14 @@ def _is_text(value: Any) -> bool:
 
 
 def _warn_of_second(found: Place, looks: list[Place], args: tuple[Any, ...]) -> None:
-    global _warned
-    if _warned or torch.compiler.is_compiling() or not isinstance(found, int) or not isinstance(args[found], Tensor):
+    if is_tracing() or not isinstance(found, int) or not isinstance(args[found], Tensor):
         return
-    later = [
-        p for p in looks if p != found and isinstance(p, int) and getattr(args[p], "shape", 0) == args[found].shape
-    ]
+    shape = args[found].shape
+    later = [p for p in looks if isinstance(p, int) and p > found and getattr(args[p], "shape", None) == shape]
     if later:
-        _warned = True
-        warnings.warn(
+        warn_once(
             f"argument {later[0]} of the call has the same shape as the images (argument {found}) and is not purified; "
             f"pass images=({found}, {later[0]}) to purify both, or images={found} to leave it. Shown once.",
-            PurifierWarning,
             stacklevel=4,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -10,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError, OptionError, PurifierWarning
+from purifier._errors import InputError, OptionError, warn_once
 from purifier._input import TOLERANCE, can_look, check_range
 
 Channels = Literal["RGB", "BGR"]
@@ -20,7 +19,10 @@ OutOfRange = Literal["auto", "clamp", "refuse"]
 # and sharpening reach 0.001, Gaussian noise of sigma 0.25 reaches 0.065; 95 % of the photographs that are normalised to
 # [-1, 1], and all that are normalised with ImageNet's mean and std, are above it.
 _MOST_EXCESS = 0.07
-_warned = False
+CLAMPED = (
+    "images leave [0, 1] a little, as after bicubic resizing or with noise, and are clamped before they are purified; "
+    "pass out_of_range='clamp' or 'refuse' to choose. Shown once."
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Convention:
         if self.out_of_range == "clamp":
             return images.clamp(0, 1)
         if self.out_of_range == "auto" and _explainable(images):
-            _warn_once()
+            warn_once(CLAMPED, stacklevel=2)
             return images.clamp(0, 1)
         check_range(images, self._advice())
         return images
@@ -129,18 +131,6 @@ def _explainable(images: Tensor) -> bool:
         return False
     excess = (images.detach() - images.detach().clamp(0, 1)).abs().mean()
     return bool(excess <= _MOST_EXCESS)
-
-
-def _warn_once() -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "images leave [0, 1] a little, as after bicubic resizing or with noise, and are clamped before they are "
-            "purified; pass out_of_range='clamp' or 'refuse' to choose. Shown once.",
-            PurifierWarning,
-            stacklevel=3,
-        )
 
 
 def _per_channel(name: str, values: Sequence[float] | float | None) -> tuple[float, float, float] | None:

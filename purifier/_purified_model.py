@@ -81,7 +81,7 @@ class PurifiedModel(nn.Module):
             raise WrapError(f"expected a model that can be called, got {type(model).__name__}")
         self.purifier: Any = purifier
         self.model: Any = model
-        # The wrapper is in the mode that its model is in; setting it here touches neither child.
+        # The mode of the model. An assignment here does not change the children's modes, as train() would.
         self.training = getattr(model, "training", False)
         # Numbers, not buffers: half() would round those, and to_empty() lose them.
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
@@ -110,7 +110,7 @@ class PurifiedModel(nn.Module):
         return self.convention.normalisation
 
     def unwrap(self) -> Any:
-        """Returns the model, as it was."""
+        """Returns the model."""
         return self.model
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:

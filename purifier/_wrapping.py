@@ -1,29 +1,27 @@
-"""wrap(): a purifier in front of a model that somebody already has."""
+"""wrap(): puts a purifier in front of an existing model."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from purifier._errors import OptionError, PurifierWarning
+from purifier._errors import OptionError, warn_once
 from purifier._processor import measure_processor
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 
-# The purifier of wrap, attach and the command line: the best mean of clean and blind robust accuracy among those that cost
-# at most 5 points of clean accuracy on every classifier measured, and at most 1.1 forward passes of a ResNet-50.
+# The purifier of wrap, attach and the command line: the best mean of clean and blind robust accuracy among those that
+# cost at most 5 points of clean accuracy on every classifier measured, and at most 1.1 forward passes of a ResNet-50.
 # docs/choosing.md has the table.
 DEFAULT = "alloy-s"
 
-_PROMISE = (
+PROMISE = (
     "a purifier makes a model harder to fool by attackers who do not know it; one who does can bypass it (the model "
     "card has the measured figures). Shown once."
 )
-_warned = False
 
 
 def wrap(
@@ -65,14 +63,13 @@ def wrap(
     Example:
         >>> import torch, purifier
         >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
-        >>> model = purifier.wrap(classifier, "gs")
-        >>> model(torch.rand(4, 3, 32, 32)).shape
+        >>> purifier.wrap(classifier, "gs")(torch.rand(4, 3, 32, 32)).shape
         torch.Size([4, 10])
     """
     mean, std, channels = conventions_of(model, processor, mean, std, channels)
     loaded = load_for(model, purifier, from_pretrained_arguments)
     wrapped = loaded.wrap(model, mean=mean, std=std, channels=channels, images=images, out_of_range=out_of_range)
-    warn_once()
+    warn_once(PROMISE, stacklevel=2)
     return wrapped
 
 
@@ -106,14 +103,6 @@ def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments:
             f"{', '.join(sorted(arguments))}"
         )
     return purifier
-
-
-def warn_once() -> None:
-    """Says, once per process, what a purifier does not promise."""
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(_PROMISE, PurifierWarning, stacklevel=3)
 
 
 def inner_model(model: Any) -> Any:

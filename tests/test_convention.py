@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import purifier
-from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, _convention
+from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, _convention, _errors
 from tests.builders import pictures
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -19,9 +18,9 @@ IMAGES = pictures(2, 3, 24, 24)
 
 
 @pytest.fixture(autouse=True)
-def not_warned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_convention, "_warned", True)
-    yield
+def warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are clamped are warned of once per process; one test looks at it."""
+    monkeypatch.setattr(_errors, "_given", {_convention.CLAMPED})
 
 
 def see(purify: Purifier, **options: object) -> PurifiedModel:
@@ -59,7 +58,7 @@ def test_resampling_and_noise_are_clamped(make: object, normalised: bool, purify
 
 
 def test_the_warning_of_it_comes_once_and_names_the_option(purify: Purifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_convention, "_warned", False)
+    monkeypatch.setattr(_errors, "_given", set())
     with pytest.warns(PurifierWarning, match=r"bicubic resizing or with noise.*out_of_range='clamp' or 'refuse'"):
         see(purify)(bicubic())
     with warnings.catch_warnings():
