@@ -1,4 +1,4 @@
-"""The examples run as they are, offline, and end well."""
+"""The examples run offline and print the expected results."""
 
 from __future__ import annotations
 
