@@ -109,9 +109,7 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_options_beside_a_loaded_purifier_are_refused() -> None:
-    with pytest.raises(
-        OptionError, match=r"expected no from_pretrained arguments with a purifier .*, got iterations"
-    ):
+    with pytest.raises(OptionError, match=r"expected no from_pretrained arguments with a purifier .*, got iterations"):
         purifier.wrap(classifier(), small_purifier("gs"), iterations=3)
 
 

@@ -140,7 +140,12 @@ def default_photographs() -> list[Path]:
 
 
 def run(
-    target: LoadedModel, photographs: Tensor, known: Sequence[str | None], purifiers: Mapping[str, Purifier], *, eps: float
+    target: LoadedModel,
+    photographs: Tensor,
+    known: Sequence[str | None],
+    purifiers: Mapping[str, Purifier],
+    *,
+    eps: float,
 ) -> list[Stage]:
     """Attacks the classifier alone, then purifies the attacked photographs.
 
