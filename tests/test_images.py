@@ -14,7 +14,8 @@ from PIL import Image
 
 from purifier import InputError, Purifier
 from purifier._images import images_below, put_together, read_size, take_apart, write_image
-from purifier.commands.purify import plan, run
+from purifier.commands._jobs import plan
+from purifier.commands.purify import run
 
 SIZE = (7, 5)  # width, height
 
@@ -143,7 +144,7 @@ def test_a_16_bit_picture_keeps_its_lower_bits_in_half_precision(dtype: torch.dt
     for name in ("a", "c"):
         Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / f"{name}.png")
     found = run(plan(tmp_path, tmp_path / "out"), purify)
-    assert (found.purified, found.failures) == (3, [])
+    assert (found.written, found.failures) == (3, [])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), np.asarray(ramp))
     assert np.asarray(Image.open(tmp_path / "out" / "c.png"))[0, 0].tolist() == [1, 2, 3]
 

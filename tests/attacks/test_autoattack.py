@@ -183,7 +183,7 @@ def test_the_strongest_shows_its_attacks():
 
 
 def test_strongest_of_what_does_not_belong_together_is_refused():
-    with pytest.raises(OptionError, match="expected attacks to take the strongest of, got none"):
+    with pytest.raises(OptionError, match="expected attacks to choose the strongest of, got none"):
         Strongest()
     with pytest.raises(OptionError, match="expected untargeted attacks"):
         Strongest(PGD(targeted=True))
