@@ -111,14 +111,14 @@ class Convention:
 
     def _advice(self) -> str:
         noise = "; if they are noisy or resampled images, pass out_of_range='clamp'"
-        if self.normalisation is not None:
+        if self.mean is not None and self.std is not None:
             return (
-                f"these are the values after undoing mean={list(self.mean or ())} and std={list(self.std or ())}: pass "
-                f"the mean and std that the images were normalised with{noise}"
+                f"these are the values after undoing mean={list(self.mean)} and std={list(self.std)}; pass the mean and "
+                f"std of the images{noise}"
             )
         return (
-            "they look normalised: pass the mean=... and std=... that they were normalised with (or processor=...), or "
-            f"divide by 255 if they are 0..255{noise}"
+            "if they are normalised, pass their mean=... and std=... (or processor=...); if they are in 0..255, divide "
+            f"by 255{noise}"
         )
 
 
@@ -142,7 +142,7 @@ def _per_channel(name: str, values: Sequence[float] | float | None) -> tuple[flo
         tensor = torch.empty(0)
     if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
         raise OptionError(
-            f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
+            f"expected {name} as one number per channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
             "numbers such as [0.5, 0.5, 0.5]"
         )
     red, green, blue = tensor.expand(3).tolist()

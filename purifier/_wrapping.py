@@ -99,7 +99,7 @@ def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments:
         return Purifier.from_pretrained(purifier, **{"device": _device(model), **arguments})
     if arguments:
         raise OptionError(
-            f"expected no from_pretrained arguments beside a purifier that is loaded already, got "
+            f"expected no from_pretrained arguments with a purifier that is loaded already, got "
             f"{', '.join(sorted(arguments))}"
         )
     return purifier

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import purifier
-from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, WrapError, _errors
+from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, WrapError, _errors, _wrapping
 from tests.builders import pictures
 
 FIRST, SECOND = pictures(1, 3, 20, 20), pictures(1, 3, 20, 20, seed=1)
@@ -34,7 +34,7 @@ def wrapped(purify: Purifier, **options: Any) -> PurifiedModel:
 def test_a_second_image_is_warned_of_and_purified_if_it_is_named(
     purify: Purifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_errors, "_given", set())
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
     with pytest.warns(PurifierWarning, match=r"argument 1 .* same shape .* not purified; pass images=\(0, 1\)"):
         (one, two), _ = wrapped(purify)(FIRST, SECOND)
     assert torch.equal(one, purify(FIRST)) and two is SECOND

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import purifier
-from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, _convention, _errors
+from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, _convention, _errors, _wrapping
 from tests.builders import pictures
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -20,7 +20,7 @@ IMAGES = pictures(2, 3, 24, 24)
 @pytest.fixture(autouse=True)
 def warned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are clamped are warned of once per process; one test looks at it."""
-    monkeypatch.setattr(_errors, "_given", {_convention.CLAMPED})
+    monkeypatch.setattr(_errors, "_given", {_convention.CLAMPED, _wrapping.PROMISE})
 
 
 def see(purify: Purifier, **options: object) -> PurifiedModel:
@@ -58,7 +58,7 @@ def test_resampling_and_noise_are_clamped(make: object, normalised: bool, purify
 
 
 def test_the_warning_of_it_comes_once_and_names_the_option(purify: Purifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_errors, "_given", set())
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
     with pytest.warns(PurifierWarning, match=r"bicubic resizing or with noise.*out_of_range='clamp' or 'refuse'"):
         see(purify)(bicubic())
     with warnings.catch_warnings():
