@@ -1,4 +1,4 @@
-"""purifier demo: offline, honest about what was right, and with a figure one can read."""
+"""purifier demo: the table, the figure, and its options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES = ("cat", "cup", "person", "something with a very long name, and a synon
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> ReferenceClassifier:
-    """Takes the place of the bundled classifier where only the form of the demo matters."""
+    """Replaces the bundled classifier by a faster one."""
     model = ReferenceClassifier(classes=CLASSES, widths=(8, 8), blocks=(1,)).eval()
     monkeypatch.setattr(purifier, "reference_model", lambda name: model)
     return model
@@ -63,7 +63,7 @@ def test_the_demo_runs_as_installed_and_shows_every_purifier(tmp_path: Path) -> 
     assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "motorcycle_left"))
     assert "attacked 0/3" in lines["right:"]
     assert "(purifier-blind); one who does (purifier-aware) can bypass it." in text
-    assert "This classifier is one of the networks that alloy and alloy-s saw in training" in text
+    assert "This classifier was used in the training of alloy and alloy-s;" in text
     assert float(lines["took"].split()[1]) < 60
     with Image.open(tmp_path / "demo.png") as figure:
         assert figure.width > 4 * 256
@@ -88,7 +88,7 @@ def test_the_label_of_an_own_image_is_the_clean_prediction(
     assert lines[6].startswith("right: clean 1/1, attacked ")
 
 
-def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: ReferenceClassifier) -> None:
+def test_the_attack_stays_in_its_ball_and_does_not_depend_on_the_purifier(tiny: ReferenceClassifier) -> None:
     target = LoadedModel("tiny", tiny, CLASSES, {}, size=32)
     photographs = torch.rand(2, 3, 32, 32)
     clean, attacked, gs = run(
@@ -102,14 +102,14 @@ def test_the_attack_stays_in_its_ball_and_never_sees_the_purifier(tiny: Referenc
     assert all(parameter.grad is None for parameter in tiny.parameters())
 
 
-def test_more_photographs_than_fit_on_a_line_go_on_below(tiny: ReferenceClassifier) -> None:
+def test_photographs_that_do_not_fit_on_a_line_follow_below(tiny: ReferenceClassifier) -> None:
     stages = run(LoadedModel("tiny", tiny, CLASSES, {}, size=32), torch.rand(5, 3, 32, 32), [None] * 5, {}, eps=0.1)
     lines = table(stages, list("abcde"), CLASSES)
     assert [line.split() for line in lines if line[:8].isspace()] == [["a", "b", "c"], ["d", "e"]]
     assert max(map(len, (line.replace("\x1b[32m", "").replace("\x1b[31m", "") for line in lines))) < 120
 
 
-def test_the_default_photographs_lie_in_the_installed_package() -> None:
+def test_the_default_photographs_are_in_the_installed_package() -> None:
     pytest.importorskip("skimage")
     paths = default_photographs()
     assert [path.name for path in paths] == ["chelsea.png", "coffee.png", "motorcycle_left.png"]
@@ -127,7 +127,7 @@ def test_a_missing_package_is_named_with_its_extra(
     )
     error = error_of(capsys)
     assert f"expected the package '{missing}'" in error
-    assert 'pip install ".[demo]"' in error
+    assert 'pip install "torch-purifier[demo]"' in error
 
 
 @pytest.mark.parametrize(("text", "levels"), [("4", 4), ("8/255", 8), ("0.5/1", 127.5), ("2.5", 2.5)])

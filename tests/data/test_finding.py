@@ -113,7 +113,7 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: 
 def test_unreadable_images_and_masks_are_refused(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "classes", each=1)
     (root / "red" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"0.png, which cannot be read: it is of no known format"):
+    with pytest.raises(InputError, match=r"0.png, which cannot be read: its format is unknown"):
         labelled_images(root, 16).load([2])
     images, masks = mask_folders(tmp_path / "masked")
     (masks / "1.png").unlink()
