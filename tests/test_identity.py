@@ -1,6 +1,4 @@
-"""Fingerprints of models, threats, attacks and losses in the head of a file of records."""
-
-from __future__ import annotations
+"""What tells attackers, surrogates and losses apart in the head of a file of records."""
 
 import functools
 import os
@@ -11,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import purifier
-from purifier import PurifiedModel, Purifier
+from purifier import Purifier
 from purifier._identity import model_identity
-from purifier.attacks import BPDA, EOT, PGD, SSP, Aware, DetectionAttack, Transfer, bare_model, whole_model
+from purifier._purified_model import PurifiedModel
+from purifier.attacks import BPDA, EOT, PGD, SSP, Aware, DetectionAttack, ThreatModel, Transfer, bare_model, whole_model
 from purifier.attacks.identity import attack_settings, threat_settings
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
@@ -27,11 +26,11 @@ def gs(iterations: int = 1) -> Purifier:
     return Purifier.from_pretrained("gs", iterations=iterations)
 
 
-def scaled(factor: float | Tensor) -> Callable[[Tensor], Tensor]:
+def scaled(factor: Any) -> Callable[[Any], Any]:
     return lambda images: factor * images
 
 
-def behind(purify: str | Purifier, **normalised: list[float]) -> PurifiedModel:
+def behind(purify: Any, **normalised: Any) -> PurifiedModel:
     return purifier.wrap(MODEL, purify, **normalised)
 
 
@@ -50,14 +49,16 @@ def behind(purify: str | Purifier, **normalised: list[float]) -> PurifiedModel:
         (lambda: Aware(samples=1), lambda: Aware(samples=2)),
     ],
 )
-def test_settings_differ_exactly_if_the_threats_do(one: Callable[[], Any], other: Callable[[], Any]) -> None:
+def test_threats_have_equal_settings_only_if_they_are_equal(
+    one: Callable[[], ThreatModel], other: Callable[[], ThreatModel]
+) -> None:
     assert threat_settings(one()) == threat_settings(one())
     assert threat_settings(other()) == threat_settings(other())
     assert threat_settings(one()) != threat_settings(other())
 
 
-def test_own_losses_are_identified_by_their_code_and_held_values() -> None:
-    def attack(loss: Callable[..., Tensor]) -> dict[str, Any]:
+def test_custom_losses_are_distinguished_by_their_code_and_values() -> None:
+    def attack(loss):
         return attack_settings(DetectionAttack(PGD(), loss=loss))
 
     assert attack(lambda o, t: o.sum()) != attack(lambda o, t: o.mean())
@@ -67,7 +68,7 @@ def test_own_losses_are_identified_by_their_code_and_held_values() -> None:
     assert attack(scaled(weights[0])) != attack(scaled(weights[1]))
 
 
-def test_a_function_is_the_same_in_every_process() -> None:
+def test_the_identity_of_a_function_is_equal_in_every_process() -> None:
     script = (
         "import json\n"
         "from purifier._identity import model_identity\n"
