@@ -23,18 +23,18 @@ _PADDING = 4
 _T = TypeVar("_T")
 
 
-def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
-    """Returns (training, validation): each `every`-th file validates.
+def split_validation(items: Sequence[_T], every: int) -> tuple[list[_T], list[_T]]:
+    """Returns (training, validation): each `every`-th item validates.
 
     Raises:
-        InputError: Where that leaves no file to train on.
-        OptionError: Where every file would validate.
+        InputError: If that leaves no item to train on.
+        OptionError: If every item would validate.
     """
     if every < 2:
         raise OptionError(f"expected validation_every >= 2, got {every}, which leaves no images to train on")
-    if len(paths) < 2:
-        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add more")
-    return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
+    if len(items) < 2:
+        raise InputError(f"expected at least 2 images, one of them to validate, got {len(items)}; add more")
+    return [item for i, item in enumerate(items) if i % every], [item for i, item in enumerate(items) if i % every == 0]
 
 
 def evenly(items: Sequence[_T], count: int) -> list[_T]:

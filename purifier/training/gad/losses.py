@@ -1,8 +1,8 @@
-"""The losses of GAD, eq. 1 to 9 of the paper; eq. 10, their weighted sum, is in the recipe.
+"""The losses of GAD, eq. 1 to 8 of the paper. Their weighted sum, eq. 9 and 10, is in the recipe.
 
 The paper writes ||.|| for every distance. Here images and feature maps are compared by their mean absolute difference,
-which does not grow with their size, and feature vectors by their Euclidean distance. Sums over classes are means, so
-that weights do not depend on how many classes there are.
+which does not depend on their size, and feature vectors by their Euclidean distance. Sums over classes are means, so
+that weights do not depend on the number of classes.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch import Tensor
 
 
 def reconstruction_loss(clean: Tensor, adversarial: Tensor, image: Tensor, goal: Tensor) -> Tensor:
-    """L_r (eq. 1): the clean output is drawn to the clean image, the adversarial output to its goal.
+    """L_r (eq. 1): distances of the clean output to the clean image, and of the adversarial output to its goal.
 
     Args:
         clean: Outputs (N, 3, H, W) for clean images.
-        adversarial: Outputs for adversarial ones.
+        adversarial: Outputs for adversarial images.
         image: The clean images.
-        goal: The clean outputs, which is the paper's point; or the clean images, its "traditional" ablation.
+        goal: The clean outputs, which is the paper's idea; or the clean images, its "traditional" ablation.
     """
     return (clean - image).abs().mean() + (adversarial - goal).abs().mean()
 
 
 def maps_distance(maps: Sequence[Tensor], goals: Sequence[Tensor]) -> Tensor:
-    """One of the sums over layers of L_p (eq. 2), and L_m (eq. 4): distances of feature maps, added up."""
+    """Sum over layers of the distances of feature maps: one of the two sums of L_p (eq. 2), or L_m (eq. 4)."""
     return torch.stack([(one - other).abs().mean() for one, other in zip(maps, goals, strict=True)]).sum()
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """L_GANd (eq. 3): least squares; real scores should be 1, fake ones 0."""
+    """L_GANd (eq. 3): the squared distances of real scores to 1 and of fake scores to 0."""
     return (real - 1).square().mean() + fake.square().mean()
 
 
 def gan_loss(fake: Tensor) -> Tensor:
-    """L_GANg (eq. 3): what the generator loses where the discriminator tells its fakes."""
+    """L_GANg (eq. 3): the squared distance of fake scores to 1."""
     return (fake - 1).square().mean()
 
 
@@ -46,7 +46,7 @@ def task_loss(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def feature_loss(clean: Tensor, adversarial: Tensor, image: Tensor) -> Tensor:
-    """L_Frec (eq. 6): distances of both outputs' feature vectors (V, L) to those of the clean image; 0 for none."""
+    """L_Frec (eq. 6): distances of both outputs' feature vectors (V, L) to those of the clean image; 0 if V is 0."""
     return _mean((clean - image).norm(dim=1)) + _mean((adversarial - image).norm(dim=1))
 
 
@@ -71,10 +71,10 @@ def align_loss(clean: Tensor, adversarial: Tensor) -> Tensor:
 
 
 def inter_loss(centres: Tensor, margin: float) -> Tensor:
-    """L_Finter (eq. 8): how much nearer than `margin` the centres (K, L) of two classes are, over all pairs.
+    """L_Finter (eq. 8): how much closer than `margin` the centres (K, L) of two classes are; the mean over all pairs.
 
-    A deviation: eq. 8 has M - distance, which falls forever and in which M has no effect; pairs farther apart than M
-    count 0 here.
+    A deviation: eq. 8 has M - distance, which has no lower bound and a gradient without M. Here pairs farther apart
+    than M count 0.
     """
     first, second = torch.triu_indices(len(centres), len(centres), 1, device=centres.device)
     return _mean((margin - (centres[first] - centres[second]).norm(dim=1)).clamp_min(0))
@@ -94,5 +94,5 @@ def intra_loss(vectors: Tensor, centres: Tensor, rows: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean, and 0 where there are none."""
+    """The mean, or 0 if there are no values."""
     return values.sum() / max(1, len(values))

@@ -1,4 +1,7 @@
-"""The critic of NRP and its losses: is a crop real, or purified? (Figure 3: VGG-like, five blocks; eq. 7.)"""
+"""NRP's critic, which tells clean crops from purified ones, and the two losses of that contest (section 3.3, eq. 7).
+
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, https://arxiv.org/abs/2006.04924.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ _WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Critic(nn.Module):
-    """Five blocks, each of two convolutions with batch norm and leaky ReLU, the second of which halves the size.
+    """Five blocks, each of two convolutions with batch norm and leaky ReLU. The second convolution halves the size.
 
-    The paper gives the kinds of layers and the number of blocks; widths and kernel sizes are those of its citation
-    for the purifier (Wang et al., "ESRGAN", ECCVW 2018).
+    The paper gives the kinds of layers and the number of blocks. Widths and kernel sizes are those of ESRGAN (Wang et
+    al., ECCVW 2018, https://arxiv.org/abs/1809.00219), which the paper cites for the purifier.
 
     Args:
         crop_size: Side of the crops, in pixels; a multiple of 32.
 
     Raises:
-        OptionError: Where the side is none.
+        OptionError: If the side is not a multiple of 32.
     """
 
     def __init__(self, crop_size: int) -> None:
@@ -36,7 +39,7 @@ class Critic(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for number, width in enumerate(_WIDTHS):
-            # Without the first batch norm, which would take the colours away.
+            # The first layer has no batch norm, which would remove the colours.
             layers += _layer(before, width, 3, 1, norm=number > 0) + _layer(width, width, 4, 2)
             before = width
         self.blocks = nn.Sequential(*layers)
@@ -45,19 +48,19 @@ class Critic(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores crops (N, 3, crop_size, crop_size): (N, 1), higher for real."""
+        """Scores crops (N, 3, crop_size, crop_size): (N, 1), higher for clean ones."""
         scores: Tensor = self.head(self.blocks(images))
         return scores
 
 
 def adversarial_loss(fake: Tensor, real: Tensor, *, relativistic: bool) -> Tensor:
-    """L_adv (eq. 7): what the purifier loses where the critic tells its images from real ones.
+    """L_adv (eq. 7): high if the critic tells purified images from clean ones.
 
     Args:
         fake: Scores (N, 1) of purified images.
-        real: Scores (N, 1) of clean images; take no part where not relativistic.
-        relativistic: Compare with the mean score of the other kind (Jolicoeur-Martineau, "The relativistic
-            discriminator", ICLR 2019, its average form).
+        real: Scores (N, 1) of clean images; ignored unless relativistic.
+        relativistic: Whether to compare with the mean score of the other kind (the average form of
+            Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019, https://arxiv.org/abs/1807.00734).
 
     Returns:
         -log sigmoid(C(P(x')) - mean C(x)), or the vanilla GAN's -log sigmoid(C(P(x'))).
@@ -66,7 +69,7 @@ def adversarial_loss(fake: Tensor, real: Tensor, *, relativistic: bool) -> Tenso
 
 
 def critic_loss(fake: Tensor, real: Tensor, *, relativistic: bool) -> Tensor:
-    """The mirrored loss, which the critic descends; arguments as for `adversarial_loss`."""
+    """The mirrored loss, which the critic minimises; arguments as for `adversarial_loss`."""
     if relativistic:
         return (F.softplus(-(real - fake.mean())).mean() + F.softplus(fake - real.mean()).mean()) / 2
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
@@ -75,25 +78,25 @@ def critic_loss(fake: Tensor, real: Tensor, *, relativistic: bool) -> Tensor:
 def contest(
     critic: nn.Module, purified: Tensor, clean: Tensor, *, relativistic: bool
 ) -> tuple[Tensor, Callable[[], Tensor]]:
-    """What a purifier loses against a critic on a batch, and what gives the critic's own loss on it.
+    """Computes the losses of purifier and critic on a batch.
 
     Args:
         critic: Gives scores (N, 1) of crops.
-        purified: Purified crops (N, 3, H, W); the first loss has gradients to them.
-        clean: Clean ones.
+        purified: Purified crops (N, 3, H, W). Gradients of the first loss flow to them.
+        clean: Clean crops of the same shape.
         relativistic: As for `adversarial_loss`.
 
     Returns:
-        The purifier's loss, and a function that computes the critic's: to be called when the parameters of the critic
-        have gradients again, as the training loop does.
+        The purifier's loss, and a function that computes the critic's loss. Call it after the critic's parameters
+        require gradients again, as the training loop does.
     """
     with torch.no_grad():
         real = critic(clean).float()
 
-    def judged() -> Tensor:
+    def of_critic() -> Tensor:
         return critic_loss(critic(purified.detach()).float(), critic(clean).float(), relativistic=relativistic)
 
-    return adversarial_loss(critic(purified).float(), real, relativistic=relativistic), judged
+    return adversarial_loss(critic(purified).float(), real, relativistic=relativistic), of_critic
 
 
 def _layer(before: int, after: int, kernel: int, stride: int, *, norm: bool = True) -> list[nn.Module]:

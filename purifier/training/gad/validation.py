@@ -1,4 +1,4 @@
-"""How well the target model does on held-out samples, clean and attacked, bare and behind the generator."""
+"""Samples of a GAD training, and its validation: the target model's score on held-out samples."""
 
 from __future__ import annotations
 
@@ -6,17 +6,52 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from purifier._random import isolated_randomness
 from purifier.data.crops import evenly
-from purifier.training._loop import to_device
-from purifier.training._validation import psnr
-from purifier.training.gad._samples import Samples
 from purifier.training.gad.tasks import Task
+from purifier.training.processes import to_device
+from purifier.training.validation import psnr
 
-# Images at a time.
 _BATCH = 16
+
+
+class Samples(Dataset[tuple[Tensor, Any]]):
+    """Random samples of a task's items. Each is a function of (seed, index) alone, so that a run can resume.
+
+    Args:
+        task: Reads the samples.
+        items: The items.
+        length: Number of samples.
+        seed: Decides the samples, together with the index.
+    """
+
+    def __init__(self, task: Task, items: Sequence[Any], *, length: int, seed: int) -> None:
+        self.task = task
+        self.items = items
+        self.length = length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """Returns image number `index`, (3, H, W), float in [0, 1], and its target."""
+        random = np.random.default_rng((self.seed, index))
+        return self.task.load(self.items[int(random.integers(len(self.items)))], random)
+
+    def collate(self, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+        """Makes a batch: images (N, 3, H, W) and the task's batch of targets."""
+        return collate(self.task, samples)
+
+
+def collate(task: Task, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
+    """Makes a batch of samples: images (N, 3, H, W) and the task's batch of targets."""
+    return torch.stack([image for image, _ in samples]), task.collate([target for _, target in samples])
 
 
 @dataclass(frozen=True)
@@ -29,13 +64,13 @@ class _Held:
 
 
 class HeldOut:
-    """Samples that validate: `count` of the items, evenly. They are read and attacked once, when first needed.
+    """Held-out samples, spread evenly over the items. They are read and attacked once, when first needed.
 
     Args:
-        task: Reads, attacks and scores them.
+        task: Reads, attacks and scores the samples.
         items: Held-out items.
-        count: How many to take, at most.
-        seed: Decides the attack's starts.
+        count: Most samples to use.
+        seed: Decides the attack's random starts.
     """
 
     def __init__(self, task: Task, items: Sequence[Any], *, count: int, seed: int) -> None:
@@ -46,14 +81,14 @@ class HeldOut:
         self._bare: dict[str, float] = {}
 
     def figures(self, purify: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
-        """Figures of a purifier.
+        """Measures a purifier.
 
         Args:
-            purify: Map of images (N, 3, H, W) on `device` to purified ones; the result is clamped to [0, 1].
-            device: Where the target model is.
+            purify: Maps images (N, 3, H, W) on `device` to purified ones, which are then clamped to [0, 1].
+            device: Device of the target model.
 
         Returns:
-            "psnr", in dB, of purified clean images to clean ones; the task's score "clean" and "attacked" (the
+            "psnr", in dB, of purified clean images to clean ones; the task's scores "clean" and "attacked" (the
             training's attack, blind) behind the purifier, and "clean_bare" and "attacked_bare" without it.
         """
         held = self._held(device)
@@ -65,7 +100,7 @@ class HeldOut:
         return {"psnr": quality, "clean": clean, "attacked": attacked, **self._bare}
 
     def bare(self, device: torch.device) -> float:
-        """The task's score of clean held-out samples without a purifier; reads and attacks them."""
+        """Reads and attacks the held-out samples; returns the task's score of the clean ones without a purifier."""
         self._held(device)
         return self._bare["clean_bare"]
 
@@ -78,13 +113,11 @@ class HeldOut:
 
     def _held(self, device: torch.device) -> list[_Held]:
         if not self._batches:
-            reader = Samples(self._task, self._items, length=len(self._items), seed=self._seed)
-            # So that the training's random numbers stay a function of its steps.
-            with torch.random.fork_rng():
-                torch.manual_seed(self._seed)
+            # The training's random numbers stay a function of its steps.
+            with isolated_randomness(device, seed=self._seed):
                 for number, start in enumerate(range(0, len(self._items), _BATCH)):
                     items = self._items[start : start + _BATCH]
-                    images, targets = reader.collate([self._task.load(item, None) for item in items])
+                    images, targets = collate(self._task, [self._task.load(item, None) for item in items])
                     images, targets = images.to(device), to_device(targets, device)
                     self._batches.append(_Held(images, self._task.attack(images, targets, number), targets))
             with torch.inference_mode():
@@ -100,7 +133,7 @@ class HeldOut:
 
 
 def _mean(values: Sequence[float], held: Sequence[_Held]) -> float:
-    """The mean over images of values that are means over batches."""
+    """Returns the mean over images of values that are means over batches."""
     sizes = [len(one.clean) for one in held]
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
 

@@ -1,4 +1,4 @@
-"""The discriminator: which places of a picture are those of a clean output, and which of an adversarial one?"""
+"""The discriminator, which tells clean outputs from adversarial ones at each place of a picture."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _WIDEST = 8
 
 
 class PatchDiscriminator(nn.Module):
-    """Convolutions that halve the size, with leaky ReLU, then a score for each place that is left.
+    """Convolutions with leaky ReLU that halve the size, then a score for each remaining place.
 
-    A patch discriminator as in pix2pixHD, which the paper takes its generator from, at one scale. Normalisation is over
-    all channels, for the reason given in `purifier.methods.gad`.
+    A patch discriminator at one scale, as in pix2pixHD (Wang et al., CVPR 2018, https://arxiv.org/abs/1711.11585). The
+    paper uses its generator. Normalisation is over all channels, for the reason given in `purifier.methods.gad`.
 
     Args:
-        filters: Width of the first layer; it doubles with each up to eight times.
+        filters: Width of the first layer. Each later layer doubles it, up to eight times.
         layers: Number of halvings.
 
     Raises:
-        OptionError: Where one is below 1.
+        OptionError: If one is below 1.
     """
 
     def __init__(self, *, filters: int = 64, layers: int = 3) -> None:
@@ -39,10 +39,10 @@ class PatchDiscriminator(nn.Module):
         self.head = nn.Conv2d(widths[-1], 1, 4, padding=2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Judges images (N, 3, H, W) of any size.
+        """Scores images (N, 3, H, W) of any size.
 
         Returns:
-            Scores (N, 1, h, w), near 1 for real, and the features of every layer, for eq. 4.
+            Scores (N, 1, h, w), near 1 for clean outputs, and the features of every layer, for eq. 4.
         """
         features: list[Tensor] = []
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Fixed networks that say what an image should look like to them."""
+"""Extractors: fixed networks whose features and predictions are attacked and compared."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from purifier.models.features import load_features
 from purifier.models.layers import catching, find_layer
 from purifier.models.named import make_module
 from purifier.models.reference import reference_model
-from purifier.training.alloy._lines import ExtractorLine
+from purifier.training.alloy.config import ExtractorLine
 
 
 class Extractor(nn.Module):
-    """A fixed network, with the layers of it that give features.
+    """A fixed network, and the layers inside that give features.
 
     Args:
         line: Its name, layers and weight.
-        network: A module of images in [0, 1]; set to eval mode, without gradients of its parameters.
+        network: A module of images in [0, 1]. It is set to eval mode and its parameters are frozen.
 
     Raises:
-        OptionError: Where the network has no such layer.
+        OptionError: If the network has no such layer.
     """
 
     def __init__(self, line: ExtractorLine, network: nn.Module) -> None:
@@ -40,14 +40,14 @@ class Extractor(nn.Module):
         return self.network(images)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Features (N, ...) of images (N, 3, H, W) in [0, 1], one tensor for each layer; gradients flow.
+        """Features (N, ...) of images (N, 3, H, W) in [0, 1], one tensor per layer; gradients flow.
 
         Raises:
-            InputError: Where a layer takes no part in the call, or puts out anything else.
+            InputError: If a layer is not used in the call, or its output is not such a tensor.
         """
-        return self.look(images)[0]
+        return self.features_and_output(images)[0]
 
-    def look(self, images: Tensor) -> tuple[list[Tensor], Any]:
+    def features_and_output(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """The `features` of images (N, 3, H, W) and the network's own output, from one call; gradients flow."""
         with catching({layer: self.network.get_submodule(layer) for layer in self.layers}) as caught:
             output = self.network(images)
@@ -59,7 +59,7 @@ class Extractor(nn.Module):
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
                 f"expected extractor {self.name!r} to give features ({len(images)}, ...) at {where}, got {got}; name "
-                "a layer that does: NAME=MODEL@LAYER:WEIGHT"
+                "a layer that gives such features: NAME=MODEL@LAYER:WEIGHT"
             )
         return found
 
@@ -71,12 +71,12 @@ class Extractor(nn.Module):
 
 
 def load_extractors(lines: Sequence[ExtractorLine]) -> list[Extractor]:
-    """Makes the extractors, on the CPU; those of one model share it.
+    """Makes the extractors, on the CPU. Extractors of the same model share it.
 
     Raises:
-        OptionError: Where a model cannot be imported or called, or has no such layer.
-        UnknownNameError: Where there is no reference model of that name.
-        WeightsError: Where the weights of VGG16 cannot be had.
+        OptionError: If a model cannot be imported or called, or has no such layer.
+        UnknownNameError: If there is no reference model of that name.
+        WeightsError: If the weights of VGG16 cannot be loaded.
     """
     models: dict[str, nn.Module] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""The fixed network of the perceptual loss (eq. 2): images to feature maps of several layers."""
+"""The fixed network of the perceptual loss (eq. 2), which maps images to feature maps of several layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
 from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD, vgg16_layers
+from purifier.models.layers import catching
 from purifier.models.named import make_module
+from purifier.models.normalised import Normalised
 
 # relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
 _LAYERS = (3, 8, 15, 22, 29)
@@ -26,24 +28,19 @@ class VGGMaps(nn.Module):
         self.layers = layers
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (N, 3, H, W) in [0, 1], H and W at least 16, to five maps."""
+        """Maps normalised images (N, 3, H, W), H and W at least 16, to five feature maps; gradients flow."""
         if min(images.shape[-2:]) < 16:
             raise InputError(
                 f"expected images of at least 16 x 16 pixels for the perceptual loss, got {tuple(images.shape[-2:])}; "
                 "train on larger ones, or set perceptual_weight=0"
             )
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        features, maps = (images - mean) / std, []
-        for number, layer in enumerate(self.layers):
-            features = layer(features)
-            if number in _LAYERS:
-                # A copy, because the next layer may work in place.
-                maps.append(features.clone())
-        return maps
+        with catching({str(number): self.layers[number] for number in _LAYERS}) as caught:
+            self.layers(images)
+        return list(caught.values())
 
 
 class _Named(nn.Module):
-    """A user's network, whose output is checked."""
+    """A user's network with a check of its output."""
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
@@ -65,14 +62,14 @@ def load_perceptual(name: str) -> nn.Module:
 
     Args:
         name: "vgg16" for torchvision's VGG16, whose weights are read from torch's hub cache or downloaded once; or
-            "module:function", a function of no arguments that returns a module.
+            "module:function", a function without arguments that returns a module.
 
     Raises:
-        OptionError: Where the name has another form, or there is no such function.
-        WeightsError: Where the weights of VGG16 cannot be had.
+        OptionError: If the name has another form, or there is no such function.
+        WeightsError: If the weights of VGG16 cannot be loaded.
     """
     if name == "vgg16":
         instead = "set perceptual_weight=0, or perceptual='module:function' for a network of your own"
-        return VGGMaps(vgg16_layers(_LAYERS[-1] + 1, instead)).eval()
+        return Normalised(VGGMaps(vgg16_layers(_LAYERS[-1] + 1, instead)), IMAGENET_MEAN, IMAGENET_STD).eval()
     made = make_module(name, "perceptual", "'vgg16'")
     return _Named(made, name).eval().requires_grad_(False)

@@ -1,27 +1,29 @@
-"""Task: all in which classification, segmentation and detection differ."""
+"""Task: everything in which classification, segmentation and detection differ."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from purifier.training.gad._config import GADTraining
+from purifier._errors import InputError, OptionError
+from purifier.training.gad.config import GADTraining
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What the target model makes of a batch of images.
+    """The target model's loss and features for a batch of images.
 
     Attributes:
         loss: The task's own loss, a scalar.
-        vectors: Feature vectors (V, L); V depends on the targets alone, so that vector v of a purified image and of
-            the image itself belong together.
+        vectors: Feature vectors (V, L). V depends on the targets alone, so that vector v of a purified image
+            corresponds to vector v of the image itself.
         labels: Class of each vector (V,).
     """
 
@@ -31,21 +33,21 @@ class Observed:
 
 
 class Task(ABC):
-    """What a training needs to know about a task: samples, features with their labels, loss and attack.
+    """The samples, features with their labels, loss and attack of a task.
 
-    A task of the user's own is a subclass in a file of hers, which `GADTraining(task="module:Class")` names.
+    Users write a task of their own as a subclass and name it with `GADTraining(task="module:Class")`.
 
     Args:
         model: The target model, frozen and in eval mode, of images in [0, 1].
-        config: The settings; those that are 0 there are the class's own.
+        config: The settings. For a setting that is 0, the class attribute is used.
 
     Attributes:
         downsamples: Halvings of the generator.
         size: Side of the samples, in pixels.
-        eps: Radius of the attack while training, in units of the [0, 1] range.
+        eps: Radius of the attack in training, in units of the [0, 1] range.
         alpha: Its step size, same units.
         attack_steps: Its steps.
-        scores: What `score` measures, for the model card.
+        scores: Name of what `score` measures, for the model card.
     """
 
     downsamples: int = 2
@@ -62,15 +64,15 @@ class Task(ABC):
             setattr(self, name, getattr(config, name) or getattr(type(self), name))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Processes that prepare samples are sent the task without the model.
+        # Processes that prepare samples receive the task without the model.
         return {name: value for name, value in vars(self).items() if name != "model"}
 
     @abstractmethod
     def items(self) -> Sequence[Any]:
-        """Returns every sample there is, in a fixed order, as whatever `load` takes; reads no pixels.
+        """Returns all samples in a fixed order, each in a form that `load` takes. Reads no pixels.
 
         Raises:
-            InputError: Where there are none, or labels are missing.
+            InputError: If there are none, or labels are missing.
         """
 
     @abstractmethod
@@ -79,19 +81,19 @@ class Task(ABC):
 
         Args:
             item: One of `items`.
-            random: Decides about the crop; None for the one sample of an item that validates.
+            random: Decides the crop; None gives the item's one sample for validation.
 
         Returns:
             The image (3, size, size), float in [0, 1], and its target.
         """
 
     def collate(self, targets: list[Any]) -> Any:
-        """Makes a batch's targets of those of its samples: tensors, in lists, tuples and dicts if need be."""
+        """Makes the targets of a batch from those of its samples: tensors, also in lists, tuples and dicts."""
         return default_collate(targets)
 
     @abstractmethod
     def attack(self, images: Tensor, targets: Any, step: int) -> Tensor:
-        """Attacks the target model alone: images (N, 3, H, W) in [0, 1] to adversarial ones, detached."""
+        """Attacks the target model without a purifier: images (N, 3, H, W) in [0, 1] to adversarial ones, detached."""
 
     @abstractmethod
     def observe(self, images: Tensor, targets: Any) -> Observed:
@@ -99,4 +101,18 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, images: Tensor, targets: Any) -> float:
-        """How well the target model does on a batch, in [0, 1], higher is better."""
+        """Scores the target model on a batch, in [0, 1]; higher is better."""
+
+
+def folder_of(name: str, option: str) -> Path:
+    """Returns the folder that an option names.
+
+    Raises:
+        OptionError: If the option was not given.
+        InputError: If there is no such folder.
+    """
+    if not name:
+        raise OptionError(f"expected {option}, a folder, for this task, got none")
+    if not Path(name).is_dir():
+        raise InputError(f"expected {option} to be a folder, got {name}, which is not a folder")
+    return Path(name)
