@@ -142,7 +142,8 @@ class PhotographTraining(LoopConfig):
         super().__post_init__()
         if isinstance(self.data, str | Path):
             object.__setattr__(self, "data", (str(self.data),))
-        check_integer("crop_size", self.crop_size, low=1)
+        for name, low in (("crop_size", 1), ("validation_every", 2), ("validation_images", 1)):
+            check_integer(name, getattr(self, name), low=low)
         check_number("shrink", self.shrink, low=0.01, high=1.0)
         check_number("aliased", self.aliased, low=0.0, high=1.0)
         check_number("vary", self.vary, low=0.0, high=1.0)

@@ -119,7 +119,9 @@ class GADTraining(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in (("vectors", 1), ("attack_steps", 0), ("size", 0), ("downsamples", 0)):
+        for name in ("attack_steps", "size", "downsamples"):
+            check_integer(name, getattr(self, name), low=0)
+        for name, low in (("vectors", 1), ("validation_every", 2), ("validation_images", 1)):
             check_integer(name, getattr(self, name), low=low)
         if min(self.margin, self.eps, self.alpha) < 0:
             raise OptionError(

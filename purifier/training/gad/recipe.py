@@ -195,7 +195,7 @@ class GADRecipe:
         return vectors, labels
 
     def _real_and_fake(self, images: Tensor, clean: Tensor, adversarial: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the two sides that the discriminator tells apart: clean and adversarial outputs, unless traditional."""
+        """Returns what the discriminator tells apart: clean and adversarial outputs, or images and outputs (L_T)."""
         return (images, torch.cat((clean, adversarial))) if self.config.traditional else (clean, adversarial)
 
     def _critic_loss(self, images: Tensor, clean: Tensor, adversarial: Tensor) -> Callable[[], Tensor]:

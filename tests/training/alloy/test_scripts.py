@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from purifier.training._photographs import crops_and_validation
+from purifier.training.alloy._lines import read_extractors, read_sources
 
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
-from purifier.training._photographs import crops_and_validation
-from purifier.training.alloy._lines import read_extractors, read_sources
 from tests.methods.test_alloy import SIZES
 
 SMALL = {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError
+from purifier._errors import InputError, OptionError
 from purifier.data.crops import resized
 from purifier.data.finding import boxed_images
 from purifier.data.images import read_pixels, to_tensor
@@ -33,6 +33,8 @@ class BoxTask(Task):
 
     def items(self) -> list[tuple[Path, list[list[float]]]]:
         """Returns each image that has boxes, with rows x1 y1 x2 y2 category, in pixels. Crowds are left out."""
+        if not self.config.annotations:
+            raise OptionError("expected annotations, a COCO JSON file, for this task, got none")
         found = boxed_images(folder_of(self.config.data, "data"), annotations=self.config.annotations)
         items = [
             (path, [list(box[:5]) for box in boxes if not box[5]])

@@ -1,15 +1,14 @@
-"""The NCIS training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
+"""The NCIS training: resuming after a kill, two processes, initial weights, and a folder that loads."""
 
-import numpy as np
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 import torch
-from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
-from purifier.data.crops import RandomCrops, split_validation
-from purifier.data.images import list_images
-from purifier.data.images import read_pixels as read_rgb
-from purifier.training._checkpoint import load_checkpoint
+from purifier.training.checkpoints import load_checkpoint
 from purifier.training.ncis import NCISTraining, train
 from tests.training.processes import killed_and_resumed, train_in_two
 
@@ -42,7 +41,7 @@ train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_path):
+def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, tmp_path: Path) -> None:
     halfway = killed_and_resumed(SCRIPT % TINY, photos, tmp_path)
     assert 0 < halfway["step"] < TINY["steps"]
     files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
@@ -50,7 +49,7 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos, tmp_pat
 
 
 @pytest.mark.slow
-def test_two_processes_train_twice(photos, tmp_path):
+def test_two_processes_train_twice(photos: Path, tmp_path: Path) -> None:
     again = "train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2] + '-again')"
     train_in_two(SCRIPT % TINY + again % TINY, photos, tmp_path / "two")
     files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("two", "two-again")]
@@ -58,7 +57,7 @@ def test_two_processes_train_twice(photos, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_together(photos, tmp_path):
+def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
     train_in_two(SCRIPT % TINY, photos, tmp_path / "two")
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
     one, two = (Purifier.from_pretrained(tmp_path / name / "ncis") for name in ("one", "two"))
@@ -66,7 +65,7 @@ def test_two_processes_train_together(photos, tmp_path):
         assert torch.allclose(a, b, atol=1e-4)
 
 
-def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos, tmp_path):
+def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos: Path, tmp_path: Path) -> None:
     config = NCISTraining(data=(str(photos),), **{**TINY, "steps": 40, "learning_rate": 3e-3, "unroll": 2})
     folder = train(config, tmp_path)
     purifier = Purifier.from_pretrained(folder)
@@ -81,14 +80,14 @@ def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos, tmp_
     assert {"psnr", "psnr_once", "psr_clean", "psr_pgd"} <= history[-1].keys()
 
 
-def test_masked_weights_are_zero_in_the_trained_file(photos, tmp_path):
+def test_masked_weights_are_zero_in_the_trained_file(photos: Path, tmp_path: Path) -> None:
     purifier = Purifier.from_pretrained(train(NCISTraining(data=(str(photos),), **TINY), tmp_path))
     for layer in purifier.method.network.net.context:
         assert bool((layer.weight[:, :, layer.mask == 0] == 0).all())
         assert bool((layer.weight[:, :, layer.mask == 1] != 0).any())
 
 
-def test_training_can_start_from_a_trained_purifier(photos, tmp_path):
+def test_training_can_start_from_a_trained_purifier(photos: Path, tmp_path: Path) -> None:
     first = train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "first")
     config = NCISTraining(data=(str(photos),), **{**TINY, "init": str(first), "learning_rate": 1e-9})
     second = train(config, tmp_path / "second")
@@ -96,76 +95,20 @@ def test_training_can_start_from_a_trained_purifier(photos, tmp_path):
     assert torch.allclose(Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5)
 
 
-def test_other_settings_in_the_same_folder_are_refused(photos, tmp_path):
+def test_other_settings_in_the_same_folder_are_refused(photos: Path, tmp_path: Path) -> None:
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path)
     with pytest.raises(OptionError, match=r"got others: learning_rate 0.5 for 0.001; choose"):
         train(NCISTraining(data=(str(photos),), **{**TINY, "learning_rate": 0.5}), tmp_path)
 
 
-def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which is not a folder"):
         train(NCISTraining(data=(str(tmp_path / "nothing"),), **TINY), tmp_path / "out")
     with pytest.raises(InputError, match="expected images"):
         train(NCISTraining(data=(str(tmp_path),), **TINY), tmp_path / "out")
 
 
-def test_a_crop_is_decided_by_seed_and_index_alone(photos):
-    paths = list_images([photos])
-    first, second = (RandomCrops(paths, crop_size=16, length=9, seed=4, shrink=0.5) for _ in range(2))
-    _ = first[3]
-    assert torch.equal(first[7], second[7])
-    assert not torch.equal(first[7], first[8])
-    assert first[7].shape == (3, 16, 16) and first[7].min() >= 0 and first[7].max() <= 1
-
-
-def test_small_images_are_enlarged_to_the_crop(photos):
-    assert RandomCrops(list_images([photos]), crop_size=64, length=1, seed=0)[0].shape == (3, 64, 64)
-
-
-def test_validation_files_are_not_trained_on(photos):
-    training, validation = split_validation(list_images([photos]), 4)
-    assert len(validation) == 2 and len(training) == 6 and not set(training) & set(validation)
-
-
-def test_a_split_that_leaves_nothing_to_train_on_is_refused(photos):
-    with pytest.raises(InputError, match="expected at least 2 images, one of them to validate, got 1"):
-        split_validation(list_images([photos])[:1], 4)
-    with pytest.raises(OptionError, match="expected validation_every >= 2, got 1"):
-        split_validation(list_images([photos]), 1)
-
-
-def test_notes_of_other_programs_are_no_images(photos):
-    (photos / "._photo.jpg").write_bytes(b"junk")
-    assert not [path for path in list_images([photos]) if path.name.startswith(".")]
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"broken\.jpg"):
-        read_rgb(tmp_path / "broken.jpg")
-
-
-def test_sixteen_bit_pictures_are_not_cut_off(tmp_path):
-    Image.fromarray(np.full((4, 5), 32896, dtype=np.uint16)).save(tmp_path / "grey.png")
-    assert (read_rgb(tmp_path / "grey.png") == np.full((4, 5, 3), 128, dtype=np.uint8)).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"checkpoint_every": 0}, "expected checkpoint_every to be an integer of at least 1, got 0"),
-        ({"validate_every": 0}, "expected validate_every to be an integer of at least 1, got 0"),
-        ({"device": "cuda:1"}, "expected device to be auto, cpu or cuda, got 'cuda:1'; choose a GPU by"),
-        ({"validation_images": 0}, "expected at least 1 image to validate on, got validation_images=0"),
-    ],
-)
-def test_settings_out_of_range_are_refused_before_the_first_step(photos, tmp_path, change, message):
-    with pytest.raises(OptionError, match=message):
-        train(NCISTraining(data=(str(photos),), **{**TINY, **change}), tmp_path)
-    assert not any(tmp_path.iterdir())
-
-
-def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):
+def test_the_finished_weights_can_be_the_mean_of_first_and_last(photos: Path, tmp_path: Path) -> None:
     first = train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "first")
     config = {**TINY, "init": str(first), "learning_rate": 1e-2}
     whole = train(NCISTraining(data=(str(photos),), **config), tmp_path / "whole")
@@ -176,6 +119,6 @@ def test_the_finished_weights_can_be_a_mean_of_start_and_end(photos, tmp_path):
         assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-6)
 
 
-def test_a_share_of_the_start_needs_a_start(photos, tmp_path):
+def test_init_share_without_init_is_refused(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected init beside init_share"):
         train(NCISTraining(data=(str(photos),), **TINY, init_share=0.5), tmp_path)
