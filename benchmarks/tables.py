@@ -1,7 +1,7 @@
 """Writes the measured figures from benchmarks/results into README.md, docs and the model cards.
 
-    python benchmarks/tables.py          # rewrites the blocks
-    python benchmarks/tables.py --check  # fails where a block is not what the results say
+    python -m benchmarks.tables          # rewrites the blocks
+    python -m benchmarks.tables --check  # fails where a block is not what the results say
 
 A block stands between `<!-- measured: NAME -->` and `<!-- end -->`.
 """
@@ -16,11 +16,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from _alloy_tables import alloy_ablation, alloy_generality, gate_accuracy, gate_biases, gate_weights
-from _art_table import markdown as art_markdown
-from _evaluation_table import column, grid, holds, percent, task_checks
-from _gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
-from _speed_table import markdown
+from benchmarks.accuracy.alloy_tables import alloy_ablation, alloy_generality, gate_accuracy, gate_biases, gate_weights
+from benchmarks.accuracy.gad_tables import cifar10_targets, gad_accuracy, gad_targets, gad_task, gad_task_targets
+from benchmarks.markdown import column, grid, holds, percent, task_checks
+from benchmarks.speed.art_table import markdown as art_markdown
+from benchmarks.speed.table import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 # What rows of one table must have in common.
@@ -37,7 +37,7 @@ def measured(name: str) -> bool:
 
 
 def blind_pgd() -> dict[str, dict[str, Any]]:
-    """Rows of each classifier that benchmarks/blind_pgd.py has measured."""
+    """Rows of each classifier that benchmarks/accuracy/blind_pgd.py has measured."""
     names = ("resnet50", "mobilenet_v2")
     return {name: result(f"blind_pgd_{name}")["rows"] for name in names}
 
@@ -111,7 +111,7 @@ def alloy_tasks(name: str) -> str:
 
 
 def selection() -> str:
-    """The candidates that benchmarks/select_ncis.py compared, standard / robust rates at each number of iterations."""
+    """The candidates that select_ncis.py compared, standard / robust rates at each number of iterations."""
     r = result("select_ncis")
     count = min(len(entry["rows"]) for entry in r["candidates"].values()) // 2
     lines = ["| weights | classifier | " + " | ".join(f"i={i}" for i in range(1, count + 1)) + " |"]
@@ -137,12 +137,12 @@ def tiled_memory() -> str:
     return (
         f"A {r['side']} x {r['side']} image through `ncis` in tiles of {r['tile']}, {r['iterations']} iterations, "
         f"{r['dtype']}, on a CPU: "
-        f"{r['extra_bytes'] / 2**30:.2f} GiB of extra memory (`python benchmarks/tiled_memory.py`)."
+        f"{r['extra_bytes'] / 2**30:.2f} GiB of extra memory (`python -m benchmarks.speed.tiled_memory`)."
     )
 
 
 def honest(name: str) -> str:
-    """A table of benchmarks/honest_tables.py, with the purifiers that were measured alone beside the others."""
+    """A table of honest_tables.py, with the purifiers that were measured alone beside the others."""
     return grid(honest_rows(name)) if measured(f"honest_{name}") else "Not measured yet."
 
 
@@ -174,7 +174,7 @@ def _shared(settings: dict[str, Any], key: str) -> Any:
 
 
 def crosscheck() -> str:
-    """The table of benchmarks/crosscheck_attacks.py."""
+    """The table of benchmarks/accuracy/crosscheck_attacks.py."""
     lines = [
         "| attack | images | robust accuracy, ours | theirs | mean L2 of what fooled, ours | theirs |",
         "|---|---|---|---|---|---|",
@@ -190,7 +190,7 @@ def crosscheck() -> str:
 
 
 def nrp_accuracy(classifier: str) -> str:
-    """A classifier's table of benchmarks/nrp_acceptance.py."""
+    """A classifier's table of benchmarks/accuracy/nrp_acceptance.py."""
     if not measured("nrp_acceptance"):
         return "Not measured yet."
     r = result("nrp_acceptance")
@@ -205,7 +205,7 @@ def nrp_accuracy(classifier: str) -> str:
 
 
 def nrp_targets() -> str:
-    """What benchmarks/nrp_acceptance.py holds NRP to."""
+    """What benchmarks/accuracy/nrp_acceptance.py holds NRP to."""
     if not measured("nrp_acceptance"):
         return "Not measured yet."
     lines = ["| purifier | classifier | target, in points | wanted | measured | holds |", "|---|---|---|---|---|---|"]
@@ -218,13 +218,13 @@ def nrp_targets() -> str:
 
 
 def speed(name: str) -> str:
-    """The table of benchmarks/speed.py."""
+    """The table of benchmarks/speed/compare.py."""
     path = ROOT / "benchmarks" / "results" / f"speed_{name}.json"
     return markdown(json.loads(path.read_text())) if path.exists() else "Not measured yet."
 
 
 def half_precision(r: dict[str, Any]) -> str:
-    """The table of benchmarks/half_precision.py, and the most that a figure moved."""
+    """The table of benchmarks/accuracy/half_precision.py, and the most that a figure moved."""
     lines = ["| classifier | purifier | standard, float32 | bfloat16 | purifier-blind PGD, float32 | bfloat16 |"]
     lines.append("|---|---|---|---|---|---|")
     moved = []
@@ -238,7 +238,7 @@ def half_precision(r: dict[str, Any]) -> str:
 
 
 def detail(r: dict[str, Any]) -> str:
-    """The table of benchmarks/detail.py."""
+    """The table of benchmarks/accuracy/detail.py."""
     keys = [key for key in r["rows"][0] if key not in ("purifier", "attack")]
     lines = ["| purifier | attack | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 2)]
     for row in r["rows"]:
@@ -247,7 +247,7 @@ def detail(r: dict[str, Any]) -> str:
 
 
 def art_context() -> str:
-    """The table of benchmarks/art_context.py."""
+    """The table of benchmarks/speed/art_context.py."""
     return art_markdown(result("art_context")) if measured("art_context") else "Not measured yet."
 
 
@@ -317,7 +317,7 @@ def main() -> None:
         text = path.read_text()
         rendered = render(text)
         if check and rendered != text:
-            raise SystemExit(f"{path} does not say what the results say; run python benchmarks/tables.py")
+            raise SystemExit(f"{path} does not say what the results say; run python -m benchmarks.tables")
         path.write_text(rendered)
 
 

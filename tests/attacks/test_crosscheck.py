@@ -1,4 +1,4 @@
-"""The stored comparison with other implementations: benchmarks/crosscheck_attacks.py makes it."""
+"""The stored comparison with other implementations: benchmarks/accuracy/crosscheck_attacks.py makes it."""
 
 import json
 from pathlib import Path

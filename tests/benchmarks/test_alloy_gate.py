@@ -1,4 +1,4 @@
-"""benchmarks/alloy_gate.py, with a small classifier in place of the kit's and a gate whose weights are known."""
+"""alloy_gate.py, with a small classifier in place of the kit's and a gate whose weights are known."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import _kit
-import alloy_gate
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import kit as _kit
+from benchmarks.accuracy import alloy_gate
 from purifier import Purifier
 from purifier.attacks import PGD
 from purifier.methods.alloy import Alloy

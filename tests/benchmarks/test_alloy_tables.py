@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import _alloy_tables
 import pytest
+
+from benchmarks.accuracy import alloy_tables as _alloy_tables
 
 RATES = {f"{kind} {name}": 0.5 for kind in ("standard", "robust") for name in ("mobilenet", "demo")}
 LEFT = {f"left {name}": 0.25 for name in ("vgg", "mobilenet", "demo", "deeplab")}

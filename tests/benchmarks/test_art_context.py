@@ -1,4 +1,4 @@
-"""benchmarks/art_context.py with a toolbox of two preprocessors and a model of one layer."""
+"""benchmarks/speed/art_context.py with a toolbox of two preprocessors and a model of one layer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-import art_context
 import pytest
 import torch
-from art_context import RESNET, Toolbox, markdown, measure, timed
 from torch import Tensor, nn
 
+from benchmarks.speed import art_context
+from benchmarks.speed.art_context import RESNET, Toolbox, markdown, measure, timed
 from tests.builders import pictures
 
 STUB = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from average_alloy import averaged
 
+from benchmarks.recipes.average_alloy import averaged
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
 

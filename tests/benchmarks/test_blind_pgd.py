@@ -1,13 +1,13 @@
-"""What benchmarks/blind_pgd.py takes for the same purifier."""
+"""What benchmarks/accuracy/blind_pgd.py takes for the same purifier."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import blind_pgd
 import pytest
 
+from benchmarks.accuracy import blind_pgd
 from purifier import Purifier
 from purifier.methods import describe
 from purifier.methods.alloy import Alloy

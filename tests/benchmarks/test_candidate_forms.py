@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from candidate_forms import candidate, candidates, sort, unsort
 
+from benchmarks.speed.candidate_forms import candidate, candidates, sort, unsort
 from tests.builders import pictures, small_method
 
 

@@ -6,14 +6,15 @@ import io
 import tarfile
 from pathlib import Path
 
-import _cifar10
 import numpy as np
 import pytest
 import torch
-from cifar10_targets import build, epoch_of, move_average
-from gad_cifar10 import fused, settings
 from PIL import Image
 from torch import nn
+
+from benchmarks.recipes import cifar10 as _cifar10
+from benchmarks.recipes.cifar10_targets import build, epoch_of, move_average
+from benchmarks.recipes.gad_cifar10 import fused, settings
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""benchmarks/detail.py, on small pictures, with attacks that are known."""
+"""benchmarks/accuracy/detail.py, on small pictures, with attacks that are known."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-import _kit
-import detail
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import kit as _kit
+from benchmarks.accuracy import detail
 from purifier import Purifier
 from tests.builders import pictures
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import gad_plot
 import numpy as np
 from PIL import Image
+
+from benchmarks.recipes import gad_plot
 
 
 def history(final: float) -> list[dict[str, float]]:

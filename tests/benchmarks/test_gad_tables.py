@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import _gad_tables
 import pytest
+
+from benchmarks.accuracy import gad_tables as _gad_tables
 
 OWN = "gad-cifar10-resnet20"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from _yolox import Detector, loss_of
-from _yolox_task import YoloxTask, detection_loss
-from gad_yolox import label
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.accuracy.yolox import Detector, loss_of
+from benchmarks.recipes.gad_yolox import label
+from benchmarks.recipes.yolox_task import YoloxTask, detection_loss
 from purifier.training.gad import GADRecipe, GADTraining
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, boxed_pictures
@@ -64,7 +64,7 @@ def test_a_step_in_front_of_it(detector: Detector, tmp_path: Path) -> None:
     images, annotations = boxed_pictures(tmp_path)
     small = {**TINY, "size": 64, "batch_size": 2, "attack_steps": 1, "validation_every": 3}
     files = {"data": str(images), "annotations": str(annotations)}
-    made = GADRecipe(GADTraining(**{**small, **files, "task": "_yolox_task:YoloxTask"}), detector)
+    made = GADRecipe(GADTraining(**{**small, **files, "task": "benchmarks.recipes.yolox_task:YoloxTask"}), detector)
     assert isinstance(made.task, YoloxTask)
     pictures, targets = made.crops.collate([made.crops[number] for number in range(2)])
     with unchanged(made.task.model):
@@ -78,7 +78,9 @@ def test_a_step_in_front_of_it(detector: Detector, tmp_path: Path) -> None:
 def test_features_are_those_of_the_boxes(detector: Detector, tmp_path: Path) -> None:
     images, annotations = boxed_pictures(tmp_path)
     files = {"data": str(images), "annotations": str(annotations)}
-    made = GADRecipe(GADTraining(**{**TINY, **files, "size": 64, "task": "_yolox_task:YoloxTask"}), detector)
+    made = GADRecipe(
+        GADTraining(**{**TINY, **files, "size": 64, "task": "benchmarks.recipes.yolox_task:YoloxTask"}), detector
+    )
     # Two plain halves of a picture: a box in either has the features of a picture that is plain all over.
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., 32:] = 1

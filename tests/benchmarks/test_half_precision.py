@@ -1,4 +1,4 @@
-"""benchmarks/half_precision.py, with a small classifier in place of the kit's."""
+"""benchmarks/accuracy/half_precision.py, with a small classifier in place of the kit's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-import _kit
-import half_precision
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import kit as _kit
+from benchmarks.accuracy import half_precision
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
 from tests.builders import pictures

@@ -1,4 +1,4 @@
-"""benchmarks/honest_tables.py: the attackers with a purifier of their own; what is measured alone."""
+"""benchmarks/accuracy/honest_tables.py: the attackers with a purifier of their own; what is measured alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.builders import pictures
 
 
 def test_an_attackers_own_purifier_stands_in_front_of_either_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    import honest_tables
+    from benchmarks.accuracy import honest_tables
 
     torch.manual_seed(0)
     networks = {
@@ -43,7 +43,7 @@ def test_an_attackers_own_purifier_stands_in_front_of_either_classifier(monkeypa
 def test_what_is_measured_alone_takes_images_and_batches_of_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import honest_tables
+    from benchmarks.accuracy import honest_tables
 
     monkeypatch.setattr(honest_tables, "RESULTS", tmp_path)
     assert honest_tables.measured_with("resnet50", "aware") == {}

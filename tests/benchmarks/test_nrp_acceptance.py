@@ -1,15 +1,15 @@
-"""benchmarks/nrp_acceptance.py, with small classifiers in place of the kit's."""
+"""benchmarks/accuracy/nrp_acceptance.py, with small classifiers in place of the kit's."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-import nrp_acceptance as script
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.accuracy import nrp_acceptance as script
 from purifier import attacks
 from tests.builders import pictures
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference_forms import form_names, reference
 
+from benchmarks.speed.reference_forms import form_names, reference
 from purifier import Purifier
 from tests.builders import pictures, small_method
 

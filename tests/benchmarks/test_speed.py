@@ -1,4 +1,4 @@
-"""benchmarks/speed.py at a tiny size: the table, the file, what resumes, what is held to targets."""
+"""benchmarks/speed/compare.py at a tiny size: the table, the file, what resumes, what is held to targets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from _speed_forms import OPTIONS, Form, Place, build, method, operations, pictures
-from _speed_table import markdown, ratio_targets
 
+from benchmarks.speed.forms import OPTIONS, Form, Place, build, method, operations, pictures
+from benchmarks.speed.table import markdown, ratio_targets
 from purifier.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +25,9 @@ PLACE = Place("cpu", 1, 1, 24, 24, 16, False)
 
 
 def speed(*arguments: object) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, "-W", "error::DeprecationWarning", str(ROOT / "benchmarks" / "speed.py")]
+    script = [sys.executable, "-W", "error::DeprecationWarning", "-m", "benchmarks.speed.compare"]
     tiny = ["--size", "24", "--batch", "2", "--threads", "1", "--runs", "3", "--warmup", "0", "--matmul", "64"]
-    return subprocess.run([*script, *tiny, *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run([*script, *tiny, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_targets_of_methods_that_were_not_asked_for_are_not_shown() -> None:
 
 def test_operations_are_two_for_each_weight_and_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     small = METHODS["nrp-resg"](filters=4, blocks=1)
-    monkeypatch.setattr("_speed_forms.method", lambda name: (small, "random"))
+    monkeypatch.setattr("benchmarks.speed.forms.method", lambda name: (small, "random"))
     weights = 9 * (3 * 4 + 2 * 4 * 4 + 4 * 3)
     assert operations(Form("nrp-resg", "ours", "ours"), PLACE) == 2 * weights * 24 * 24
 
@@ -164,7 +164,7 @@ def test_a_form_runs_as_often_as_it_says() -> None:
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from speed_plot import draw
+    from benchmarks.speed.plot import draw
 
     result = {
         "rows": [row("gs", "reference"), row("gs", ratio=4.0, ratio_quartiles=[3.5, 4.5])],

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tables
+
+from benchmarks import tables
 
 Row = dict[str, Any]
 

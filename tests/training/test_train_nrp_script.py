@@ -1,4 +1,4 @@
-"""benchmarks/train_nrp.py: every preset trains, at small size and on the CPU, and can be exported."""
+"""benchmarks/recipes/train_nrp.py: every preset trains, at small size and on the CPU, and can be exported."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from PIL import Image
 
 from purifier import Purifier
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_nrp.py"
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "device": "cpu",
     "precision": "no",
@@ -52,8 +52,8 @@ def kit(tmp_path_factory) -> Path:
 def train(kit: Path, out: Path, preset: str, *arguments: str, **changes: object) -> subprocess.CompletedProcess:
     sets = [text for key, value in {**SMALL, **changes}.items() for text in ("--set", f"{key}={value}")]
     environment = {**os.environ, "PURIFIER_KIT": str(kit), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), preset, "--out", str(out), *sets, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.recipes.train_nrp", preset, "--out", str(out), *sets, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.slow

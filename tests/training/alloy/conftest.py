@@ -39,7 +39,7 @@ def deeplabv3_voc():
 
 @pytest.fixture
 def small_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the places that the scripts read, which PURIFIER_KIT names; benchmarks/ can be imported from."""
+    """A folder with the places that the scripts read, which PURIFIER_KIT names."""
     folder = tmp_path / "kit"
     random = np.random.default_rng(0)
     for number, place in enumerate(["photos", "photos", "objects/train/cat", "objects/train/dog"]):
@@ -48,5 +48,4 @@ def small_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(pixels).save(folder / place / f"{number}.png")
     (folder / "kit_models.py").write_text(LOADERS)
     monkeypatch.setenv("PURIFIER_KIT", str(folder))
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
     return folder

@@ -7,9 +7,9 @@ from purifier.training.alloy.config import AlloyTraining, ExtractorLine, SourceL
 
 
 def test_an_extractor_has_a_name_a_model_layers_and_a_weight() -> None:
-    lines = ["vgg=_kit:vgg:0.5", "b=reference:demo@stages:0.25", "c-2=vgg16:0", "d=my.module:build@a.0+b:1e-1"]
+    lines = ["vgg=kit:vgg:0.5", "b=reference:demo@stages:0.25", "c-2=vgg16:0", "d=my.module:build@a.0+b:1e-1"]
     assert read_extractors(lines) == [
-        ExtractorLine("vgg", "_kit:vgg", (), 0.5),
+        ExtractorLine("vgg", "kit:vgg", (), 0.5),
         ExtractorLine("b", "reference:demo", ("stages",), 0.25),
         ExtractorLine("c-2", "vgg16", (), 0.0),
         ExtractorLine("d", "my.module:build", ("a.0", "b"), 0.1),

@@ -1,4 +1,4 @@
-"""benchmarks/train_alloy.py, alloy_ablation.py and alloy_judge.py, at small size and on the CPU."""
+"""benchmarks/recipes/train_alloy.py, alloy_ablation.py and alloy_judge.py, at small size and on the CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from purifier.training._photographs import crops_and_validation
-from purifier.training.alloy._lines import read_extractors, read_sources
 
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
+from purifier.training.alloy.config import read_extractors, read_sources
 from tests.methods.test_alloy import SIZES
 
 SMALL = {
@@ -35,15 +34,15 @@ SMALL = {
 
 @pytest.fixture
 def script(small_kit: Path) -> ModuleType:
-    import train_alloy
+    from benchmarks.recipes import train_alloy
 
     return train_alloy
 
 
 @pytest.fixture
 def judge(small_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import _alloy_judge
-    import _kit
+    from benchmarks import kit as _kit
+    from benchmarks.recipes import alloy_figures as _alloy_judge
 
     monkeypatch.setattr(_kit, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(_alloy_judge, "SIDE", 40)
@@ -52,7 +51,7 @@ def judge(small_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 
 @pytest.fixture
 def ablation(judge: ModuleType, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    import alloy_ablation
+    from benchmarks.recipes import alloy_ablation
 
     monkeypatch.setattr(alloy_ablation, "environment", lambda: {"torch": torch.__version__})
     monkeypatch.setattr(alloy_ablation, "RESULTS", tmp_path / "results")
@@ -123,7 +122,7 @@ def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: M
 
 @pytest.mark.parametrize("size", [16, 17])
 def test_the_centre_is_a_quarter_of_the_crop(script: ModuleType, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import _kit
+    from benchmarks import kit as _kit
 
     monkeypatch.setattr(_kit, "feature_extractor", torch.nn.Identity)
     images = torch.rand(1, 3, size, size)
@@ -194,7 +193,7 @@ def test_without_a_purifier_everything_is_left(judge: ModuleType, script: Module
 def test_trained_weights_are_judged_by_name(
     judge: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import alloy_judge
+    from benchmarks.recipes import alloy_judge
 
     Purifier(Alloy(patch=1, filters=4, blocks=1), name="small").save_pretrained(tmp_path / "small")
     monkeypatch.setattr(sys, "argv", ["script", f"small={tmp_path / 'small'}", "--images", "2"])
@@ -210,9 +209,9 @@ def test_trained_weights_are_judged_by_name(
 def test_held_out_images_are_those_that_no_training_sees(ablation: ModuleType, script: ModuleType) -> None:
     for change in ablation.ABLATIONS.values():
         base = script.settings("alloy-s-cpu", ["validation_every=2"])
-        crops, paths = crops_and_validation(ablation.replace(base, **change(base)))
+        crops, paths = ablation.replace(base, **change(base)).crops_and_validation()
         assert not set(crops.paths) & set(paths)
-        assert paths == crops_and_validation(base)[1]
+        assert paths == base.crops_and_validation()[1]
 
 
 def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType) -> None:

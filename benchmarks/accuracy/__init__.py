@@ -1,0 +1,1 @@
+"""Accuracy of models behind the purifiers."""
