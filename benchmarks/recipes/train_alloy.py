@@ -85,7 +85,7 @@ _GATE: dict[str, Any] = {
 _GATE |= {"precision": "bf16", "crop_size": 96, "shrink": 0.5, "aliased": 0.4, "vary": 0.5, "eps_low": 0.5 / 255}
 _GATE |= {"eps": 6 / 255, "batch_size": 16, "accumulate": 2, "prediction_weight": 0.0, "gradient_norm": 0.0}
 _GATE |= {"steps": 2400, "learning_rate": 2e-3, "warmup_steps": 50, "checkpoint_every": 100, "validate_every": 5000}
-# More of everything, where VGG-19 can be asked about whole crops; twice the weight of predictions, as the gate spares clean images.
+# More of everything: VGG-19 sees whole crops, and predictions weigh twice as much, as the gate spares clean images.
 _GPU_EXTRACTORS = (
     "vgg=benchmarks.kit:feature_extractor:0.5",
     f"mobilenet=benchmarks.kit:mobilenet@{_DEPTHS}:1.0",

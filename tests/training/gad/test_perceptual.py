@@ -38,7 +38,7 @@ def test_images_too_small_for_five_layers_are_refused() -> None:
 
 def test_other_names_and_other_outputs_are_refused() -> None:
     with pytest.raises(
-        OptionError, match="expected perceptual='vgg16' or 'module:function' or 'file.py:function', got 'lpips'"
+        OptionError, match=r"expected perceptual='vgg16' or 'module:function' or 'file.py:function', got 'lpips'"
     ):
         load_perceptual("lpips")
     with pytest.raises(OptionError, match="can be imported and called, got 'no_such_module:f'"):

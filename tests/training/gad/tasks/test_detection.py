@@ -155,7 +155,7 @@ def test_missing_or_unfitting_files_and_models_are_refused(settings: dict, tmp_p
         task({**settings, "annotations": ""}, ssdlite()).items()
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps({"images": []}))
-    with pytest.raises(InputError, match="expected COCO instances with images and annotations"):
+    with pytest.raises(InputError, match="expected COCO instances with images, annotations and categories"):
         task({**settings, "annotations": str(wrong)}, ssdlite()).items()
     with pytest.raises(InputError, match="got none called"):
         task({**settings, "data": str(tmp_path)}, ssdlite()).items()

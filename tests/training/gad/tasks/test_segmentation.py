@@ -130,7 +130,7 @@ def test_the_score_is_the_share_of_pixels_that_count(settings: dict) -> None:
 def test_missing_or_unfitting_masks_are_refused(settings: dict, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected masks, a folder, for this task, got none"):
         task({**settings, "masks": ""}).items()
-    with pytest.raises(InputError, match="expected a mask .*, got no such file"):
+    with pytest.raises(InputError, match=r"expected a mask .*, got no such file"):
         task({**settings, "masks": str(tmp_path)}).items()
     image, _ = task(settings).items()[0]
     Image.new("L", (3, 3)).save(tmp_path / "small.png")
