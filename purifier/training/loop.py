@@ -79,12 +79,10 @@ class Recipe(Protocol):
     @property
     def model(self) -> nn.Module:
         """The network that is trained."""
-        ...
 
     @property
     def critic(self) -> nn.Module | None:
         """A network that is trained against the model by its own loss and optimiser, or None."""
-        ...
 
     @property
     def crops(self) -> Dataset[Any]:
@@ -93,27 +91,21 @@ class Recipe(Protocol):
         A data set whose samples torch cannot collate has a method `collate`, which makes a batch from a list of
         samples: tensors, also in lists, tuples and dicts.
         """
-        ...
 
     def to(self, device: torch.device) -> None:
         """Moves fixed networks to the device of the model."""
-        ...
 
     def losses(self, model: Callable[[Tensor], Any], batch: Any, step: int) -> Losses:
         """Losses of a batch, such as clean crops (N, 3, H, W). Random numbers come from torch's global generator."""
-        ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Measures the averaged model."""
-        ...
 
     def samples(self, model: nn.Module) -> list[Tensor]:
         """Rows of sample pictures (N, 3, H, W), such as clean, attacked and purified."""
-        ...
 
     def purifier(self, fitted: Fitted) -> Purifier:
         """Makes the trained purifier, with its model card."""
-        ...
 
 
 def train_purifier(

@@ -30,7 +30,7 @@ __all__ = ["NCISRecipe", "NCISTraining", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class NCISTraining(PhotographTraining):
-    """Settings of the NCIS training, beside those of every training on photographs.
+    """Settings of the NCIS training, in addition to those of every training on photographs.
 
     Attributes:
         init: Name or folder of a trained ncis to start from; "" starts from random weights.

@@ -34,7 +34,7 @@ __all__ = ["NRPRecipe", "NRPTraining", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class NRPTraining(PhotographTraining):
-    """Settings of the NRP training, beside those of every training on photographs.
+    """Settings of the NRP training, in addition to those of every training on photographs.
 
     The defaults are the paper's where it gives any.
 

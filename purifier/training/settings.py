@@ -117,7 +117,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotographTraining(LoopConfig):
-    """Settings of a training on crops of photographs without labels, beside those of the loop.
+    """Settings of a training on crops of photographs without labels, in addition to those of the loop.
 
     Attributes:
         data: Folders of images, read recursively.

@@ -38,7 +38,7 @@ def test_the_relativistic_losses_compare_with_the_mean_score_of_the_other_kind()
     assert math.isclose(found, (taken + refused) / 2, rel_tol=1e-9)
 
 
-def test_the_vanilla_losses_judge_each_score_by_itself() -> None:
+def test_the_vanilla_losses_use_each_score_by_itself() -> None:
     fake, real = column(FAKE), column(REAL)
     expected = -mean([log_sigmoid(f) for f in FAKE])
     assert math.isclose(adversarial_loss(fake, real, relativistic=False).item(), expected, rel_tol=1e-9)

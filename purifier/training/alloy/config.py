@@ -23,7 +23,7 @@ _STEPS = re.compile(r"(\d+)(?:-(\d+))?")
 
 @dataclass(frozen=True, kw_only=True)
 class AlloyTraining(PhotographTraining):
-    """Settings of the Alloy training, beside those of every training on photographs.
+    """Settings of the Alloy training, in addition to those of every training on photographs.
 
     Attributes:
         name: Name of the finished purifier, and of its folder.
@@ -118,7 +118,7 @@ class AlloyTraining(PhotographTraining):
         read_sources(self.sources)
         if not re.fullmatch(r"\w[\w.-]*", self.name):
             raise OptionError(
-                f"expected name as that of a folder, of letters, digits, '_', '.' and '-', got {self.name!r}; choose "
+                f"expected name to be a folder name of letters, digits, '_', '.' and '-', got {self.name!r}; choose "
                 "the place with out"
             )
         check_strength(self.eps_low, self.eps)

@@ -27,7 +27,7 @@ _TERMS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class GADTraining(LoopConfig):
-    """Settings of the GAD training, beside those of the loop.
+    """Settings of the GAD training, in addition to those of the loop.
 
     The paper gives the terms and the attacks, but not the loss weights, the margin, the widths or the optimiser: those
     are ours. A setting whose 0 or "" means "the task's own" then takes the paper's value for the task.

@@ -46,12 +46,7 @@ class Samples(Dataset[tuple[Tensor, Any]]):
 
     def collate(self, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
         """Makes a batch: images (N, 3, H, W) and the task's batch of targets."""
-        return collate(self.task, samples)
-
-
-def collate(task: Task, samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
-    """Makes a batch of samples: images (N, 3, H, W) and the task's batch of targets."""
-    return torch.stack([image for image, _ in samples]), task.collate([target for _, target in samples])
+        return torch.stack([image for image, _ in samples]), self.task.collate([target for _, target in samples])
 
 
 @dataclass(frozen=True)
@@ -113,11 +108,12 @@ class HeldOut:
 
     def _held(self, device: torch.device) -> list[_Held]:
         if not self._batches:
+            reader = Samples(self._task, self._items, length=len(self._items), seed=self._seed)
             # The training's random numbers stay a function of its steps.
             with isolated_randomness(device, seed=self._seed):
                 for number, start in enumerate(range(0, len(self._items), _BATCH)):
                     items = self._items[start : start + _BATCH]
-                    images, targets = collate(self._task, [self._task.load(item, None) for item in items])
+                    images, targets = reader.collate([self._task.load(item, None) for item in items])
                     images, targets = images.to(device), to_device(targets, device)
                     self._batches.append(_Held(images, self._task.attack(images, targets, number), targets))
             with torch.inference_mode():

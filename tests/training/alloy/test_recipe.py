@@ -357,8 +357,8 @@ def test_extractors_are_not_trained(tmp_path: Path, settings: Settings) -> None:
         ({"only_gate": True, "init": "alloy", "gate": 4, "gate_weight": 0.0}, "its weight, .* gate_weight=0.0"),
         ({"gate": 4, "gate_weight": -1.0}, "expected loss weights >= 0, one of them above"),
         ({"views": 1.0}, r"expected views in \[0, 1\), a share of the sides of crops, got 1\.0"),
-        ({"name": "a/b"}, "expected name as that of a folder.*got 'a/b'"),
-        ({"name": ".."}, "expected name as that of a folder.*got '..'"),
+        ({"name": "a/b"}, "expected name to be a folder name.*got 'a/b'"),
+        ({"name": ".."}, "expected name to be a folder name.*got '..'"),
         ({"extractors": ("vgg16",)}, "expected an extractor as NAME=MODEL"),
         ({"sources": ("fgsm:classifier:1:1",)}, "expected a source as ATTACK:EXTRACTOR:SHARE:STEPS"),
         (

@@ -64,8 +64,8 @@ class Task(ABC):
             setattr(self, name, getattr(config, name) or getattr(type(self), name))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Processes that prepare samples receive the task without the model.
-        return {name: value for name, value in vars(self).items() if name != "model"}
+        # Processes that prepare samples receive the task without networks.
+        return {name: value for name, value in vars(self).items() if not isinstance(value, nn.Module)}
 
     @abstractmethod
     def items(self) -> Sequence[Any]:

@@ -45,9 +45,6 @@ class Classification(Task):
         self._classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else None
         self._attack = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=divergence)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
-
     def items(self) -> list[tuple[Path, int]]:
         pairs, self._folders = images_by_class(folder_of(self.config.data, "data"), self._classes)
         return pairs

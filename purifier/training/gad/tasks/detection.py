@@ -30,17 +30,12 @@ class Detection(BoxTask):
 
     def __init__(self, model: nn.Module, config: GADTraining) -> None:
         super().__init__(model, config)
-        self._parts = detector_parts(model)
-        detector: Any = self._parts[0]
+        detector: Any = detector_parts(model)[0]
         self._transform: nn.Module = detector.transform
         self._backbone = last_layer(model, nn.Module, config.layer) if config.layer else detector.backbone
         self._loss = DetectionLoss("cls+loc")
         inner = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps)
         self._attacks = DetectionAttack(inner, loss="cls"), DetectionAttack(inner, loss="loc")
-
-    def __getstate__(self) -> dict[str, Any]:
-        without = {"_parts", "_transform", "_backbone"}
-        return {name: value for name, value in super().__getstate__().items() if name not in without}
 
     def attack(self, images: Tensor, targets: list[dict[str, Tensor]], step: int) -> Tensor:
         """PGD on the classification loss at even steps and on the localisation loss at odd ones."""
@@ -60,12 +55,13 @@ class Detection(BoxTask):
     @contextmanager
     def _loss_mode(self) -> Iterator[None]:
         """Sets only the detector's own flags, so that batch norm and dropout stay in eval mode."""
-        for part in self._parts:
+        parts = detector_parts(self.model)
+        for part in parts:
             part.training = True
         try:
             yield
         finally:
-            for part in self._parts:
+            for part in parts:
                 part.training = False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,9 +41,6 @@ class Segmentation(Task):
         self._layer = last_layer(within, nn.Conv2d, config.layer)
         self._loss = SegmentationLoss(ignore_index=config.ignore_index)
         self._attack = BIM(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=self._loss)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
 
     def items(self) -> list[tuple[Path, Path]]:
         found = masked_images(folder_of(self.config.data, "data"), masks=folder_of(self.config.masks, "masks"))
