@@ -88,7 +88,7 @@ class GADRecipe:
                 f"{self.task.size} x {self.task.size} pixels; check that it works at this size (--size), that it takes "
                 "images in [0, 1], and that the labels are its own",
                 PurifierWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         if self._maps is not None:
             self._maps.to(device)
