@@ -78,6 +78,6 @@ def test_the_presets_for_gpus_train_with_the_critic(preset: str, name: str, kit:
     assert "critic_from: 1" in (tmp_path / preset / name / "README.md").read_text()
 
 
-def test_a_setting_that_there_is_not_is_refused(kit: Path, tmp_path: Path) -> None:
+def test_an_unknown_setting_is_refused(kit: Path, tmp_path: Path) -> None:
     done = train(kit, tmp_path, "resg-cpu", blok=3)
     assert done.returncode == 1 and "got 'blok=3'" in done.stderr
