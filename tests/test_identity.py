@@ -1,4 +1,6 @@
-"""What tells attackers, surrogates and losses apart in the head of a file of records."""
+"""Fingerprints of models, threats, attacks and losses in the head of a file of records."""
+
+from __future__ import annotations
 
 import functools
 import os
@@ -9,13 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import purifier
-from purifier import Purifier
+from purifier import PurifiedModel, Purifier
 from purifier._identity import model_identity
-from purifier._purified_model import PurifiedModel
-from purifier.attacks import BPDA, EOT, PGD, SSP, Aware, DetectionAttack, ThreatModel, Transfer, bare_model, whole_model
+from purifier.attacks import BPDA, EOT, PGD, SSP, Aware, DetectionAttack, Transfer, bare_model, whole_model
 from purifier.attacks.identity import attack_settings, threat_settings
 
 MODEL = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
@@ -26,11 +27,11 @@ def gs(iterations: int = 1) -> Purifier:
     return Purifier.from_pretrained("gs", iterations=iterations)
 
 
-def scaled(factor: Any) -> Callable[[Any], Any]:
+def scaled(factor: float | Tensor) -> Callable[[Tensor], Tensor]:
     return lambda images: factor * images
 
 
-def behind(purify: Any, **normalised: Any) -> PurifiedModel:
+def behind(purify: str | Purifier, **normalised: list[float]) -> PurifiedModel:
     return purifier.wrap(MODEL, purify, **normalised)
 
 
@@ -49,16 +50,14 @@ def behind(purify: Any, **normalised: Any) -> PurifiedModel:
         (lambda: Aware(samples=1), lambda: Aware(samples=2)),
     ],
 )
-def test_threats_have_equal_settings_only_if_they_are_equal(
-    one: Callable[[], ThreatModel], other: Callable[[], ThreatModel]
-) -> None:
+def test_settings_differ_exactly_if_the_threats_do(one: Callable[[], Any], other: Callable[[], Any]) -> None:
     assert threat_settings(one()) == threat_settings(one())
     assert threat_settings(other()) == threat_settings(other())
     assert threat_settings(one()) != threat_settings(other())
 
 
-def test_custom_losses_are_distinguished_by_their_code_and_values() -> None:
-    def attack(loss):
+def test_own_losses_are_identified_by_their_code_and_held_values() -> None:
+    def attack(loss: Callable[..., Tensor]) -> dict[str, Any]:
         return attack_settings(DetectionAttack(PGD(), loss=loss))
 
     assert attack(lambda o, t: o.sum()) != attack(lambda o, t: o.mean())
@@ -68,7 +67,7 @@ def test_custom_losses_are_distinguished_by_their_code_and_values() -> None:
     assert attack(scaled(weights[0])) != attack(scaled(weights[1]))
 
 
-def test_the_identity_of_a_function_is_equal_in_every_process() -> None:
+def test_a_function_is_the_same_in_every_process() -> None:
     script = (
         "import json\n"
         "from purifier._identity import model_identity\n"
