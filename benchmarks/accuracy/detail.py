@@ -24,7 +24,7 @@ from benchmarks.tables import detail
 from purifier import Purifier
 from purifier.attacks import PGD, SSP
 from purifier.methods.gs import GaussianSmoothing
-from purifier.training._photographs import PhotographTraining
+from purifier.training.settings import PhotographTraining
 
 PURIFIERS = ("gs", "ncis", "nrp-resg", "alloy", "alloy-s")
 # Passes of GS from one band to the next, and the band that the first of them takes out.

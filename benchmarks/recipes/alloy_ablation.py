@@ -2,7 +2,7 @@
 
     PURIFIER_KIT=<folder> python -m benchmarks.recipes.alloy_ablation [NAME ...] [--init FOLDER] [--steps 300]
 
-Without names every ablation is run. All but those of another network, one of which starts from ncis, start from FOLDER,
+Without names every ablation is run. All but those of another network start from FOLDER,
 weights that have seen noise only (`train_alloy alloy-warm`), and none but "teacher" has a teacher, as a teacher has
 seen every extractor. By what each is judged, alloy_figures.py says: also by an extractor that it leaves out, which the
 rest must generalise to. A run that is done is not done again; one that was killed goes on. Results:
@@ -26,9 +26,9 @@ from benchmarks.recipes.alloy_figures import Judge, Row, judge, judged, judges_o
 from benchmarks.recipes.train_alloy import PRESETS, settings
 from purifier import Purifier
 from purifier._files import write_text
-from purifier.training._checkpoint import load_checkpoint
 from purifier.training.alloy import AlloyTraining, train
-from purifier.training.alloy._lines import read_extractors, read_sources
+from purifier.training.alloy.config import read_extractors, read_sources
+from purifier.training.checkpoints import load_checkpoint
 
 # Presets that train a whole network, with others, as these are the judges.
 _JUDGED = [name for name, values in PRESETS.items() if values.get("extractors") != () and not values.get("only_gate")]
@@ -75,7 +75,7 @@ def replace_extractor(base: AlloyTraining, name: str, line: str) -> Changes:
 
 def weightless(base: AlloyTraining) -> Changes:
     """Extractors that are attacked, but not asked about the result."""
-    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors), "belief_weight": 0.0}
+    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors), "prediction_weight": 0.0}
 
 
 def noise(base: AlloyTraining, share: float) -> Changes:
@@ -88,12 +88,6 @@ def noise(base: AlloyTraining, share: float) -> Changes:
 def network(base: AlloyTraining, **changes: Any) -> Changes:
     """Another network, which no weights of the base's can be given to."""
     return {"init": "", **changes}
-
-
-def blind_spot(base: AlloyTraining, init: str = "") -> Changes:
-    """The network of ncis, of its size, trained as alloy is."""
-    sizes = {"patch": 2, "filters": 64, "blocks": 8, "levels": 1}
-    return {**network(base, **sizes), "network": "ncis", "blur": 0, "init": init}
 
 
 ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
@@ -111,7 +105,6 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "noise-0.4": lambda base: noise(base, 0.4),
     "noise-only": lambda base: {"sources": ("gaussian:0.45", "sign:0.45", "none:0.1")},
     "no-clean": lambda base: {"sources": drop_sources(base, "none")},
-    "aware-0.25": lambda base: {"aware_share": 0.25},
     # Strength.
     "eps-to-8": lambda base: {"eps": 8 / 255},
     "eps-from-12": lambda base: {"eps_low": 12 / 255},
@@ -128,18 +121,14 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "last-layer": lambda base: replace_extractor(
         base, "mobilenet", "mobilenet=benchmarks.kit:mobilenet@net.features:1.0"
     ),
-    # Pixels against features, and against beliefs.
+    # Pixels against features, and against predictions.
     "pixels-only": weightless,
     "features-only": lambda base: {"pixel_weight": 0.0},
     "pixels-less": lambda base: {"pixel_weight": base.pixel_weight / 4},
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
-    "no-beliefs": lambda base: {"belief_weight": 0.0},
-    "beliefs-more": lambda base: {"belief_weight": base.belief_weight * 4},
+    "no-beliefs": lambda base: {"prediction_weight": 0.0},
+    "beliefs-more": lambda base: {"prediction_weight": base.prediction_weight * 4},
     "teacher": lambda base: {"teacher": "alloy", "pixel_weight": 0.0},
-    "critic": lambda base: {"adversarial_weight": 0.05},
-    # Repeated application.
-    "unroll-2": lambda base: {"unroll": 2},
-    "head-start-1": lambda base: {"head_start": 1},
     "no-clamp": lambda base: {"clamp": False},
     "no-blur": lambda base: {"blur": 0},
     "blur-3": lambda base: {"blur": 3},
@@ -151,8 +140,6 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     # The network, from random weights; those of one scale at the arithmetic of alloy-s.
     "random-start": lambda base: network(base),
     "gate": lambda base: network(base, gate=32),
-    "identity-start": lambda base: network(base, start="identity"),
-    "identity-start-no-blur": lambda base: network(base, start="identity", blur=0),
     "half-depth": lambda base: network(base, blocks=max(1, base.blocks // 2)),
     "narrower": lambda base: network(base, filters=base.filters * 3 // 4),
     "wider": lambda base: network(base, filters=base.filters * 3 // 2),
@@ -162,8 +149,6 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "patch-1-more-scales": lambda base: network(base, patch=1, filters=base.filters // 2, levels=base.levels + 1),
     "patch-1-no-blur": lambda base: network(base, patch=1, filters=base.filters // 2, blur=0),
     "random-start-no-blur": lambda base: network(base, blur=0),
-    "blind-spot": lambda base: blind_spot(base),
-    "blind-spot-from-ncis": lambda base: blind_spot(base, "ncis"),
     "one-scale-patch-2": lambda base: network(base, patch=2, filters=32, blocks=16, levels=1),
     "one-scale-patch-3": lambda base: network(base, patch=3, filters=48, blocks=16, levels=1),
     "one-scale-patch-4": lambda base: network(base, patch=4, filters=64, blocks=16, levels=1),

@@ -16,7 +16,7 @@ from benchmarks.kit import environment, sources, write_result
 from benchmarks.recipes.alloy_figures import judged, judges_of, table, unpurified
 from benchmarks.recipes.training_script import photographs
 from purifier import Purifier
-from purifier.training._photographs import PhotographTraining
+from purifier.training.settings import PhotographTraining
 
 ITERATIONS = (1, 2, 3)
 

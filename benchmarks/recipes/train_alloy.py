@@ -56,14 +56,13 @@ _GATE_SOURCES = (
 )
 # A 224 x 224 image costs 23.0e9 multiply-accumulates with the first, 4.1e9 with the second.
 _LARGE: dict[str, Any] = {"name": "alloy", "patch": 2, "filters": 64, "blocks": 4, "levels": 3, "gate": 32}
-_LARGE |= {"iterations": 1, "head_start": 0}
+_LARGE |= {"iterations": 1}
 _SMALL: dict[str, Any] = {"name": "alloy-s", "patch": 2, "filters": 32, "blocks": 2, "levels": 4, "gate": 32}
 _SMALL |= {
     "iterations": 1,
-    "head_start": 0,
     "teacher": "alloy",
     "pixel_weight": 0.0,
-    "belief_weight": 0.05,
+    "prediction_weight": 0.05,
     "gradient_norm": 4.0,
 }
 _COMMON: dict[str, Any] = {"extractors": EXTRACTORS, "sources": SOURCES}
@@ -72,8 +71,8 @@ _CPU |= {"learning_rate": 4e-4, "checkpoint_every": 50, "validate_every": 500, "
 _CPU["ema_decay"] = 0.99
 # The first steps teach to tell noise from pictures; they need neither large crops nor other networks.
 _WARM: dict[str, Any] = {**_CPU, "extractors": (), "sources": ("gaussian:0.4", "sign:0.4", "none:0.2")}
-_WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3, "head_start": 0}
-_TAUGHT: dict[str, Any] = {**_CPU, "extractors": _ATTACKED_ONLY, "belief_weight": 0.0, "steps": 1500}
+_WARM |= {"crop_size": 64, "steps": 800, "learning_rate": 1e-3}
+_TAUGHT: dict[str, Any] = {**_CPU, "extractors": _ATTACKED_ONLY, "prediction_weight": 0.0, "steps": 1500}
 _TAUGHT |= {"learning_rate": 1e-3, "warmup_steps": 50}
 _GATE: dict[str, Any] = {
     **_CPU,
@@ -84,9 +83,9 @@ _GATE: dict[str, Any] = {
 }
 # Small crops, so that there is something to shrink; and all that makes pictures grainy without an attacker.
 _GATE |= {"precision": "bf16", "crop_size": 96, "shrink": 0.5, "aliased": 0.4, "vary": 0.5, "eps_low": 0.5 / 255}
-_GATE |= {"eps": 6 / 255, "batch_size": 16, "accumulate": 2, "belief_weight": 0.0, "gradient_norm": 0.0}
+_GATE |= {"eps": 6 / 255, "batch_size": 16, "accumulate": 2, "prediction_weight": 0.0, "gradient_norm": 0.0}
 _GATE |= {"steps": 2400, "learning_rate": 2e-3, "warmup_steps": 50, "checkpoint_every": 100, "validate_every": 5000}
-# More of everything, where VGG-19 can be asked about whole crops; twice the beliefs, as the gate spares clean images.
+# More of everything: VGG-19 sees whole crops, and predictions weigh twice as much, as the gate spares clean images.
 _GPU_EXTRACTORS = (
     "vgg=benchmarks.kit:feature_extractor:0.5",
     f"mobilenet=benchmarks.kit:mobilenet@{_DEPTHS}:1.0",
@@ -108,7 +107,7 @@ _GPU_SOURCES = (
 )
 _GPU: dict[str, Any] = {"precision": "bf16", "device": "cuda", "crop_size": 128, "batch_size": 64, "workers": 8}
 _GPU |= {"extractors": _GPU_EXTRACTORS, "sources": _GPU_SOURCES, "eps_low": 4 / 255, "gate": 0}
-_GPU |= {"views": 0.25, "belief_weight": 1.0, "pixel_weight": 3.0, "gradient_norm": 4.0, "shrink": 0.7}
+_GPU |= {"views": 0.25, "prediction_weight": 1.0, "pixel_weight": 3.0, "gradient_norm": 4.0, "shrink": 0.7}
 _GPU |= {"warmup_steps": 200, "steps": 6000, "learning_rate": 6e-4, "validate_every": 6000, "checkpoint_every": 1000}
 
 PRESETS: dict[str, dict[str, Any]] = {

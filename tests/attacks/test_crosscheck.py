@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,14 @@ def rows() -> dict:
     return json.loads(RESULT.read_text())["rows"]
 
 
-def test_every_attack_was_compared(rows):
+def test_every_attack_was_compared(rows: dict[str, Any]) -> None:
     assert list(rows) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_robust_accuracy_is_within_a_point_and_a_half_of_the_other_implementation(rows, name):
+def test_robust_accuracy_is_within_a_point_and_a_half_of_the_other_implementation(
+    rows: dict[str, Any], name: str
+) -> None:
     row = rows[name]
     ours, theirs = (row[who]["right"] / row["images"] for who in ("ours", "theirs"))
     assert abs(ours - theirs) <= 0.015
@@ -27,7 +30,7 @@ def test_robust_accuracy_is_within_a_point_and_a_half_of_the_other_implementatio
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_figures_can_tell_attacks_apart(rows, name):
+def test_the_figures_can_distinguish_attacks(rows: dict[str, Any], name: str) -> None:
     """Where all or no images were fooled, any two attacks would agree; C&W fools all, and is judged by its lengths."""
     row = rows[name]
     assert row["images"] >= 100
@@ -37,7 +40,7 @@ def test_the_figures_can_tell_attacks_apart(rows, name):
         assert 0.05 < row["ours"]["robust_accuracy"] < row["standard_accuracy"] - 0.05
 
 
-def test_both_kept_to_the_ball(rows):
+def test_both_stay_in_the_ball(rows: dict[str, Any]) -> None:
     for name, row in rows.items():
         if name != "C&W":
             assert max(row[who]["largest_linf"] for who in ("ours", "theirs")) <= row["settings"]["eps"] + 1e-6

@@ -57,7 +57,7 @@ def train(kit: Path, out: Path, preset: str, *arguments: str, **changes: object)
 
 
 @pytest.mark.slow
-def test_the_presets_train_one_from_the_other_and_export_half_precision(kit, tmp_path):
+def test_the_presets_train_one_from_the_other_and_export_half_precision(kit: Path, tmp_path: Path) -> None:
     shallow = train(kit, tmp_path, "resg-cpu-shallow", blocks=1)
     assert shallow.returncode == 0, shallow.stderr
     start = str(tmp_path / "resg-cpu-shallow" / "nrp-resg")
@@ -71,13 +71,13 @@ def test_the_presets_train_one_from_the_other_and_export_half_precision(kit, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "name"), [("resg-gpu", "nrp-resg"), ("nrp-gpu", "nrp")])
-def test_the_presets_for_gpus_train_with_the_critic(preset, name, kit, tmp_path):
+def test_the_presets_for_gpus_train_with_the_critic(preset: str, name: str, kit: Path, tmp_path: Path) -> None:
     done = train(kit, tmp_path, preset)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / preset / name / "config.json").read_text())["method"] == name
     assert "critic_from: 1" in (tmp_path / preset / name / "README.md").read_text()
 
 
-def test_a_setting_that_there_is_not_is_refused(kit, tmp_path):
+def test_an_unknown_setting_is_refused(kit: Path, tmp_path: Path) -> None:
     done = train(kit, tmp_path, "resg-cpu", blok=3)
     assert done.returncode == 1 and "got 'blok=3'" in done.stderr

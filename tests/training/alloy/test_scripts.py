@@ -12,8 +12,7 @@ import torch
 
 from purifier import Purifier
 from purifier.methods.alloy import Alloy
-from purifier.training._photographs import crops_and_validation
-from purifier.training.alloy._lines import read_extractors, read_sources
+from purifier.training.alloy.config import read_extractors, read_sources
 from tests.methods.test_alloy import SIZES
 
 SMALL = {
@@ -102,14 +101,14 @@ def test_weights_are_exported_in_half_precision(
     assert "- sources: ('ssp:vgg:0.5:1', 'none:0.5')\n" in card
 
 
-def test_a_setting_that_there_is_not_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_setting_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="with a field of AlloyTraining, got 'blok=3'"):
         call(monkeypatch, script, "alloy-cpu", blok=3)
 
 
 def test_the_presets_are_of_the_two_sizes_and_read_no_evaluation_image(script: ModuleType, small_kit: Path) -> None:
     for preset in script.PRESETS:
-        config = script.settings(preset, [])
+        config = script.settings(preset, [], init="runs/free" if preset.endswith("gate") else "")
         # Trained behind one pass of GS, whatever is before it in use.
         options = {**SIZES[config.name][0], "blur": 1}
         if preset.endswith("-gpu"):
@@ -210,9 +209,9 @@ def test_trained_weights_are_judged_by_name(
 def test_held_out_images_are_those_that_no_training_sees(ablation: ModuleType, script: ModuleType) -> None:
     for change in ablation.ABLATIONS.values():
         base = script.settings("alloy-s-cpu", ["validation_every=2"])
-        crops, paths = crops_and_validation(ablation.replace(base, **change(base)))
+        crops, paths = ablation.replace(base, **change(base)).crops_and_validation()
         assert not set(crops.paths) & set(paths)
-        assert paths == crops_and_validation(base)[1]
+        assert paths == base.crops_and_validation()[1]
 
 
 def test_every_ablation_changes_something_that_can_be_read(ablation: ModuleType) -> None:
@@ -242,6 +241,6 @@ def test_sources_and_extractors_are_left_out_by_name(ablation: ModuleType, scrip
     assert noise / sum(line.share for line in lines) == pytest.approx(0.4, abs=1e-3)
 
 
-def test_an_ablation_that_there_is_not_is_refused(ablation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_ablation_is_refused(ablation: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"expected names out of base, .* got bass"):
         call(monkeypatch, ablation, "bass")
