@@ -15,6 +15,10 @@ MODEL_HELP = (
     "reference:demo; torchvision:NAME or timm:NAME, with @FILE for local weights; or module:function or "
     "file.py:function that returns a model of images in [0, 1]."
 )
+DATA_HELP = (
+    "Folder of images, with a folder for each class, named after the class or its number (or as many folders as "
+    "classes, in sorted order), or with --labels."
+)
 
 
 def build_attacks(texts: Sequence[str], eps: Sequence[str], device: Any) -> dict[str, Attack]:

@@ -51,7 +51,7 @@ def test_it_prints_draws_and_writes_what_it_chose(folder, tmp_path):
 
 def test_a_second_run_gives_the_same_without_an_attack(folder, tmp_path, monkeypatch):
     first = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
-    assert first.exit_code == 0 and "--aware-images 50 measures" in first.output
+    assert first.exit_code == 0 and "measure the chosen setting with --aware-images 50" in first.output
     monkeypatch.setattr("purifier.attacks.PGD.__call__", None)
     again = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
     assert again.output == first.output
@@ -77,16 +77,16 @@ def tuned(undefended: tuple[int, int], *trials: tuple[int, int]) -> Tuning:
 
 
 def test_the_report_says_where_no_setting_is_worth_it():
-    text = "No setting has a higher mean than no purifier"
+    text = "No setting has a higher mean than the model without a purifier"
     assert not any(text in line for line in report(tuned((45, 0), (44, 20)), "heading"))
     assert any(text in line for line in report(tuned((45, 0), (20, 20)), "heading"))
 
 
 def test_the_report_names_settings_that_chance_may_tell_apart():
     lines = report(tuned((45, 0), (44, 20), (44, 19), (20, 20)), "heading")
-    assert "These images do not tell iterations=1 from iterations=2: more images would." in lines
+    assert "These images do not distinguish iterations=1 from iterations=2. Use more images." in lines
     many = report(tuned((45, 0), *[(44, 20)] * 8), "heading")
-    assert any("iterations=5 and 3 more: more images would" in line for line in many)
+    assert any("iterations=5 and 3 more. Use more images." in line for line in many)
 
 
 def test_the_report_gives_every_share_with_its_interval():

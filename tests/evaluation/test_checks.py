@@ -193,14 +193,14 @@ def test_a_model_of_another_range_is_found(wants, said):
     images = (LEVELS[labels].view(-1, 1, 1, 1) + 0.05 * torch.randn(16, 3, SIZE, SIZE)).clamp(0, 1)
     defended = Purifier.from_pretrained("gs", iterations=1).wrap(lambda x: brightness(wants(x)))
     finding = next(f for f in probe(defended, images, labels) if f.check == "wrong range")
-    assert "images right as they are" in finding.measured and said in finding.measured
+    assert "images correct as they are" in finding.measured and said in finding.measured
     assert "wrong range" not in names(probe(Purifier.from_pretrained("gs").wrap(brightness), images, labels))
 
 
 def test_a_model_with_shuffled_labels_is_found(net, batch):
     images, labels = batch
     finding = next(f for f in probe(net, images, (labels + 1) % CLASSES) if f.check == "wrong range")
-    assert finding.measured == "0 of 16 clean images right, with 4 classes"
+    assert finding.measured == "0 of 16 clean images correct, with 4 classes"
 
 
 def test_a_model_that_gives_one_class_only_is_found(net, batch):
@@ -209,7 +209,7 @@ def test_a_model_that_gives_one_class_only_is_found(net, batch):
     finding = next(
         f for f in probe(lambda x: net(x) + 1e3 * torch.eye(CLASSES)[0], images, labels) if f.check == "wrong range"
     )
-    assert "get class 0" in finding.measured
+    assert "is class 0, which is correct for" in finding.measured
 
 
 def test_softmax_outputs_are_found(net, batch):

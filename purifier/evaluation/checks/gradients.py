@@ -63,7 +63,7 @@ def untrue_gradients(context: Context) -> Finding | None:
     if len(errors) == 0 or int(off.sum()) <= _SHARE * len(errors):
         return None
     return UNTRUE.found(
-        f"of {len(errors)} slopes that could be measured, {int(off.sum())} are off by over {_OFF:.0%}; the median error is "
+        f"of {len(errors)} measurable slopes, {int(off.sum())} are off by over {_OFF:.0%}; the median error is "
         f"{float(errors.median()):.0%}"
     )
 
