@@ -104,9 +104,9 @@ def command(
 ) -> None:
     """Measure how a model behind purifiers withstands attacks.
 
-    Writes results.json, table.md and report.html to the folder --out, and a record of every image: run the same command
-    again to resume. Figures of an attacker who does not know the purifier (blind) and of one who does (aware) stand side
-    by side.
+    Writes results.json, table.md and report.html to the folder --out, with the figures of an attacker who does not know
+    the purifier (blind) beside those of one who does (aware). Every image is recorded: run the same command again to
+    resume.
     """
     for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
         require_extra(package, extra="eval", what="purifier evaluate")

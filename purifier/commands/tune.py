@@ -183,7 +183,7 @@ def figure_note(tuning: Tuning) -> str:
     """Returns the line below the figure."""
     aware = tuning.aware
     told = "not measured" if aware is None else f"{aware.robust} of {aware.images} images correct"
-    return f"Dotted: no purifier. Robust accuracy is purifier-blind; purifier-aware accuracy of the chosen setting: {told}."
+    return f"Dotted: no purifier. Robust accuracy is purifier-blind; the chosen setting, purifier-aware: {told}."
 
 
 def _share(trial: Trial, key: str) -> str:
