@@ -1,4 +1,4 @@
-"""purifier evaluate: files out, resumed, and errors that say what to do."""
+"""purifier evaluate: files, resumed runs, and errors that tell what to do."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_segmentation_takes_a_folder_of_masks(tmp_path: Path) -> None:
     assert "expected --labels with the folder of masks for segmentation, got none" in str(result.exception)
 
 
-def test_what_a_purifier_was_trained_for_is_compared_with(folder: Path, tmp_path: Path) -> None:
+def test_the_evaluation_is_compared_with_the_trained_range(folder: Path, tmp_path: Path) -> None:
     arguments = [
         "--data",
         folder,
