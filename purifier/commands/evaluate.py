@@ -18,6 +18,7 @@ from purifier.commands._model_options import (
     build_attacks,
     build_purifiers,
     build_threats,
+    device_option,
     loaded_name,
     long_dtypes,
 )
@@ -62,7 +63,7 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     help="Side in pixels that images are resized to; 0 keeps their own.  [default: 224 for classification, else 0]",
 )
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images in a batch.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--dtype", default="auto", show_default=True, help="Dtype of the purifiers; auto is float32.")
 @click.option("--eight-bit", is_flag=True, help="Also measure with the attacked images rounded to 8 bits.")
 @click.option("--defend-dtype", "defend", multiple=True, help="Also run the purifiers in bf16 or fp16.")

@@ -12,7 +12,7 @@ import click
 from purifier._errors import OptionError
 from purifier._files import write_text
 from purifier.commands._extras import require_extra
-from purifier.commands._model_options import DATA_HELP, MODEL_HELP, loaded_name
+from purifier.commands._model_options import DATA_HELP, MODEL_HELP, device_option, loaded_name
 
 if TYPE_CHECKING:
     from purifier.attacks import Attack
@@ -45,7 +45,7 @@ _SHOWN = 4
 @click.option("--aware-images", default=0, show_default=True, type=click.IntRange(0), help="For the aware figure.")
 @click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Side of the images in pixels.")
 @click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images in a batch.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")

@@ -31,7 +31,7 @@ def mean_average_precision(
             f'expected the package {missing[0]} for mAP, got none; install it with pip install "torch-purifier[eval]"'
         )
     if not any(len(target["boxes"]) for target in targets):
-        raise InputError(f"expected boxes in at least one of {len(targets)} images, got none; mAP is not defined without boxes")
+        raise InputError(f"expected boxes in at least one of {len(targets)} images, got none; mAP needs boxes")
     with warnings.catch_warnings():
         # torchmetrics warns about over 100 boxes in an image, and about its own deprecations.
         warnings.simplefilter("ignore")
