@@ -117,7 +117,7 @@ def command(
     from purifier.inference.precision import resolve_device
 
     place = resolve_device(device)
-    built = {
+    built: dict[str, Any] = {
         "attacks": build_attacks(attacks, eps, place),
         "purifiers": build_purifiers(purifiers, place, dtype),
         "threats": build_threats(threats, surrogates, place),

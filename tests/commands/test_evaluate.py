@@ -125,7 +125,7 @@ def test_a_stand_in_is_reported_under_its_own_name(folder: Path, tmp_path: Path)
         (["--threat", "awar"], "did you mean 'aware'"),
         (["--threat", "transfer"], "expected a surrogate"),
         (["--surrogate", "reference:demo"], "expected --threat transfer beside --surrogate"),
-        (["--device", "cuda:99"], "expected a device"),
+        (["--device", "cuda:99"], "expected an available device"),
         (["--defend-dtype", "fp12"], "expected dtype to be"),
         (["--ignore-index", "11"], "expected ignore_index for segmentation only, got it for classification"),
         (["--loss", "cls"], "expected loss for detection only, got it for classification"),
@@ -158,7 +158,7 @@ def test_images_that_cannot_be_evaluated_are_refused(folder: Path, tmp_path: Pat
     (folder / "zebra").mkdir()
     (folder / "red" / "0.png").rename(folder / "zebra" / "0.png")
     result = evaluate("--data", folder, "--out", tmp_path / "out")
-    assert "got 4 folders, of which these are no class: 'zebra'" in str(result.exception)
+    assert "got 4 folders, of which these match no class: 'zebra'" in str(result.exception)
     (tmp_path / "labels.csv").write_text("file,label\nzebra/0.png,3\n")
     result = evaluate("--data", folder, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
     assert "expected labels within 0..2, as the model has 3 classes, got 3 for zebra/0.png" in str(result.exception)
