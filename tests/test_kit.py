@@ -1,18 +1,25 @@
 """The kit's real models behind real purifiers."""
 
+from __future__ import annotations
+
 import importlib.util
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 import purifier
 from purifier.attacks import PGD
 
 
 @pytest.fixture
-def models(kit):
+def models(kit: Path) -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("kit_models", kit / "kit_models.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
@@ -20,7 +27,7 @@ def models(kit):
 
 
 @pytest.fixture
-def photographs(kit):
+def photographs(kit: Path) -> Tensor:
     from purifier._images import take_apart
 
     files = sorted((kit / "imagenet_nips400" / "images").iterdir())[:6]
@@ -29,7 +36,7 @@ def photographs(kit):
 
 
 @pytest.mark.slow
-def test_a_fooled_classifier_is_right_again_behind_gs_and_ncis(models, photographs):
+def test_gs_and_ncis_restore_predictions_of_an_attacked_classifier(models: ModuleType, photographs: Tensor) -> None:
     network = models.mobilenet_v2().requires_grad_(False)
     truth = network(photographs).argmax(1)
     attack = PGD(eps=8 / 255, steps=10, generator=torch.Generator().manual_seed(0))
@@ -41,7 +48,9 @@ def test_a_fooled_classifier_is_right_again_behind_gs_and_ncis(models, photograp
 
 
 @pytest.mark.slow
-def test_a_normalised_network_gives_what_the_same_network_gives_that_normalises_inside(models, photographs):
+def test_normalisation_outside_and_inside_the_network_give_the_same_output(
+    models: ModuleType, photographs: Tensor
+) -> None:
     whole = models.resnet50()
     mean, std = whole.mean.flatten().tolist(), whole.std.flatten().tolist()
     outside = purifier.wrap(whole.net, "gs", mean=mean, std=std)((photographs - whole.mean) / whole.std)
@@ -50,7 +59,9 @@ def test_a_normalised_network_gives_what_the_same_network_gives_that_normalises_
 
 
 @pytest.mark.slow
-def test_a_detector_and_a_segmenter_give_what_they_give_on_purified_images(models, photographs):
+def test_a_wrapped_detector_and_segmenter_equal_the_models_on_purified_images(
+    models: ModuleType, photographs: Tensor
+) -> None:
     images = torch.nn.functional.interpolate(photographs[:1], (416, 416), mode="bilinear").clamp(0, 1)
     purify = purifier.Purifier.from_pretrained("gs")
     detector, segmenter = models.yolox_nano(), models.lraspp_camvid()
