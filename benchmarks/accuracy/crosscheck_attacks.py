@@ -1,22 +1,21 @@
 """Our attacks beside independent implementations of them, on the same model and the same images.
 
-The others are no dependencies of ours. They go into a folder of their own, beside the environment that holds purifier:
+The other packages are not dependencies. They go into a folder beside the environment that holds purifier:
 
     python -m pip install --no-deps --target <folder> torchattacks foolbox eagerpy requests urllib3 idna certifi \
         charset-normalizer scipy GitPython gitdb smmap
     PURIFIER_KIT=<kit> PYTHONPATH=<folder> python -m benchmarks.accuracy.crosscheck_attacks
 
-Model: `purifier.reference_model("demo")`, undefended. Images: the kit's objects/test, evenly spread over its classes,
-central squares of 128 x 128. Robust accuracy is the share of all images that are still right. Every finished row is
-kept in benchmarks/results/crosscheck_attacks.json, so a run that was stopped goes on where it was; --again names
-attacks to measure anew.
+The model is `purifier.reference_model("demo")`, undefended; the images are the kit's objects/test, evenly spread over
+its classes, central squares of 128 x 128. Robust accuracy is the share of all images that the attack leaves right.
+Finished rows stay in benchmarks/results/crosscheck_attacks.json, so a run that was stopped resumes; --again names
+attacks to measure again.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +27,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import purifier
-from benchmarks.kit import RESULTS, environment, interval, write_result
-from benchmarks.recipes.demo_classifier import centre_square, load_part
+from benchmarks.accuracy.tables import crosscheck
+from benchmarks.kit import RESULTS, environment, kit, read_result, write_result
 from purifier import attacks
+from purifier.evaluation import labelled_images
+from purifier.evaluation.metrics.classification import interval
 
 NAME = "crosscheck_attacks"
 EPS, ALPHA, STEPS = 1 / 255, 0.25 / 255, 10
@@ -42,14 +43,14 @@ Run = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Other:
-    """An implementation that is not ours: the package, the name of its attack there, and its options."""
+    """Another implementation: its package, the name of the attack there, and its options."""
 
     package: str
     attack: str
     options: dict[str, Any]
 
     def bind(self, model: nn.Module) -> Run:
-        """Returns it as a function of images (N, 3, H, W) and labels (N,) that gives adversarial images."""
+        """Returns a function from images (N, 3, H, W) and labels (N,) to adversarial images."""
         if self.package == "torchattacks":
             import torchattacks
 
@@ -98,9 +99,7 @@ PAIRS: dict[str, tuple[attacks.Attack, Other, int]] = {
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
     """Returns images (count, 3, 128, 128) in [0, 1] and labels, evenly spread over the test part."""
-    found, labels, _ = load_part("test")
-    chosen = torch.arange(count) * len(labels) // count
-    return torch.stack([centre_square(found[i]) for i in chosen.tolist()]), labels[chosen]
+    return labelled_images(kit() / "objects" / "test", 128, count).load(range(count))
 
 
 def predict(model: nn.Module, images: Tensor) -> Tensor:
@@ -109,7 +108,7 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def figures(model: nn.Module, run: Run, images: Tensor, labels: Tensor, name: str) -> dict[str, Any]:
-    """Attacks every image; returns counts, sizes and time."""
+    """Attacks every image; returns counts, lengths of perturbations, and time."""
     torch.manual_seed(SEED)
     began = time.monotonic()
     pairs = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
@@ -151,29 +150,13 @@ def compare(name: str, model: nn.Module) -> dict[str, Any]:
     return row
 
 
-def table(rows: dict[str, Any]) -> str:
-    lines = [
-        "| attack | images | standard | ours | other | difference | L2 ours | L2 other | package |",
-        "|---" * 9 + "|",
-    ]
-    for name, row in rows.items():
-        ours, theirs = row["ours"], row["theirs"]
-        lines.append(
-            f"| {name} | {row['images']} | {row['standard_accuracy']:.3f} | {ours['robust_accuracy']:.3f} | "
-            f"{theirs['robust_accuracy']:.3f} | {row['difference']:+.3f} | {ours['mean_l2_of_fooled']:.3f} | "
-            f"{theirs['mean_l2_of_fooled']:.3f} | {row['other']['package']} {row['other']['version']} |"
-        )
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure anew")
+    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure again")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = purifier.reference_model("demo").requires_grad_(False)
-    path = RESULTS / f"{NAME}.json"
-    rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path.exists() else {}
+    rows: dict[str, Any] = read_result(NAME)["rows"] if (RESULTS / f"{NAME}.json").exists() else {}
     for name in PAIRS:
         if name in rows and name not in args.again:
             continue
@@ -190,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "environment": environment(),
             },
         )
-    print(table(rows))
+    print(crosscheck({"rows": rows}))
     apart = [name for name, row in rows.items() if abs(row["difference"]) > BOUND]
     if apart:
         raise SystemExit(f"expected differences up to {BOUND}, got more for {', '.join(apart)}")

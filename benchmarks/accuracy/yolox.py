@@ -14,6 +14,7 @@ from torchvision.ops import box_convert, box_iou
 from benchmarks.kit import kit, kit_module, model
 
 _GREY = 114 / 255
+KINDS = ("cls", "loc", "cls+loc")
 
 
 class Detector(nn.Module):

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from benchmarks.accuracy.yolox import Detector, index_of, loss_of
+from benchmarks.accuracy.yolox import KINDS, Detector, index_of, loss_of
 from purifier.attacks import PGD, DetectionAttack
 from purifier.training.gad import GADTraining
 from purifier.training.gad.tasks import BoxTask, Observed
 from purifier.training.gad.tasks.boxes import box_vectors
 
-KINDS = ("cls", "loc", "cls+loc")
-
 
 class YoloxTask(BoxTask):
-    """Squares with boxes; the attacks climb the losses of yolox.py, the features are the backbone's at the boxes."""
+    """Square crops with boxes. Attacks increase the losses of yolox.py; features are the backbone's at the boxes."""
 
     def __init__(self, model: nn.Module, config: GADTraining) -> None:
         super().__init__(model, config)
@@ -34,7 +32,7 @@ class YoloxTask(BoxTask):
         return {name: value for name, value in super().__getstate__().items() if name not in without}
 
     def attack(self, images: Tensor, targets: list[dict[str, Tensor]], step: int) -> Tensor:
-        """PGD on the lost scores, the lost overlaps and both, by turns."""
+        """Attacks by PGD on the scores, the overlaps and both, in turn."""
         return self._attacks[step % len(self._attacks)](self.model, images, targets)
 
     def observe(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Observed:

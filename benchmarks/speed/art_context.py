@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.kit import correct, environment, imagenet, interval, model, write_result
-from benchmarks.speed.art_table import RESNET, markdown
+from benchmarks.speed.table import RESNET, art_context
 from purifier import Purifier
 from purifier.attacks import PGD
 from purifier.inference.timing import speedup, spread
@@ -218,7 +218,7 @@ def main() -> None:
     args = parser.parse_args()
     result = measure(args)
     write_result(args.name, result)
-    print(markdown(result))
+    print(art_context(result))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from benchmarks.speed.forms import (
     COPY,
     MATMUL,
     OPTIONS,
-    RESNET,
     Form,
     Place,
     allow_tf32,
@@ -44,7 +43,7 @@ from benchmarks.speed.forms import (
     pictures,
     set_up,
 )
-from benchmarks.speed.table import markdown, ratio_targets
+from benchmarks.speed.table import RESNET, markdown, ratio_targets
 from purifier._errors import PurifierError
 from purifier._files import write_text
 from purifier.inference.precision import resolve_device
@@ -92,7 +91,7 @@ def main() -> None:
     args = _parser().parse_args()
     preset = PRESETS[args.preset]
     chosen = {name: getattr(args, name) if getattr(args, name) is not None else preset[name] for name in _SETTINGS}
-    own = chosen == preset and not args.candidates
+    own = chosen == preset
     out = args.out or (RESULTS / f"speed_{args.preset}.json" if own else None)
     try:
         resolve_device(chosen["device"])
@@ -100,7 +99,7 @@ def main() -> None:
         raise SystemExit(f"{error} or another --device") from None
     rows: list[dict[str, Any]] = []
     started = {**_environment(chosen["device"]), "threads": chosen["threads"]}
-    for case in _cases(chosen, args.preset, args.candidates):
+    for case in _cases(chosen, args.preset):
         print(f"# {case.method}, {case.place.batch} x {case.place.height} x {case.place.width}", flush=True)
         rows += _measured(case, args, started)
     result = {
@@ -130,7 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="of ours")
     parser.add_argument("--compile", nargs="+", choices=["none", "default", "reduce-overhead"])
     parser.add_argument("--methods", nargs="+", choices=list(OPTIONS))
-    parser.add_argument("--candidates", action="store_true", help="measure the forms of candidate_forms.py, too")
     parser.add_argument("--matmul", type=int, help="side of the matrices that the chip's rate is measured with")
     parser.add_argument("--tf32", choices=["default", "off"], help="float32 convolutions on CUDA: as PyTorch, or exact")
     parser.add_argument("--runs", type=int, default=10, help="rounds that count")
@@ -141,16 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _cases(chosen: dict[str, Any], preset: str, others: bool) -> list[Case]:
+def _cases(chosen: dict[str, Any], preset: str) -> list[Case]:
     threads, size = chosen["threads"], chosen["size"]
     tf32 = chosen["tf32"] == "default"
     place = Place(chosen["device"], threads, chosen["batch"], size, size, chosen["matmul"], tf32)
     cases = []
     for name in chosen["methods"]:
         context = [RESNET] + [MATMUL] * ("bfloat16" in chosen["dtype"]) + [COPY] * (preset == "gpu")
-        rows = forms(
-            name, dtypes=chosen["dtype"], compiles=chosen["compile"], flat=True, context=context, others=others
-        )
+        rows = forms(name, dtypes=chosen["dtype"], compiles=chosen["compile"], flat=True, context=context)
         cases.append(Case(name, place, tuple(rows)))
         if name == "gs" and chosen["large"] != "none":
             height, width = map(int, chosen["large"].split("x"))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.speed.candidate_forms import candidate, candidates
 from benchmarks.speed.reference_forms import form_names, reference
+from benchmarks.speed.table import RESNET
 from purifier import Purifier, _hub
 from purifier.inference.compiling import Compiler
 from purifier.inference.memory import in_fresh_process, peak_extra_bytes
@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nrp-resg": {},
     "nrp": {},
 }
-RESNET, COPY, MATMUL = "ResNet-50 forward", "copy of the batch", "bfloat16 matrix product"
+COPY, MATMUL = "copy of the batch", "bfloat16 matrix product"
 _WARM_SIZE = 32
 
 
@@ -34,7 +34,7 @@ class Form:
 
     Attributes:
         method: The purifier, "gs" and so on.
-        kind: "reference", "ours", "candidate" or "context".
+        kind: "reference", "ours" or "context".
         name: What it is.
         dtype: What it computes in.
         compile: "none", or what `Purifier.from_pretrained(compile=...)` does: "default" for True, "reduce-overhead".
@@ -136,11 +136,8 @@ def build(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:
     if form.kind == "reference":
         plain = reference(ours, form.name).to(place.device)
         return lambda batch=images: plain(batch)
-    if form.kind == "candidate":
-        twin = candidate(ours, form.name)
-    else:
-        twin = METHODS[form.method](**ours.options)
-        twin.load_state_dict(ours.state_dict())
+    twin = METHODS[form.method](**ours.options)
+    twin.load_state_dict(ours.state_dict())
     purifier = Purifier(twin, name=form.method).eval().requires_grad_(False)
     purifier.to(device=place.device, dtype=getattr(torch, form.dtype))
     if form.iterations is not None:
@@ -177,9 +174,7 @@ def operations(form: Form, place: Place) -> int:
     return 2 * weights * place.batch * place.height * place.width
 
 
-def forms(
-    name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str], others: bool = False
-) -> list[Form]:
+def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str]) -> list[Form]:
     """Lists the forms of a method: its references, ours in every dtype and mode, and what they are set beside.
 
     Args:
@@ -188,11 +183,9 @@ def forms(
         compiles: Of ours.
         flat: Whether gs is measured at other numbers of iterations too.
         context: Of `RESNET`, `COPY`, `MATMUL`.
-        others: Whether the candidates to take the place of ours are measured too.
     """
     rows = [Form(name, "reference", form) for form in form_names(name)]
-    kinds = [("ours", "ours")] + [("candidate", form) for form in candidates(name) if others]
-    rows += [Form(name, *kind, dtype, mode) for kind in kinds for dtype in dtypes for mode in compiles]
+    rows += [Form(name, "ours", "ours", dtype, mode) for dtype in dtypes for mode in compiles]
     if flat and name == "gs":
         rows += [Form(name, "ours", "ours", dtypes[0], compiles[0], iterations=count) for count in (1, 14)]
     if RESNET in context:

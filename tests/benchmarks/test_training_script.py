@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from benchmarks.recipes.training_script import export, joined, read_changes, without_places
+
 from purifier import Purifier
 from purifier.training.alloy import AlloyTraining
 from tests.builders import small_purifier
@@ -50,7 +50,7 @@ def test_of_several_processes_only_the_first_exports(tmp_path: Path, monkeypatch
 
 
 def test_names_and_relative_paths_stay() -> None:
-    text = "init: nrp-resg\nextractors:\n- vgg=benchmarks.kit:feature_extractor:0.5\ndata: photos/a\nrate: 1/2\n"
+    text = "init: nrp-resg\nextractors:\n- vgg=benchmarks.recipes.extractors:feature_extractor:0.5\ndata: photos/a\nrate: 1/2\n"
     assert without_places(text) == text
 
 
