@@ -187,7 +187,6 @@ def make_scene(
     from purifier.attacks.identity import attack_settings, threat_settings
     from purifier.evaluation.defences import Defences
     from purifier.evaluation.rows import AWARE_THREATS
-    from purifier.evaluation.run import device_of
     from purifier.models.layers import check_eval
 
     if purifier is None and threat.name in AWARE_THREATS:
@@ -198,7 +197,8 @@ def make_scene(
         )
     check_eval(model)
     purifiers = {} if purifier is None else {"purifier": purifier}
-    defended = Defences(model, purifiers).defended["none" if purifier is None else "purifier"]
+    defences = Defences(model, purifiers)
+    defended = defences.defended["none" if purifier is None else "purifier"]
     settings = {
         "model": dict(identity),
         "attack": attack_settings(attack),
@@ -210,7 +210,7 @@ def make_scene(
         "seed": seed,
         "version": versions()["purifier"],
     }
-    return Scene(attack, threat, defended, labels, settings, seed, size, device_of(model))
+    return Scene(attack, threat, defended, labels, settings, seed, size, defences.device)
 
 
 def run(
@@ -318,10 +318,10 @@ def _attack(images: Tensor, jobs: Sequence[Job], scene: Scene) -> tuple[Tensor, 
     """Returns the attacked images as they will be on disk, and what there is to say of each."""
     import torch
 
-    from purifier.evaluation.run import Seeded
+    from purifier._random import isolated_randomness
 
     seed = int.from_bytes(hashlib.sha256(f"{scene.seed} {jobs[0].source.name}".encode()).digest()[:7])
-    with Seeded(seed, scene.device):
+    with isolated_randomness(scene.device, seed=seed):
         with torch.inference_mode():
             before = _predict(scene, images)
         labels = torch.tensor([scene.labels.get(job.source, said) for job, said in zip(jobs, before, strict=True)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +69,11 @@ _SIZES = {"classification": 224}
 @click.option("--dtype", default="auto", show_default=True, help="What purifiers compute in; auto is float32.")
 @click.option("--eight-bit", is_flag=True, help="Measure also with the attacked images rounded to 8 bits.")
 @click.option("--defend-dtype", "defend", multiple=True, help="Measure the purifiers also in bf16 or fp16.")
-@click.option("--ignore-index", default=255, show_default=True, help="Mask value of pixels that do not count.")
+@click.option("--ignore-index", type=int, help="Mask value of the pixels to ignore (segmentation).  [default: 255]")
 @click.option(
     "--loss",
-    default="cls+loc",
-    show_default=True,
-    help="What attacks on detectors climb: cls, loc, cls+loc, or module:function of (outputs, targets).",
+    help="Loss that attacks on a detector increase: cls, loc, cls+loc, or module:function of (outputs, targets).  "
+    "[default: cls+loc]",
 )
 @click.option(
     "--trained",
@@ -108,8 +107,8 @@ def command(
     dtype: str,
     eight_bit: bool,
     defend: Sequence[str],
-    ignore_index: int,
-    loss: str,
+    ignore_index: int | None,
+    loss: str | None,
     trained: Sequence[str],
     probe_images: int,
     seed: int,
@@ -145,52 +144,35 @@ def command(
     model = load_model(model_spec, device=place)
     side = _SIZES.get(task) if size is None else size or None
     found = _images(task, data, labels, side, images, model)
-    extra: dict[str, Any] = {"segmentation": {"ignore_index": ignore_index}, "detection": {"loss": _loss(loss)}}.get(
-        task, {}
+    evaluation = _evaluate(
+        model,
+        found,
+        settings,
+        purifiers=defences,
+        attacks=built,
+        threats=knowledge,
+        out=out,
+        ignore_index=ignore_index,
+        loss=_loss(loss),
     )
-    evaluation = _evaluate(task, model, found, out, settings, defences, built, knowledge, extra)
     files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
     click.echo(summary(evaluation))
     click.echo(f"\nreport: {files['html']}")
 
 
-def _evaluate(
-    task: str,
-    model: LoadedModel,
-    data: ImageSet,
-    out: Path,
-    settings: EvaluationSettings,
-    purifiers: Any,
-    attacks: Any,
-    threats: Any,
-    extra: dict[str, Any],
-) -> Evaluation:
+def _evaluate(model: LoadedModel, data: ImageSet, settings: EvaluationSettings, **arguments: Any) -> Evaluation:
+    """Runs the evaluation with a progress bar."""
     from tqdm import tqdm
 
-    from purifier.evaluation import evaluate_classifier, evaluate_detector, evaluate_segmenter
+    from purifier.evaluation import LabelledImages, evaluate
     from purifier.evaluation.plan import plan
 
-    kinds: dict[str, Callable[..., Evaluation]] = {
-        "classification": evaluate_classifier,
-        "detection": evaluate_detector,
-        "segmentation": evaluate_segmenter,
-    }
+    purifiers, attacks, threats = (arguments[name] for name in ("purifiers", "attacks", "threats"))
     total = len(plan(purifiers, attacks, threats)[0]) * len(data)
-    if task == "classification":
+    if isinstance(data, LabelledImages):
         total += settings.probe_images * len(purifiers)
     with tqdm(total=total, unit="image", disable=None) as bar:
-        return kinds[task](
-            model.call,
-            data,
-            purifiers=purifiers,
-            attacks=attacks,
-            threats=threats,
-            out=out,
-            settings=settings,
-            identity=model.identity,
-            progress=bar.update,
-            **extra,
-        )
+        return evaluate(model, data, settings=settings, progress=bar.update, **arguments)
 
 
 def _images(
@@ -208,10 +190,10 @@ def _images(
     return boxed_images(data, size, count, annotations=labels)
 
 
-def _loss(text: str) -> Any:
+def _loss(text: str | None) -> Any:
     from purifier.models.named import import_named
 
-    return import_named(text, "loss") if ":" in text else text
+    return import_named(text, "loss") if text and ":" in text else text
 
 
 def _trained(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,5 +1,7 @@
 """Evaluation: threat models, metrics, self-checks, runs that resume, reports."""
 
+from typing import Any
+
 from purifier.data.finding import boxed_images, labelled_images, masked_images
 from purifier.data.sets import (
     BoxedImages,
@@ -7,19 +9,15 @@ from purifier.data.sets import (
     LabelledImages,
     MaskedImages,
 )
+from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report
-from purifier.evaluation.rows import Row
-from purifier.evaluation.run import (
-    Evaluation,
-    EvaluationSettings,
-    evaluate_classifier,
-    evaluate_detector,
-    evaluate_segmenter,
-)
-from purifier.evaluation.summary import MeasureRow
+from purifier.evaluation.rows import MeasureRow, Row
+from purifier.evaluation.run import Evaluation, evaluate
+from purifier.evaluation.settings import EvaluationSettings
 from purifier.models.loading import LoadedModel, load_model
 
 __all__ = [
+    "Attacked",
     "BoxedImages",
     "Evaluation",
     "EvaluationSettings",
@@ -30,11 +28,17 @@ __all__ = [
     "MeasureRow",
     "Row",
     "boxed_images",
-    "evaluate_classifier",
-    "evaluate_detector",
-    "evaluate_segmenter",
+    "evaluate",
     "labelled_images",
     "load_model",
     "masked_images",
     "write_report",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("evaluate_classifier", "evaluate_detector", "evaluate_segmenter"):
+        raise AttributeError(
+            f"purifier.evaluation.{name} was removed in 0.2; call purifier.evaluation.evaluate with the same arguments"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

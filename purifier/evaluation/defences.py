@@ -1,4 +1,4 @@
-"""The model behind each purifier, and what each makes of images: rounded to 8 bits or not, in one dtype or another."""
+"""A model with each of several purifiers, and the forms in which the purifiers run: 8-bit images, other dtypes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from purifier._identity import model_identity
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.threats import bare_model
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.inference.precision import resolve_dtype
 from purifier.inference.timing import wait_for
+from purifier.models.loading import LoadedModel
 
 
 class Undefended(nn.Module):
-    """Stands where a purifier would, and changes nothing."""
+    """Takes the place of a purifier and returns the images unchanged."""
 
     differentiable = True
     random = False
@@ -33,11 +36,11 @@ class Undefended(nn.Module):
 
 @dataclass(frozen=True)
 class Variant:
-    """How the defence is run.
+    """One form of a defence.
 
     Attributes:
-        eight_bit: Whether images are rounded to 8 bits before the defence sees them.
-        dtype: What purifiers compute in; None for what they were given in.
+        eight_bit: Whether images are rounded to 8 bits before they are purified.
+        dtype: The purifiers' dtype; None means the dtype that each came with.
     """
 
     eight_bit: bool = False
@@ -49,61 +52,77 @@ class Variant:
         return f"{self.dtype or 'given'}{'-8bit' if self.eight_bit else ''}"
 
 
-def variants(eight_bit: bool, dtypes: Sequence[str]) -> list[Variant]:
-    """Returns the plain variant first, then those asked for."""
-    rounded = (False, True) if eight_bit else (False,)
-    return [Variant(bits, dtype) for dtype in (None, *dict.fromkeys(dtypes)) for bits in rounded]
-
-
 class Defences:
-    """A model behind several purifiers.
+    """A model with each of several purifiers.
 
     Args:
-        model: Any callable of images.
-        purifiers: By name.
-        dtypes: Other dtypes that defences are run in.
-        mean: Of the normalisation that the model takes, or None for images in [0, 1].
-        std: Likewise.
+        model: A module, a function of images, or a loaded model.
+        purifiers: The purifiers, by name; the bare model is added as "none".
+        dtypes: Further dtypes to run the purifiers in.
+        eight_bit: Whether to also round images to 8 bits before they are purified.
+        mean: Mean of each channel of the normalisation that the model expects; None means images in [0, 1].
+        std: Standard deviation of each channel, likewise.
+
+    Attributes:
+        bare: The bare model as it was given.
+        model: The bare model as a function of images in [0, 1].
+        purifiers: The purifiers, by name, without "none".
+        defended: The model with each purifier, by name.
+        variants: The forms in which the purifiers run; the first is the plain one.
+        device: The model's device; the CPU for a function.
     """
 
     def __init__(
         self,
-        model: Callable[..., Any],
+        model: Callable[..., Any] | LoadedModel,
         purifiers: Mapping[str, Any],
         *,
         dtypes: Sequence[str] = (),
+        eight_bit: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        self.bare = model.call if isinstance(model, LoadedModel) else model
+        self._known = model.identity if isinstance(model, LoadedModel) else None
+        self.purifiers = dict(purifiers)
         everyone = {UNDEFENDED: Undefended(), **purifiers}
         self.defended = {
-            name: PurifiedModel(model, purifier, mean=mean, std=std) for name, purifier in everyone.items()
+            name: PurifiedModel(self.bare, purifier, mean=mean, std=std) for name, purifier in everyone.items()
         }
         self.model = bare_model(self.defended[UNDEFENDED])
+        self.device = _device_of(self.bare)
+        rounded = (False, True) if eight_bit else (False,)
+        self.variants = [Variant(bits, dtype) for dtype in (None, *dict.fromkeys(dtypes)) for bits in rounded]
         self._purifiers: dict[tuple[str, str | None], Any] = {(name, None): p for name, p in everyone.items()}
         for dtype in dtypes:
             resolved = resolve_dtype(dtype, torch.device("cpu"))
             for name, purifier in purifiers.items():
-                # A copy: the attack goes on in the dtype that was given.
+                # A copy, because the attack keeps the purifier's own dtype.
                 self._purifiers[name, dtype] = copy.deepcopy(purifier).to(resolved)
 
-    def has(self, name: str, variant: Variant) -> bool:
-        """Whether this variant of this purifier differs from the plain one; without a purifier no dtype does."""
-        return (name, variant.dtype) in self._purifiers
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What distinguishes the model from others in result files."""
+        known = self._known or model_identity(self.bare)
+        return {**known, "normalisation": self.defended[UNDEFENDED].normalisation}
+
+    def runs(self, names: Sequence[str]) -> list[tuple[str, Variant]]:
+        """Returns every variant of the named purifiers; the bare model does not depend on the dtype."""
+        return [(name, way) for way in self.variants for name in names if (name, way.dtype) in self._purifiers]
 
     def dtype(self, name: str, variant: Variant) -> str:
-        """What this purifier computes in."""
+        """Returns the dtype in which this purifier runs."""
         return variant.dtype or str(getattr(self._purifiers[name, None], "dtype", "float32")).removeprefix("torch.")
 
     def purify(self, name: str, variant: Variant, images: Any) -> Any:
-        """Returns what the model would be shown."""
+        """Returns the images as the model receives them."""
         purifier = self._purifiers[name, variant.dtype]
         if isinstance(images, list):
             return [purifier.purify(_rounded(image, variant)) for image in images]
         return purifier.purify(_rounded(images, variant))
 
     def timed(self, name: str, variant: Variant, images: Any) -> tuple[Any, float]:
-        """Returns what the model would be shown, and the milliseconds it took an image."""
+        """Returns the images as the model receives them, and the purifier's milliseconds for an image."""
         _wait(images)
         start = time.perf_counter()
         purified = self.purify(name, variant, images)
@@ -117,3 +136,11 @@ def _rounded(images: Tensor, variant: Variant) -> Tensor:
 
 def _wait(images: Any) -> None:
     wait_for((images[0] if isinstance(images, list) else images).device)
+
+
+def _device_of(model: Callable[..., Any]) -> torch.device:
+    if isinstance(model, nn.Module):
+        tensor = next(model.parameters(), next(model.buffers(), None))
+        if tensor is not None:
+            return tensor.device
+    return torch.device("cpu")

@@ -2,29 +2,77 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from purifier.attacks import SSP, Attack
+import torch
+from torch import Tensor
+
+from purifier._errors import InputError, OptionError
+from purifier.attacks import SSP, Attack, Blind, Transfer
 from purifier.attacks.threats import ThreatModel
+from purifier.data.sets import ImageSet
 from purifier.evaluation.rows import AWARE_THREATS, CLEAN
 
 UNDEFENDED = "none"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One attack under one threat model; what it gives is shown to each of the purifiers.
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """Images that were attacked beforehand; they take the place of an attack in `evaluate`.
 
     Attributes:
-        name: Unique, fit for a file name.
-        attack_key: What the attack was asked for as.
+        images: The attacked images in the order of the clean ones: a tensor (N, 3, H, W) in [0, 1], a list of
+            (3, H, W), or an image set, whose targets are ignored.
+        attack: The attack that made them; tables and result files state its options.
+        threat: What that attacker knew: `Blind` or `Transfer`.
+    """
+
+    images: Tensor | Sequence[Tensor] | ImageSet
+    attack: Attack
+    threat: Blind | Transfer = field(default_factory=Blind)
+
+    def load(self, indices: Sequence[int], clean: Any) -> Any:
+        """Returns some of the images, in the form of the clean ones.
+
+        Raises:
+            InputError: If their shapes are not those of the clean images.
+        """
+        if isinstance(self.images, ImageSet):
+            found = self.images.load(indices)[0]
+        else:
+            found = [self.images[index] for index in indices]
+        shapes = [[tuple(image.shape) for image in images] for images in (clean, found)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"expected attacked images of the clean images' shapes, {shapes[0]}, got {shapes[1]}")
+        return torch.stack(list(found)).to(clean) if isinstance(clean, Tensor) else list(found)
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 of the images."""
+        if isinstance(self.images, ImageSet):
+            return self.images.fingerprint()
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(f"{image.dtype} {tuple(image.shape)}".encode())
+            digest.update(image.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack under one threat model. All of the cell's purifiers are evaluated on the same attacked images.
+
+    Attributes:
+        name: Unique, and fit for a file name.
+        attack_key: The user's name of the attack.
         attack: The attack; None for clean images.
-        threat_key: What the threat model was asked for as.
+        threat_key: The user's name of the threat model.
         threat: The threat model; None for clean images.
-        purifiers: Names of the purifiers that see the images; the one of an aware attack is also what is attacked.
+        purifiers: Names of the purifiers. An aware attack has one, which it also attacks.
+        attacked: The images, if they were attacked beforehand.
     """
 
     name: str
@@ -33,11 +81,17 @@ class Cell:
     threat_key: str
     threat: ThreatModel | None
     purifiers: tuple[str, ...]
+    attacked: Attacked | None = None
+
+    @property
+    def target(self) -> str:
+        """Name of the purifier that the attack sees; "none" if it sees the bare model."""
+        return self.purifiers[0] if self.threat is not None and self.threat.name in AWARE_THREATS else UNDEFENDED
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A cell that would say nothing, and why."""
+    """A combination that was not measured because its figure would mean nothing, and the reason."""
 
     attack: str
     threat: str
@@ -46,22 +100,31 @@ class Skipped:
 
 
 def plan(
-    purifiers: Mapping[str, Any], attacks: Mapping[str, Attack], threats: Mapping[str, ThreatModel]
+    purifiers: Mapping[str, Any], attacks: Mapping[str, Attack | Attacked], threats: Mapping[str, ThreatModel]
 ) -> tuple[list[Cell], list[Skipped]]:
-    """Returns the cells of an evaluation, clean images first, and what was left out.
+    """Returns the cells of an evaluation, clean images first, and the combinations that are skipped.
 
-    Attacks that do not know the purifier run once for all purifiers, the others once for each.
+    An attack that does not know the purifier runs once for all purifiers; an aware attack runs once for each.
+
+    Raises:
+        OptionError: If a purifier has the name of the bare model.
     """
+    if UNDEFENDED in purifiers:
+        raise OptionError(f"expected purifiers by other names than {UNDEFENDED!r}, which is the bare model; rename it")
     everyone = (UNDEFENDED, *purifiers)
     cells, skipped = [Cell(CLEAN, CLEAN, None, UNDEFENDED, None, everyone)], []
     for attack_key, attack in attacks.items():
+        if isinstance(attack, Attacked):
+            key = attack.threat.name
+            cell = f"{key}--{attack_key}"
+            cells.append(Cell(cell, attack_key, attack.attack, key, attack.threat, everyone, attack))
+            continue
         for threat_key, threat in threats.items():
             if threat.name not in AWARE_THREATS:
                 cells.append(Cell(f"{threat_key}--{attack_key}", attack_key, attack, threat_key, threat, everyone))
                 continue
             for name, purifier in purifiers.items():
-                reason = _pointless(attack, threat, purifier)
-                if reason is not None:
+                if reason := _pointless(attack, threat, purifier):
                     skipped.append(Skipped(attack_key, threat_key, name, reason))
                 else:
                     cell = f"{threat_key}--{name}--{attack_key}"
@@ -71,22 +134,22 @@ def plan(
 
 def _pointless(attack: Attack, threat: ThreatModel, purifier: Any) -> str | None:
     if isinstance(attack, SSP):
-        return "SSP looks at neither model nor purifier, so no attacker who knows them can use it; see its blind figure"
+        return "SSP uses neither the model nor the purifier, so an aware attacker gains nothing; see its blind figure"
     if attack.gradient and threat.name == "aware" and not getattr(purifier, "differentiable", True):
-        return "the purifier's exact gradient is zero almost everywhere; the threat bpda measures it"
+        return "the purifier's exact gradient is zero almost everywhere; use the threat bpda"
     if not attack.gradient and threat.name == "bpda":
-        return "the attack takes no gradient, so the threat aware is all there is"
+        return "the attack uses no gradient; use the threat aware"
     return None
 
 
 def _with_file_names(cells: Sequence[Cell]) -> Iterator[Cell]:
     used: set[str] = set()
     for cell in cells:
-        # "8/255" reads well as "8_255"; folders of purifiers become one word.
+        # "8/255" becomes "8_255"; the path of a purifier's folder becomes one word.
         base = re.sub(r"[^\w=.+-]+", "-", cell.name.replace("/", "_")).strip("-.")
         name, number = base, 2
-        # Names that differ in case only are one file on some systems.
+        # Some file systems do not distinguish upper and lower case.
         while name.casefold() in used:
             name, number = f"{base}~{number}", number + 1
         used.add(name.casefold())
-        yield Cell(name, cell.attack_key, cell.attack, cell.threat_key, cell.threat, cell.purifiers)
+        yield replace(cell, name=name)

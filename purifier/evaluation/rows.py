@@ -1,9 +1,11 @@
-"""Rows: what was measured for one purifier, attack, threat model and eps."""
+"""Rows of a table: the figures of one purifier under one attack, threat model and eps."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from purifier._errors import InputError
 from purifier.evaluation.metrics.classification import interval
@@ -13,31 +15,28 @@ WORST_CASE = "worst-case"
 # The threat models in which the attacker knows the purifier.
 AWARE_THREATS = ("aware", "bpda")
 THREATS = ("none", "blind", "transfer", *AWARE_THREATS, WORST_CASE)
+Interval = tuple[float, float]
+# A figure in [0, 1] and its 95 % interval, by the name of the measure; the interval is None if it is not known.
+Measures = Mapping[str, tuple[float, Interval | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Counts over images, for one purifier under one attack.
-
-    Counts, not shares, so that rows add up and every share has its interval.
+class TableRow(ABC):
+    """What the rows of all tasks state.
 
     Attributes:
-        purifier: Its name and options; "none" for no defence.
+        purifier: Its name and options; "none" for the bare model.
         attack: The attack's name, or "clean".
-        threat: "none", "blind", "transfer", "aware", "bpda", or "worst-case": per image, the minimum over the attacks
-            of an attacker who knows the purifier.
-        eps: Radius of the ball in [0, 1] units; None for clean images and attacks without a radius.
+        threat: "none", "blind", "transfer", "aware", "bpda", or "worst-case", which counts an image as correct only if
+            every attack by an aware attacker fails on it.
+        eps: Radius of the ball in [0, 1] units; None for clean images and for attacks without a radius.
         norm: "Linf" or "L2"; None for clean images.
-        steps: Steps or queries; None where the attack has none.
-        images: How many images (n).
-        standard: How many clean images are right with this purifier on.
-        robust: How many of all n are right under the attack.
-        fooled: How many of the images that are right when clean are wrong under the attack.
-        restored: How many get the class that the undefended model gives the clean image.
-        milliseconds: Median time that the purifier takes an image; None where it was not measured.
-        settings: Everything that the figure depends on: the attack's and threat's settings and more.
-        eight_bit: Whether the attacked images were rounded to 8 bits before the defence saw them.
-        dtype: What the defence computed in; the attack always has float32.
+        steps: Steps or queries; None if the attack has neither.
+        images: Number of images (n).
+        milliseconds: Median time of the purifier for an image; None if it was not measured.
+        settings: The settings of the attack and the threat model, and the sizes of the perturbations.
+        eight_bit: Whether the attacked images were rounded to 8 bits before the purifier.
+        dtype: The dtype in which the purifier ran. The attack's dtype does not change.
     """
 
     purifier: str
@@ -47,10 +46,6 @@ class Row:
     norm: str | None = None
     steps: int | None = None
     images: int
-    standard: int
-    robust: int
-    fooled: int
-    restored: int
     milliseconds: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     eight_bit: bool = False
@@ -59,56 +54,97 @@ class Row:
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
             raise InputError(f"expected a threat out of {', '.join(THREATS)}, got {self.threat!r}")
-        counts = {"standard": self.standard, "robust": self.robust, "restored": self.restored}
-        for name, count in counts.items():
-            if not 0 <= count <= self.images:
+
+    @property
+    @abstractmethod
+    def clean_measures(self) -> Measures:
+        """The measures on clean images, with the purifier."""
+
+    @property
+    @abstractmethod
+    def attacked_measures(self) -> Measures:
+        """The measures under the attack."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(TableRow):
+    """A row of a classifier. It holds counts of images, so that rows can be added and every share has an interval.
+
+    Attributes:
+        standard: Number of clean images that are correct with the purifier.
+        robust: Number of images, of all n, that are correct under the attack.
+        fooled: Number of images that are correct when clean and wrong under the attack.
+        restored: Number of images with the class that the bare model predicts for the clean image.
+    """
+
+    standard: int
+    robust: int
+    fooled: int
+    restored: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("standard", "robust", "restored"):
+            if not 0 <= (count := getattr(self, name)) <= self.images:
                 raise InputError(f"expected {name} within 0..{self.images} images, got {count}")
         if not 0 <= self.fooled <= self.standard:
-            raise InputError(f"expected fooled within 0..{self.standard} right when clean, got {self.fooled}")
+            raise InputError(f"expected fooled within 0..{self.standard} correct clean images, got {self.fooled}")
 
     @property
     def standard_accuracy(self) -> float:
-        """Share of the clean images that are right with the purifier on."""
+        """Share of the clean images that are correct with the purifier."""
         return _share(self.standard, self.images)
 
     @property
-    def standard_interval(self) -> tuple[float, float]:
+    def standard_interval(self) -> Interval:
         """95 % interval of the standard accuracy."""
         return interval(self.standard, self.images)
 
     @property
     def robust_accuracy(self) -> float:
-        """Share of all the images that are right under the attack; say with it which threat model it is for."""
+        """Share of all images that are correct under the attack. State the threat model beside it."""
         return _share(self.robust, self.images)
 
     @property
-    def robust_interval(self) -> tuple[float, float]:
+    def robust_interval(self) -> Interval:
         """95 % interval of the robust accuracy."""
         return interval(self.robust, self.images)
 
     @property
     def attack_success_rate(self) -> float:
-        """Share of the images that are right when clean and wrong under the attack."""
+        """Share of the correct clean images that are wrong under the attack."""
         return _share(self.fooled, self.standard)
 
     @property
-    def attack_success_interval(self) -> tuple[float, float]:
+    def attack_success_interval(self) -> Interval:
         """95 % interval of the attack success rate."""
         return interval(self.fooled, self.standard)
 
     @property
     def purification_success_rate(self) -> float:
-        """PSR: share of images that get the undefended model's class of the clean image (NCIS paper, section 4)."""
+        """Share of images with the bare model's class of the clean image (PSR; NCIS paper, section 4)."""
         return _share(self.restored, self.images)
 
     @property
-    def purification_success_interval(self) -> tuple[float, float]:
+    def purification_success_interval(self) -> Interval:
         """95 % interval of the purification success rate."""
         return interval(self.restored, self.images)
 
+    @property
+    def clean_measures(self) -> Measures:
+        return {"accuracy": (self.standard_accuracy, self.standard_interval)}
+
+    @property
+    def attacked_measures(self) -> Measures:
+        return {"accuracy": (self.robust_accuracy, self.robust_interval)}
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the counts, with each share and its interval beside them, ready for JSON."""
-        return asdict(self) | {
+        """Returns all fields, and each share with its interval, ready for JSON."""
+        return super().to_dict() | {
             name: {"share": getattr(self, name), "interval": list(getattr(self, within)), "of": of}
             for name, within, of in (
                 ("standard_accuracy", "standard_interval", self.images),
@@ -119,10 +155,35 @@ class Row:
         }
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Row:
-        """Reads back what `to_dict` gave; shares and intervals are counted anew."""
+    def from_dict(cls, record: dict[str, Any]) -> Self:
+        """Reads a row from the output of `to_dict`; shares and intervals are computed again."""
         return cls(**{name: record[name] for name in cls.__dataclass_fields__ if name in record})
 
 
-def _share(right: int, count: int) -> float:
-    return right / count if count else 0.0
+@dataclass(frozen=True, kw_only=True)
+class MeasureRow(TableRow):
+    """A row of a segmenter or a detector.
+
+    Attributes:
+        standard: Measures in [0, 1] on clean images with the purifier: pixel_accuracy and mean_iou, or map and map_50.
+        robust: The same measures under the attack.
+        standard_intervals: 95 % intervals by bootstrap over images; empty for detection.
+        robust_intervals: Likewise.
+    """
+
+    standard: dict[str, float]
+    robust: dict[str, float]
+    standard_intervals: dict[str, Interval] = field(default_factory=dict)
+    robust_intervals: dict[str, Interval] = field(default_factory=dict)
+
+    @property
+    def clean_measures(self) -> Measures:
+        return {name: (value, self.standard_intervals.get(name)) for name, value in self.standard.items()}
+
+    @property
+    def attacked_measures(self) -> Measures:
+        return {name: (value, self.robust_intervals.get(name)) for name, value in self.robust.items()}
+
+
+def _share(count: int, of: int) -> float:
+    return count / of if of else 0.0

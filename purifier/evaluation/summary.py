@@ -3,191 +3,138 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from purifier.data.sets import ImageSet
 from purifier.evaluation.defences import Defences, Variant
 from purifier.evaluation.metrics.detection import mean_average_precision
-from purifier.evaluation.metrics.segmentation import bootstrap
+from purifier.evaluation.metrics.segmentation import PixelCounts, bootstrap
 from purifier.evaluation.plan import UNDEFENDED, Cell
-from purifier.evaluation.rows import AWARE_THREATS, CLEAN, WORST_CASE, Row
-from purifier.evaluation.tasks import Segmentation, Task, pixel_counts
-
-Found = Mapping[str, dict[int, dict[str, Any]]]
+from purifier.evaluation.rows import AWARE_THREATS, CLEAN, WORST_CASE, Interval, MeasureRow, Row
+from purifier.evaluation.tasks import Classification, Segmentation, Task
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasureRow:
-    """Measures of a segmenter or detector, for one purifier under one attack; see `Row` for what is the same.
+@dataclass(frozen=True)
+class Table:
+    """The records of an evaluation, by cell and image.
 
     Attributes:
-        purifier: Its name; "none" for no defence.
-        attack: The attack's name, or "clean".
-        threat: What the attacker knows.
-        eps: Radius of the ball.
-        norm: "Linf" or "L2".
-        steps: Steps of the attack.
-        images: How many images.
-        standard: Measures on clean images with this purifier on, in [0, 1]: pixel_accuracy and mean_iou, or map and
-            map_50.
-        robust: The same under the attack.
-        standard_intervals: 95 % intervals by bootstrap over images; for detection none.
-        robust_intervals: Likewise.
-        milliseconds: Median time that the purifier takes an image.
-        settings: Everything that the figures depend on.
-        eight_bit: Whether the attacked images were rounded to 8 bits.
-        dtype: What the defence computed in.
+        cells: The cells, clean images first.
+        records: The record of each image, by the cell's name and the image's index.
+        defences: The model with its purifiers.
     """
 
-    purifier: str
-    attack: str
-    threat: str
-    eps: float | None = None
-    norm: str | None = None
-    steps: int | None = None
-    images: int
-    standard: dict[str, float]
-    robust: dict[str, float]
-    standard_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    robust_intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    milliseconds: float | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    eight_bit: bool = False
-    dtype: str = "float32"
+    cells: Sequence[Cell]
+    records: Mapping[str, Mapping[int, dict[str, Any]]]
+    defences: Defences
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all of it, ready for JSON."""
-        return asdict(self)
+    def rows(self, task: Task, data: ImageSet) -> list[Row] | list[MeasureRow]:
+        """Returns a row for each cell, purifier and variant; for a classifier also the worst cases."""
+        every = [(cell, name, way) for cell in self.cells for name, way in self.defences.runs(cell.purifiers)]
+        if isinstance(task, Classification):
+            return [self._counted(*each) for each in every] + self._worst()
+        measured = {each: _measures(task, self._predictions(*each), data) for each in every}
+        rows = []
+        for cell, name, way in every:
+            standard, standard_intervals = measured[self.cells[0], name, way]
+            robust, robust_intervals = measured[cell, name, way]
+            row = MeasureRow(
+                standard=standard,
+                robust=robust,
+                standard_intervals=standard_intervals,
+                robust_intervals=robust_intervals,
+                **self._defence(name, way),
+                **_facts(cell, self.records[cell.name]),
+            )
+            rows.append(row)
+        return rows
 
+    @cached_property
+    def _clean(self) -> list[dict[str, Any]]:
+        records = self.records[self.cells[0].name]
+        return [records[index] for index in sorted(records)]
 
-def rows_of(cells: Sequence[Cell], found: Found, defences: Defences, ways: Sequence[Variant]) -> list[Row]:
-    """Counts a classifier's records: a row for each cell, purifier and variant, then the worst cases."""
-    table = _Table(cells, found, defences)
-    rows = [
-        table.row(cell, name, way)
-        for cell in cells
-        for way in ways
-        for name in cell.purifiers
-        if defences.has(name, way)
-    ]
-    return rows + [row for way in ways for row in table.worst(way)]
+    def _predictions(self, cell: Cell, name: str, way: Variant) -> list[Any]:
+        records = self.records[cell.name]
+        return [records[index]["predictions"][way.key][name] for index in sorted(records)]
 
+    def _correct(self, cell: Cell, name: str, way: Variant) -> list[bool]:
+        predictions = self._predictions(cell, name, way)
+        return [predicted == record["label"] for predicted, record in zip(predictions, self._clean, strict=True)]
 
-class _Table:
-    """Counts over images."""
+    def _restored(self, cell: Cell, name: str, way: Variant) -> list[bool]:
+        wanted = self._predictions(self.cells[0], UNDEFENDED, Variant())
+        return [a == b for a, b in zip(self._predictions(cell, name, way), wanted, strict=True)]
 
-    def __init__(self, cells: Sequence[Cell], found: Found, defences: Defences) -> None:
-        self.cells, self.found, self.defences = cells, found, defences
-        self.clean = found[cells[0].name]
-        self.order = sorted(self.clean)
+    def _counted(self, cell: Cell, name: str, way: Variant) -> Row:
+        facts = _facts(cell, self.records[cell.name])
+        return self._row(name, way, self._correct(cell, name, way), self._restored(cell, name, way), facts)
 
-    def predictions(self, cell: Cell, name: str, way: Variant) -> list[int]:
-        records = self.found[cell.name]
-        return [records[index]["predictions"][way.key][name] for index in self.order]
-
-    def right(self, cell: Cell, name: str, way: Variant) -> list[bool]:
-        said = self.predictions(cell, name, way)
-        return [guess == self.clean[index]["label"] for guess, index in zip(said, self.order, strict=True)]
-
-    def restored(self, cell: Cell, name: str, way: Variant) -> list[bool]:
-        wanted = self.predictions(self.cells[0], UNDEFENDED, Variant())
-        return [a == b for a, b in zip(self.predictions(cell, name, way), wanted, strict=True)]
-
-    def row(self, cell: Cell, name: str, way: Variant) -> Row:
-        robust = self.right(cell, name, way)
-        return self._row(name, way, robust, self.restored(cell, name, way), **_facts(cell, self.found[cell.name]))
-
-    def _row(self, name: str, way: Variant, robust: list[bool], restored: list[bool], **facts: Any) -> Row:
-        standard = self.right(self.cells[0], name, way)
+    def _row(self, name: str, way: Variant, robust: list[bool], restored: list[bool], facts: dict[str, Any]) -> Row:
+        standard = self._correct(self.cells[0], name, way)
         return Row(
-            purifier=name,
-            images=len(robust),
             standard=sum(standard),
             robust=sum(robust),
             fooled=sum(before and not after for before, after in zip(standard, robust, strict=True)),
             restored=sum(restored),
-            milliseconds=_milliseconds(self.clean, name) if way == Variant() else None,
-            eight_bit=way.eight_bit,
-            dtype=self.defences.dtype(name, way),
+            **self._defence(name, way),
             **facts,
         )
 
-    def worst(self, way: Variant) -> list[Row]:
-        """A row for each purifier and ball that several attacks of an attacker who knows it were run in."""
+    def _worst(self) -> list[Row]:
+        """A row for each ball in which several aware attacks ran on a purifier: correct only if all of them fail."""
         groups: dict[tuple[str, str | None, float], list[Cell]] = {}
         for cell in self.cells:
             eps = _radius(cell)
-            if cell.threat is None or cell.threat.name not in AWARE_THREATS or eps is None:
-                continue
-            groups.setdefault((cell.purifiers[0], getattr(cell.attack, "norm", None), eps), []).append(cell)
+            if cell.threat is not None and cell.threat.name in AWARE_THREATS and eps is not None:
+                groups.setdefault((cell.target, getattr(cell.attack, "norm", None), eps), []).append(cell)
+        # If no ball has several attacks, the worst cases would only repeat the rows above.
+        if not any(len(cells) > 1 for cells in groups.values()):
+            return []
         rows = []
-        # With one attack a ball the rows would say what is said already.
-        several = any(len(cells) > 1 for cells in groups.values())
-        for (name, norm, eps), cells in groups.items():
-            if not several or not self.defences.has(name, way):
-                continue
-            robust = [all(each) for each in zip(*(self.right(cell, name, way) for cell in cells), strict=True)]
-            restored = [all(each) for each in zip(*(self.restored(cell, name, way) for cell in cells), strict=True)]
-            members = [f"{cell.attack_key} ({cell.threat_key})" for cell in cells]
-            facts = {"attack": " + ".join(dict.fromkeys(_name(cell) for cell in cells)), "threat": WORST_CASE}
-            rows.append(self._row(name, way, robust, restored, **facts, eps=eps, norm=norm, settings={"over": members}))
+        for way in self.defences.variants:
+            for (name, norm, eps), cells in groups.items():
+                robust = _all(self._correct(cell, name, way) for cell in cells)
+                restored = _all(self._restored(cell, name, way) for cell in cells)
+                attack = " + ".join(dict.fromkeys(cell.attack.name for cell in cells if cell.attack is not None))
+                over = [f"{cell.attack_key} ({cell.threat_key})" for cell in cells]
+                facts = {"attack": attack, "threat": WORST_CASE, "eps": eps, "norm": norm, "settings": {"over": over}}
+                rows.append(self._row(name, way, robust, restored, facts))
         return rows
 
-
-def measure_rows(
-    task: Task, cells: Sequence[Cell], found: Found, defences: Defences, ways: Sequence[Variant], data: ImageSet
-) -> list[MeasureRow]:
-    """Sums up the records of a segmenter or detector: a row for each cell, purifier and variant."""
-    clean = found[cells[0].name]
-    measured: dict[tuple[str, str, Variant], Any] = {}
-
-    def measures(cell: Cell, name: str, way: Variant) -> Any:
-        key = (cell.name, name, way)
-        if key not in measured:
-            records = found[cell.name]
-            kept = [records[index]["predictions"][way.key][name] for index in sorted(records)]
-            measured[key] = _measures(task, kept, data)
-        return measured[key]
-
-    rows = []
-    for cell in cells:
-        for way in ways:
-            for name in cell.purifiers:
-                if not defences.has(name, way):
-                    continue
-                standard, standard_intervals = measures(cells[0], name, way)
-                robust, robust_intervals = measures(cell, name, way)
-                row = MeasureRow(
-                    purifier=name,
-                    images=len(clean),
-                    standard=standard,
-                    robust=robust,
-                    standard_intervals=standard_intervals,
-                    robust_intervals=robust_intervals,
-                    milliseconds=_milliseconds(clean, name) if way == Variant() else None,
-                    eight_bit=way.eight_bit,
-                    dtype=defences.dtype(name, way),
-                    **_facts(cell, found[cell.name]),
-                )
-                rows.append(row)
-    return rows
+    def _defence(self, name: str, way: Variant) -> dict[str, Any]:
+        """What a row states of its purifier."""
+        milliseconds = None
+        if way == Variant():
+            times = [record["milliseconds"][name] for record in self._clean]
+            milliseconds = 0.0 if name == UNDEFENDED else statistics.median(times)
+        return {
+            "purifier": name,
+            "images": len(self._clean),
+            "milliseconds": milliseconds,
+            "eight_bit": way.eight_bit,
+            "dtype": self.defences.dtype(name, way),
+        }
 
 
-def _measures(task: Task, kept: list[Any], data: ImageSet) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def _measures(task: Task, predictions: list[Any], data: ImageSet) -> tuple[dict[str, float], dict[str, Interval]]:
     if isinstance(task, Segmentation):
-        counts = [pixel_counts(record) for record in kept]
-        total = counts[0]
-        for count in counts[1:]:
-            total = total + count
+        counts = [PixelCounts.from_dict(record) for record in predictions]
+        total = sum(counts[1:], counts[0])
         return {"pixel_accuracy": total.pixel_accuracy, "mean_iou": total.mean_iou}, bootstrap(counts)
     targets = [data.load([index])[1][0] for index in range(len(data))]
-    return mean_average_precision(kept, targets), {}
+    return mean_average_precision(predictions, targets), {}
+
+
+def _all(columns: Iterable[list[bool]]) -> list[bool]:
+    return [all(each) for each in zip(*columns, strict=True)]
 
 
 def _facts(cell: Cell, records: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
-    """What a row says of its attack."""
+    """What a row states of its attack."""
     settings: dict[str, Any] = {"cell": cell.name}
     if cell.attack is None or cell.threat is None:
         return {"attack": CLEAN, "threat": "none", "settings": settings}
@@ -201,7 +148,7 @@ def _facts(cell: Cell, records: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         "median_l2": statistics.median(record["l2"] for record in records.values()),
     }
     return {
-        "attack": _name(cell),
+        "attack": cell.attack.name,
         "threat": cell.threat.name,
         "eps": _radius(cell),
         "norm": getattr(cell.attack, "norm", "L2"),
@@ -210,16 +157,5 @@ def _facts(cell: Cell, records: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _name(cell: Cell) -> str:
-    return CLEAN if cell.attack is None else cell.attack.name
-
-
 def _radius(cell: Cell) -> float | None:
     return cell.attack.eps if cell.attack is not None and cell.attack.bounded else None
-
-
-def _milliseconds(clean: Mapping[int, dict[str, Any]], name: str) -> float | None:
-    if name == UNDEFENDED:
-        return 0.0
-    taken = [record["milliseconds"][name] for record in clean.values()]
-    return statistics.median(taken) if taken else None

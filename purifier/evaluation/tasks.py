@@ -1,9 +1,9 @@
-"""What differs between classification, segmentation and detection: predictions, their record, and what is measured."""
+"""What differs between classification, segmentation and detection: outputs, targets and what is stored of an image."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks import Attack
+from purifier.attacks import SSP, Attack, DetectionAttack, SegmentationAttack
 from purifier.attacks.base import Loss
+from purifier.attacks.segmentation import read_logits
 from purifier.data.class_folders import few_folders
-from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
-from purifier.evaluation.metrics.segmentation import PixelCounts, check_masks, count_pixels
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages, read_class_mask
+from purifier.evaluation.metrics.segmentation import check_masks, count_pixels
+from purifier.evaluation.plan import Attacked
 
 _MOST_BOXES = 100
 
@@ -25,49 +27,56 @@ class Task(ABC):
 
     name: ClassVar[str]
     data: ClassVar[type[ImageSet]]
+    # The options of `evaluate` that mean something for this task.
+    options: ClassVar[tuple[str, ...]]
 
     def adapt(self, attack: Attack) -> Attack:
         """Returns the attack in a form that takes this task's outputs and targets.
 
         Raises:
-            OptionError: Where it does not fit the task.
+            OptionError: If it does not fit the task.
         """
         return attack
+
+    def adapt_all(self, attacks: Mapping[str, Attack | Attacked]) -> dict[str, Attack | Attacked]:
+        """Returns all attacks in that form; images that were attacked beforehand stay as they are."""
+        return {name: given if isinstance(given, Attacked) else self.adapt(given) for name, given in attacks.items()}
 
     def attack_targets(self, targets: Any) -> Any:
         """Returns what an attack takes as targets."""
         return targets
 
     def truth(self, targets: Any, place: int) -> dict[str, Any]:
-        """Returns what is kept of a target beside the prediction, by name."""
+        """Returns the part of an image's target that its record states, by name."""
         return {}
 
     @abstractmethod
     def record(self, outputs: Any, targets: Any) -> list[Any]:
-        """Returns what is kept of each image's prediction, fit for JSON.
+        """Returns each image's prediction in the form that records store, fit for JSON.
 
         Raises:
-            InputError: Where the outputs are not those of such a model.
+            InputError: If the outputs are not those of such a model.
         """
 
     @abstractmethod
     def check(self, outputs: Any, data: Any) -> None:
-        """Checks that this task's data and a model fit, on the outputs of the first images; more than `record` does.
+        """Checks the targets of the whole data set against the model's outputs for its first image.
 
         Raises:
-            InputError: Where they do not.
+            InputError: If they do not fit.
         """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Returns what results depend on."""
+        """Returns the task's name and every option that results depend on."""
 
 
 class Classification(Task):
-    """Logits (N, K); kept is the class number, or -1 where an output is not a number."""
+    """Logits (N, K). Records store the predicted class number, or -1 if a logit is NaN."""
 
     name = "classification"
     data = LabelledImages
+    options = ("mean", "std")
 
     def truth(self, targets: Any, place: int) -> dict[str, Any]:
         return {"label": int(targets[place])}
@@ -75,8 +84,8 @@ class Classification(Task):
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(targets):
             raise InputError(
-                f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits "
-                "alone, or choose the task that fits"
+                f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
+                "give data of the model's task"
             )
         predictions: list[Any] = torch.where(outputs.isnan().any(1), -1, outputs.argmax(1)).tolist()
         return predictions
@@ -97,23 +106,22 @@ class Classification(Task):
 
 
 class Segmentation(Task):
-    """Per-pixel logits (N, K, h, w), alone, as "out" (torchvision) or as .logits; kept are counts of pixels by class.
+    """Logits (N, K, h, w), alone, as "out" (torchvision) or as .logits. Records store counts of pixels by class.
 
     Logits smaller than the masks are enlarged bilinearly.
 
     Args:
-        ignore_index: Mask value of pixels that do not count.
+        ignore_index: Mask value of the pixels to ignore.
     """
 
     name = "segmentation"
     data = MaskedImages
+    options = ("mean", "std", "ignore_index")
 
     def __init__(self, *, ignore_index: int = 255) -> None:
         self.ignore_index = ignore_index
 
     def adapt(self, attack: Attack) -> Attack:
-        from purifier.attacks import SSP, SegmentationAttack
-
         if not attack.gradient:
             raise _unfit(attack, self)
         return attack if isinstance(attack, SSP) else SegmentationAttack(attack, ignore_index=self.ignore_index)
@@ -121,44 +129,42 @@ class Segmentation(Task):
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         logits = _dense(outputs, targets.shape[-2:])
         counts = count_pixels(logits.argmax(1), targets, logits.shape[1], ignore_index=self.ignore_index)
-        return [{name: getattr(c, name).tolist() for name in ("hits", "predicted", "labelled")} for c in counts]
+        return [count.to_dict() for count in counts]
 
     def check(self, outputs: Any, data: Any) -> None:
-        from purifier.data.sets import read_class_mask
-
+        classes = read_logits(outputs).shape[1]
         for path in data.masks:
-            check_masks(read_class_mask(path), _dense(outputs).shape[1], ignore_index=self.ignore_index)
+            check_masks(read_class_mask(path), classes, ignore_index=self.ignore_index)
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "ignore_index": self.ignore_index}
 
 
 class Detection(Task):
-    """Lists of {"boxes", "scores", "labels"} as torchvision's; kept are each image's best 100 boxes.
+    """Lists of {"boxes", "scores", "labels"}, as torchvision's. Records store the 100 best boxes of an image.
 
     Args:
-        loss: What attacks climb: "cls", "loc" or "cls+loc" of a torchvision detector, or a function of (outputs,
-            targets) for others.
+        loss: The loss that attacks increase: "cls", "loc" or "cls+loc" of a torchvision detector, or a function of
+            (outputs, targets) for others.
     """
 
     name = "detection"
     data = BoxedImages
+    options = ("loss",)
 
     def __init__(self, *, loss: str | Loss = "cls+loc") -> None:
         self.loss = loss
 
     def adapt(self, attack: Attack) -> Attack:
-        from purifier.attacks import SSP, DetectionAttack
-
         if isinstance(attack, SSP):
             return attack
-        # The others look at logits, of which a detector has none for an image.
+        # Attacks without an exchangeable loss need logits, and a detector has no logits of an image.
         if not attack.gradient or not callable(getattr(attack, "loss", None)):
             raise _unfit(attack, self)
         return DetectionAttack(attack, loss=self.loss)  # type: ignore[arg-type]
 
     def attack_targets(self, targets: Any) -> Any:
-        """Leaves crowd regions out, which are no boxes of one object."""
+        """Leaves out crowd regions, because they are not boxes of one object."""
         return [{key: target[key][target["iscrowd"] == 0] for key in ("boxes", "labels")} for target in targets]
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
@@ -168,26 +174,45 @@ class Detection(Task):
             and all(isinstance(found, dict) and {"boxes", "scores", "labels"} <= found.keys() for found in outputs)
         ):
             raise InputError(
-                "expected a list of {'boxes', 'scores', 'labels'}, one an image, from a detector in eval mode, got "
-                f"{describe(outputs)}"
+                "expected a list of {'boxes', 'scores', 'labels'}, one for each image, from a detector in eval mode, "
+                f"got {describe(outputs)}"
             )
         return [_best_boxes(found) for found in outputs]
 
     def check(self, outputs: Any, data: Any) -> None:
-        """Nothing more: a detector does not say what categories it knows."""
+        """Checks nothing, because a detector does not state its categories."""
 
     def settings(self) -> dict[str, Any]:
         loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", type(self.loss).__name__)
         return {"task": self.name, "loss": loss}
 
 
-def pixel_counts(record: dict[str, list[int]]) -> PixelCounts:
-    """Reads back what segmentation keeps of an image."""
-    return PixelCounts(*(torch.tensor(record[name]) for name in ("hits", "predicted", "labelled")))
+def task_of(data: ImageSet, **options: Any) -> Task:
+    """Returns the task that fits the type of the data.
+
+    Args:
+        data: The images and targets.
+        **options: Options of `evaluate`; None means not given.
+
+    Raises:
+        InputError: If there is no task for such data.
+        OptionError: If an option belongs to another task.
+    """
+    kinds: tuple[type[Task], ...] = (Classification, Segmentation, Detection)
+    kind = next((kind for kind in kinds if isinstance(data, kind.data)), None)
+    if kind is None:
+        names = ", ".join(kind.data.__name__ for kind in kinds)
+        raise InputError(f"expected data of one of the types {names}, got {type(data).__name__}")
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in kind.options:
+            others = " and ".join(other.name for other in kinds if name in other.options)
+            raise OptionError(f"expected {name} for {others} only, got it for {kind.name}; leave it out")
+    return kind(**{name: value for name, value in given.items() if name not in ("mean", "std")})
 
 
 def describe(outputs: Any) -> str:
-    """Says what a model gave."""
+    """Describes a model's outputs for an error message."""
     if isinstance(outputs, Tensor):
         return f"a tensor of shape {tuple(outputs.shape)}"
     if isinstance(outputs, dict):
@@ -197,19 +222,17 @@ def describe(outputs: Any) -> str:
     return type(outputs).__name__
 
 
-def _dense(outputs: Any, size: Sequence[int] | None = None) -> Tensor:
-    """Reads a segmenter's logits, enlarged to `size` as the loss of attacks on segmenters enlarges them."""
-    from purifier.attacks.segmentation import read_logits
-
+def _dense(outputs: Any, size: Sequence[int]) -> Tensor:
+    """Reads a segmenter's logits and enlarges them in the same way as the loss of attacks on segmenters."""
     logits = read_logits(outputs)
-    if size is None or tuple(logits.shape[-2:]) == tuple(size):
+    if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
 def _best_boxes(found: dict[str, Tensor]) -> dict[str, Any]:
     best = found["scores"].argsort(descending=True, stable=True)[:_MOST_BOXES]
-    # A thousandth of a pixel: short lines, and no change of any IoU that matters.
+    # A thousandth of a pixel changes no IoU that matters, and keeps the lines of the records short.
     boxes, scores = found["boxes"][best].double(), found["scores"][best].double()
     return {
         "boxes": [[round(value, 3) for value in box] for box in boxes.tolist()],
@@ -220,5 +243,6 @@ def _best_boxes(found: dict[str, Tensor]) -> dict[str, Any]:
 
 def _unfit(attack: Attack, task: Task) -> OptionError:
     return OptionError(
-        f"expected an attack that fits {task.name}, got {attack.name}; take one that climbs a loss, such as PGD or BIM"
+        f"expected an attack that fits {task.name}, got {attack.name}; use one that increases a loss, such as PGD or "
+        "BIM"
     )

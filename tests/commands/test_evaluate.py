@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from purifier import InputError, OptionError, PurifierError
+from purifier import OptionError, PurifierError
 from purifier.cli import command, main
 from purifier.commands._model_options import build_purifiers
 from tests.builders import stand_in
 from tests.scenes import class_folders, mask_folders
 
-SCENES = Path(__file__).parent / "evaluation" / "scenes.py"
+SCENES = Path(__file__).parents[1] / "scenes.py"
 QUICK = ["--device", "cpu", "--batch-size", "6", "--size", "16"]
 
 
@@ -127,6 +127,8 @@ def test_a_stand_in_is_reported_under_its_own_name(folder: Path, tmp_path: Path)
         (["--surrogate", "reference:demo"], "expected --threat transfer beside --surrogate"),
         (["--device", "cuda:99"], "expected a device"),
         (["--defend-dtype", "fp12"], "expected dtype to be"),
+        (["--ignore-index", "11"], "expected ignore_index for segmentation only, got it for classification"),
+        (["--loss", "cls"], "expected loss for detection only, got it for classification"),
     ],
 )
 def test_wrong_options_are_refused(folder: Path, tmp_path: Path, arguments: list[str], text: str) -> None:
@@ -146,7 +148,7 @@ def test_wrong_options_are_refused(folder: Path, tmp_path: Path, arguments: list
 )
 def test_models_that_cannot_be_evaluated_are_refused(folder: Path, tmp_path: Path, model: str, text: str) -> None:
     result = evaluate("--data", folder, "--attack", "PGD:steps=1", "--out", tmp_path / "out", model=model)
-    assert isinstance(result.exception, InputError) and text in str(result.exception)
+    assert isinstance(result.exception, PurifierError) and text in str(result.exception)
 
 
 def test_images_that_cannot_be_evaluated_are_refused(folder: Path, tmp_path: Path) -> None:

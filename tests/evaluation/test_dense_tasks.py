@@ -12,8 +12,7 @@ from purifier.attacks import BIM, CW, PGD, SSP, Aware, Blind, Square
 from purifier.evaluation import (
     EvaluationSettings,
     boxed_images,
-    evaluate_detector,
-    evaluate_segmenter,
+    evaluate,
     labelled_images,
     masked_images,
 )
@@ -37,7 +36,7 @@ def test_segmenters_are_measured_over_all_pixels_and_resume(tmp_path, gs):
     images, masks = mask_folders(tmp_path)
     data = masked_images(images, masks=masks)
     options = {"purifiers": {"gs": gs}, "attacks": {"BIM": BIM(eps=0.03, alpha=0.01, steps=5)}, "threats": BOTH}
-    result = evaluate_segmenter(Pixels(), data, out=tmp_path / "out", settings=QUICK, **options)
+    result = evaluate(Pixels(), data, out=tmp_path / "out", settings=QUICK, **options)
     batch, targets = data.load(range(3))
     for name, shown in (("none", batch), ("gs", gs(batch))):
         said = Pixels()(shown)["out"].argmax(1)
@@ -51,10 +50,10 @@ def test_segmenters_are_measured_over_all_pixels_and_resume(tmp_path, gs):
     path = tmp_path / "out" / "records" / "aware--gs--BIM.jsonl"
     before = read_records(path)
     path.write_bytes(path.read_bytes()[:-20])
-    again = evaluate_segmenter(Pixels(), data, out=tmp_path / "out", settings=QUICK, **options)
+    again = evaluate(Pixels(), data, out=tmp_path / "out", settings=QUICK, **options)
     assert read_records(path) == before and again.rows == result.rows
     with pytest.raises(OptionError, match="ignore_index: 255 there, 0 here"):
-        evaluate_segmenter(Pixels(), data, out=tmp_path / "out", settings=QUICK, ignore_index=0, **options)
+        evaluate(Pixels(), data, out=tmp_path / "out", settings=QUICK, ignore_index=0, **options)
 
 
 def test_logits_smaller_than_the_masks_are_enlarged(tmp_path):
@@ -65,7 +64,7 @@ def test_logits_smaller_than_the_masks_are_enlarged(tmp_path):
 
     data = masked_images(images, masks=masks)
     nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
-    result = evaluate_segmenter(coarse, data, out=tmp_path / "out", **nothing)
+    result = evaluate(coarse, data, out=tmp_path / "out", **nothing)
     assert result.rows[0].standard["pixel_accuracy"] > 0.8
 
 
@@ -89,7 +88,7 @@ def test_detectors_with_a_loss_of_their_own_are_measured(tmp_path, gs):
     options = {"purifiers": {"gs": gs}, "attacks": {"PGD": PGD(eps=0.1, steps=5)}, "threats": BOTH}
 
     # Batches of one size go as a tensor; a detector takes lists.
-    result = evaluate_detector(OneBox().eval(), data, out=tmp_path / "out", settings=QUICK, loss=brightness, **options)
+    result = evaluate(OneBox().eval(), data, out=tmp_path / "out", settings=QUICK, loss=brightness, **options)
     assert find(result, "none", "none").standard == {"map": 1.0, "map_50": 1.0}
     assert find(result, "none", "blind").robust["map_50"] == 0
     assert find(result, "gs", "aware").robust["map_50"] == 0
@@ -103,7 +102,7 @@ def test_torchvision_detectors_are_attacked_through_their_losses(tmp_path):
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2).eval()
     images, annotations = coco_folder(tmp_path)
     data = boxed_images(images, annotations=annotations)
-    result = evaluate_detector(
+    result = evaluate(
         model,
         data,
         purifiers={},
@@ -124,7 +123,7 @@ def test_attacks_that_do_not_fit_detection_are_refused(tmp_path, attack):
     images, annotations = coco_folder(tmp_path)
     data = boxed_images(images, annotations=annotations)
     with pytest.raises(OptionError, match=rf"expected an attack that fits detection, got {attack.name}"):
-        evaluate_detector(
+        evaluate(
             OneBox(), data, purifiers={}, attacks={"a": attack}, threats=BOTH, out=tmp_path / "out", loss=brightness
         )
 
@@ -133,16 +132,14 @@ def test_attacks_that_do_not_fit_segmentation_are_refused(tmp_path):
     images, masks = mask_folders(tmp_path)
     data = masked_images(images, masks=masks)
     with pytest.raises(OptionError, match="expected an attack that fits segmentation, got Square"):
-        evaluate_segmenter(
-            Pixels(), data, purifiers={}, attacks={"a": Square(queries=2)}, threats=BOTH, out=tmp_path / "out"
-        )
+        evaluate(Pixels(), data, purifiers={}, attacks={"a": Square(queries=2)}, threats=BOTH, out=tmp_path / "out")
 
 
 def test_attacks_without_a_loss_of_the_model_fit_every_task(tmp_path):
     images, masks = mask_folders(tmp_path)
     attacks = {"SSP": SSP(nn.Conv2d(3, 2, 3).eval(), steps=1)}
     data = masked_images(images, masks=masks)
-    result = evaluate_segmenter(
+    result = evaluate(
         Pixels(), data, purifiers={}, attacks=attacks, threats={"blind": Blind()}, out=tmp_path / "out", settings=QUICK
     )
     assert find(result, "none", "blind").attack == "SSP"
@@ -153,16 +150,25 @@ def test_models_and_data_of_another_task_are_refused(tmp_path):
     data = masked_images(images, masks=masks)
     nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
     with pytest.raises(InputError, match=r"expected logits \(N, classes, H, W\) from the segmenter"):
-        evaluate_segmenter(lambda x: x.mean((2, 3)), data, out=tmp_path / "a", **nothing)
+        evaluate(lambda x: x.mean((2, 3)), data, out=tmp_path / "a", **nothing)
     with pytest.raises(InputError, match=r"expected mask values within 0..2, or 254 to ignore, got 255"):
-        evaluate_segmenter(Pixels(), data, out=tmp_path / "c", ignore_index=254, **nothing)
+        evaluate(Pixels(), data, out=tmp_path / "c", ignore_index=254, **nothing)
     boxed_folder, annotations = coco_folder(tmp_path / "c")
     with pytest.raises(InputError, match=r"expected a list of \{'boxes', 'scores', 'labels'\}"):
         boxes = boxed_images(boxed_folder, annotations=annotations)
-        evaluate_detector(lambda x: x, boxes, out=tmp_path / "d", **nothing)
-    with pytest.raises(InputError, match="expected MaskedImages for segmentation, got LabelledImages"):
+        evaluate(lambda x: x, boxes, out=tmp_path / "d", **nothing)
+    with pytest.raises(InputError, match=r"expected logits \(N, classes\) from a classifier, got a dict of out"):
         labelled = labelled_images(class_folders(tmp_path / "l"), 16)
-        evaluate_segmenter(Pixels(), labelled, out=tmp_path / "e", **nothing)
+        evaluate(Pixels(), labelled, out=tmp_path / "e", **nothing)
+
+
+def test_detectors_take_no_mean_and_std(tmp_path):
+    images, annotations = coco_folder(tmp_path)
+    data = boxed_images(images, annotations=annotations)
+    with pytest.raises(OptionError, match="expected mean for classification and segmentation only, got it for det"):
+        evaluate(
+            OneBox(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out", mean=[0.5] * 3, std=[1] * 3
+        )
 
 
 @pytest.mark.slow
@@ -172,7 +178,7 @@ def test_the_kits_segmenter_has_the_accuracy_that_the_kit_states(kit, tmp_path):
     model = load_model(f"{kit / 'kit_models.py'}:lraspp_camvid")
     data = masked_images(kit / "camvid/test", None, 8, masks=kit / "camvid/test_labels")
     settings = replace(QUICK, batch_size=2)
-    result = evaluate_segmenter(
+    result = evaluate(
         model.call, data, purifiers={}, attacks={}, threats={}, out=tmp_path, ignore_index=11, settings=settings
     )
     # 0.8118 on all 117 (README of the kit).

@@ -11,8 +11,7 @@ from purifier import Purifier
 from purifier.attacks import FGSM, PGD, Aware, Blind
 from purifier.evaluation import (
     EvaluationSettings,
-    evaluate_classifier,
-    evaluate_segmenter,
+    evaluate,
     labelled_images,
     masked_images,
     write_report,
@@ -31,7 +30,7 @@ def evaluation(tmp_path_factory):
         "PGD eps=8/255": PGD(eps=8 / 255, steps=2),
         "FGSM eps=8/255": FGSM(eps=8 / 255),
     }
-    return evaluate_classifier(
+    return evaluate(
         Colours(),
         data,
         purifiers={"gs": Purifier.from_pretrained("gs", iterations=1), "bits": Purifier.from_pretrained("bit-depth")},
@@ -144,7 +143,7 @@ def test_equal_evaluations_give_equal_pages(evaluation, files, tmp_path):
 
 def test_segmentation_has_both_measures(tmp_path):
     images, masks = mask_folders(tmp_path)
-    found = evaluate_segmenter(
+    found = evaluate(
         Pixels(),
         masked_images(images, masks=masks),
         purifiers={"gs": Purifier.from_pretrained("gs", iterations=1)},
@@ -162,7 +161,7 @@ def test_segmentation_has_both_measures(tmp_path):
 
 def test_clean_figures_alone_make_a_report(tmp_path):
     data = labelled_images(class_folders(tmp_path / "data", each=1), 16)
-    found = evaluate_classifier(Colours(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out")
+    found = evaluate(Colours(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out")
     files = write_report(found, tmp_path / "out")
     assert "100.0 %" in files["markdown"].read_text() and "<svg" not in files["html"].read_text()
 

@@ -48,7 +48,7 @@ def test_the_interval_has_a_width_at_the_ends_and_nothing_is_known_of_nothing():
     [
         ({"threat": "robust"}, "expected a threat out of none, blind"),
         ({"robust": 11}, r"expected robust within 0..10 images, got 11"),
-        ({"fooled": 9}, r"expected fooled within 0..8 right when clean, got 9"),
+        ({"fooled": 9}, r"expected fooled within 0..8 correct clean images, got 9"),
     ],
 )
 def test_impossible_counts_are_refused(changes, text):

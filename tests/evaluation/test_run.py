@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, Purifier, evaluation
 from purifier._records import read_records
 from purifier.attacks import BPDA, FGSM, PGD, SSP, Aware, Blind, DeepFool, Square, Transfer
-from purifier.evaluation import EvaluationSettings, evaluate_classifier, labelled_images
+from purifier.evaluation import Attacked, EvaluationSettings, LoadedModel, labelled_images
 from purifier.evaluation.rows import WORST_CASE
 from tests.builders import unchanged
 from tests.scenes import COLOURS, Colours, Detached, class_folders
@@ -36,7 +37,7 @@ def gs():
 
 
 def evaluate(data, out, purifiers, *, model=None, settings=QUICK, attacks=None, threats=None, **options):
-    return evaluate_classifier(
+    return evaluation.evaluate(
         Colours() if model is None else model,
         data,
         purifiers=purifiers,
@@ -176,7 +177,7 @@ def test_a_run_resumes_after_its_batches_were_cut_at_any_place(data, gs, tmp_pat
         assert kept(whole) == expected
 
 
-ENTRY = f"{Path(__file__).parent / 'scenes.py'}:colours"
+ENTRY = f"{Path(__file__).parents[1] / 'scenes.py'}:colours"
 
 
 def command(folder, out):
@@ -298,6 +299,53 @@ def test_cells_that_would_say_nothing_are_left_out_with_the_reason(data, gs, tmp
     assert ("Square", "aware", "jpeg") in shown and ("SSP", "blind", "gs") in shown
 
 
+@pytest.mark.parametrize("form", ["tensor", "folder"])
+def test_images_attacked_beforehand_give_the_figures_of_their_attack(data, gs, tmp_path, form):
+    model = Colours()
+    images, labels = data.load(range(12))
+    attacked = ATTACK.seeded(0)(model, images, labels)
+    given = attacked
+    if form == "folder":
+        for path, image in zip(data.files, attacked, strict=True):
+            target = tmp_path / "attacked" / path.relative_to(data.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).save(target)
+        given = labelled_images(tmp_path / "attacked", 16, classes=COLOURS)
+        attacked = given.load(range(12))[0]
+    attacks = {"PGD": Attacked(images=given, attack=ATTACK), "FGSM": FGSM(eps=8 / 255)}
+    result = evaluate(data, tmp_path / "out", {"gs": gs, "more": gs}, model=model, attacks=attacks)
+    for name, shown in (("none", attacked), ("gs", gs(attacked)), ("more", gs(attacked))):
+        row = find(result, name, "blind", attack="PGD")
+        assert row.robust == int((model(shown).argmax(1) == labels).sum())
+        assert (row.eps, row.steps) == (8 / 255, 3)
+    # What was attacked without knowledge of a purifier has no aware figure.
+    assert {row.attack for row in result.rows if row.threat == "aware"} == {"FGSM"}
+    other = {"PGD": Attacked(images=images, attack=ATTACK)}
+    with pytest.raises(OptionError, match=r"attacked: .* there, .* here"):
+        evaluate(data, tmp_path / "out", {"gs": gs, "more": gs}, model=model, attacks=other)
+
+
+def test_images_attacked_on_a_surrogate_count_as_a_transfer(data, gs, tmp_path):
+    surrogate = Transfer(Colours(), names=["twin"])
+    images, labels = data.load(range(12))
+    attacked = Attacked(images=list(ATTACK(Colours(), images, labels)), attack=ATTACK, threat=surrogate)
+    result = evaluate(data, tmp_path / "out", {"gs": gs}, attacks={"PGD": attacked}, threats={})
+    assert find(result, "gs", "transfer").settings["threat"]["surrogates"] == ["twin"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "text"),
+    [
+        (lambda images: images[:5], "expected 12 attacked images for 'PGD', one for each clean image, got 5"),
+        (lambda images: images[..., :9], r"expected attacked images of the clean images' shapes"),
+    ],
+)
+def test_attacked_images_that_are_not_those_of_the_data_are_refused(data, tmp_path, cut, text):
+    attacked = Attacked(images=cut(data.load(range(12))[0]), attack=ATTACK)
+    with pytest.raises(InputError, match=text):
+        evaluate(data, tmp_path / "out", {}, attacks={"PGD": attacked})
+
+
 def test_unbounded_attacks_state_how_far_they_went(data, gs, tmp_path):
     result = evaluate(data, tmp_path / "out", {}, attacks={"DeepFool": DeepFool(steps=20)}, threats={"blind": Blind()})
     row = find(result, "none", "blind")
@@ -380,6 +428,36 @@ def test_an_unreadable_image_stops_the_run_with_its_name(data, tmp_path):
     data.files[7].write_bytes(b"no picture")
     with pytest.raises(InputError, match=rf"{data.files[7].name}, which cannot be read"):
         evaluate(data, tmp_path / "out", {})
+
+
+def test_a_loaded_model_is_evaluated_under_its_own_identity(data, tmp_path):
+    loaded = LoadedModel("mine", Colours(), COLOURS, {"name": "mine"})
+    result = evaluate(data, tmp_path / "out", {}, model=loaded, attacks={})
+    assert result.settings["model"] == {"name": "mine", "normalisation": None}
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ({"ignore_index": 3}, "expected ignore_index for segmentation only, got it for classification"),
+        ({"loss": "cls"}, "expected loss for detection only, got it for classification"),
+    ],
+)
+def test_options_of_another_task_are_refused(data, tmp_path, option, text):
+    with pytest.raises(OptionError, match=text):
+        evaluate(data, tmp_path / "out", {}, **option)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_of_no_task_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"expected data of one of the types LabelledImages, .* got list"):
+        evaluate([], tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("name", ["evaluate_classifier", "evaluate_detector", "evaluate_segmenter"])
+def test_functions_of_the_first_version_name_their_successor(name):
+    with pytest.raises(AttributeError, match=rf"{name} was removed in 0.2; call purifier.evaluation.evaluate"):
+        getattr(evaluation, name)
 
 
 def test_settings_out_of_range_are_refused():

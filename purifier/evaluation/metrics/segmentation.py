@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,29 +14,38 @@ from purifier._errors import InputError
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Pixels of each class, (K,) int64 each; ignored pixels count nowhere.
+    """Numbers of pixels by class, (K,) int64 each. Ignored pixels are in none of them.
 
     Attributes:
-        hits: Pixels of this class that are predicted as it.
-        predicted: Pixels that are predicted as this class.
-        labelled: Pixels of this class.
+        hits: Pixels of the class that are predicted as the class.
+        predicted: Pixels that are predicted as the class.
+        labelled: Pixels of the class.
     """
 
     hits: Tensor
     predicted: Tensor
     labelled: Tensor
 
+    def to_dict(self) -> dict[str, list[int]]:
+        """Returns the counts as lists, ready for JSON."""
+        return {name: values.tolist() for name, values in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Sequence[int]]) -> Self:
+        """Reads counts from the output of `to_dict`."""
+        return cls(**{name: torch.tensor(values) for name, values in record.items()})
+
     def __add__(self, other: PixelCounts) -> PixelCounts:
         return PixelCounts(self.hits + other.hits, self.predicted + other.predicted, self.labelled + other.labelled)
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the labelled pixels that are right."""
+        """Share of the labelled pixels whose prediction is correct."""
         return float(self.hits.sum()) / max(1, int(self.labelled.sum()))
 
     @property
     def mean_iou(self) -> float:
-        """Mean over the classes that are labelled anywhere of hits / (predicted + labelled - hits)."""
+        """Mean of hits / (predicted + labelled - hits) over the classes that the masks contain."""
         present = self.labelled > 0
         union = (self.predicted + self.labelled - self.hits)[present]
         return float((self.hits[present] / union).mean()) if len(union) else 0.0
@@ -46,12 +56,12 @@ def count_pixels(predictions: Tensor, masks: Tensor, classes: int, *, ignore_ind
 
     Args:
         predictions: (N, H, W) predicted class numbers.
-        masks: (N, H, W) true class numbers, `ignore_index` for pixels that do not count.
+        masks: (N, H, W) true class numbers, and `ignore_index` for pixels to ignore.
         classes: Number of classes (K).
-        ignore_index: Value of pixels that do not count.
+        ignore_index: Mask value of the pixels to ignore.
 
     Raises:
-        InputError: Where the shapes differ, or a mask has a value outside 0..K-1 that is not ignored.
+        InputError: If the shapes differ, or a mask has a value outside 0..K-1 that is not `ignore_index`.
 
     Example:
         >>> import torch
@@ -75,29 +85,30 @@ def count_pixels(predictions: Tensor, masks: Tensor, classes: int, *, ignore_ind
 
 
 def check_masks(masks: Tensor, classes: int, *, ignore_index: int = 255) -> None:
-    """Checks that every pixel is a class or ignored.
+    """Checks that every mask value is a class number or `ignore_index`.
 
     Raises:
-        InputError: Where one is not.
+        InputError: If one is neither.
     """
     outside = masks[(masks != ignore_index) & ((masks < 0) | (masks >= classes))]
     if len(outside):
         raise InputError(
             f"expected mask values within 0..{classes - 1}, or {ignore_index} to ignore, got {int(outside.max())}; "
-            "give the value of pixels without a class as the ignore index"
+            "set ignore_index to the value of pixels without a class"
         )
 
 
 def bootstrap(counts: Sequence[PixelCounts], *, samples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Returns 95 % intervals of pixel accuracy and mIoU over the choice of images.
+    """Returns 95 % intervals of pixel accuracy and mIoU over the choice of images, by percentile bootstrap.
 
-    Percentile bootstrap (Efron 1979): images are drawn again with replacement, because the pixels of one image are
-    far from independent.
+    Whole images are drawn with replacement, because the pixels of one image are not independent. Source: Efron,
+    "Bootstrap methods: another look at the jackknife", Annals of Statistics 1979,
+    https://doi.org/10.1214/aos/1176344552.
 
     Args:
-        counts: One an image.
+        counts: The counts of each image.
         samples: Number of draws.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     if not counts:
         return {"pixel_accuracy": (0.0, 1.0), "mean_iou": (0.0, 1.0)}

@@ -13,11 +13,11 @@ from typing import Any
 
 from purifier._errors import InputError
 from purifier._records import read_records
-from purifier.evaluation._pictures import ATTACKED, CHANGE, CLEAN, purified_name
 from purifier.evaluation.checks import CHECKS
 from purifier.evaluation.defences import Variant
+from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, purified_name
 from purifier.evaluation.plan import UNDEFENDED
-from purifier.evaluation.report import _view as view
+from purifier.evaluation.report import view
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
 from purifier.evaluation.report.markdown import BLIND_WARNING
 from purifier.evaluation.rows import CLEAN as CLEAN_ROW

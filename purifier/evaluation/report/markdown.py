@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from purifier.evaluation.report._view import (
+from purifier.evaluation.report.view import (
     AnyRow,
     Headline,
     Line,

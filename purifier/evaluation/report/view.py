@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from purifier.evaluation.plan import UNDEFENDED
-from purifier.evaluation.rows import CLEAN, WORST_CASE, Row
+from purifier.evaluation.rows import CLEAN, WORST_CASE, MeasureRow, Row
 from purifier.evaluation.specs import show_eps
-from purifier.evaluation.summary import MeasureRow
 
 AnyRow = Row | MeasureRow
 NOT_MEASURED = "not measured"

@@ -1,0 +1,143 @@
+"""Measuring one cell of an evaluation, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purifier._random import isolated_randomness, seed_of
+from purifier._records import Records
+from purifier.data.sets import ImageSet
+from purifier.evaluation.defences import Defences, Variant
+from purifier.evaluation.pictures import save_pictures
+from purifier.evaluation.plan import UNDEFENDED, Cell
+from purifier.evaluation.settings import EvaluationSettings
+from purifier.evaluation.tasks import Classification, Task
+
+# The predictions of a batch, by variant and purifier.
+_Predictions = dict[str, dict[str, list[Any]]]
+
+
+@dataclass(frozen=True)
+class CellRunner:
+    """Attacks the images of a cell, purifies them and records the model's predictions.
+
+    Attributes:
+        task: The task of the model.
+        data: Images and targets.
+        defences: The model with its purifiers.
+        settings: How the evaluation runs.
+        pictures: Folder for the pictures of the report.
+    """
+
+    task: Task
+    data: ImageSet
+    defences: Defences
+    settings: EvaluationSettings
+    pictures: Path
+
+    def run(self, cell: Cell, records: Records) -> Iterator[int]:
+        """Measures the batches that the records lack, and yields the size of each batch when it is done."""
+        batches = list(self.data.batches(self.settings.batch_size))
+        # Pictures from all over the data, because neighbours often share a class.
+        pictured = [number * len(batches) // self.settings.pictures for number in range(self.settings.pictures)]
+        for number, batch in enumerate(batches):
+            if not all(index in records.by_index for index in batch):
+                records.add(self._measure(cell, batch, pictured.count(number)))
+            yield len(batch)
+
+    def _measure(self, cell: Cell, batch: list[int], pictures: int) -> list[dict[str, Any]]:
+        images, targets = to_device(self.data.load(batch), self.defences.device)
+        attacked = self._attack(cell, batch, images, targets)
+        predictions, milliseconds = self._predict(cell, batch[0], attacked, targets)
+        if cell.attack is not None and pictures:
+            chosen = self._telling(cell, targets, predictions)[:pictures]
+            self._save_pictures(cell, batch, sorted(chosen), images, attacked)
+        names = self.data.names
+        return [
+            {
+                "index": index,
+                "file": names[index],
+                **self.task.truth(targets, place),
+                "predictions": {
+                    key: {name: kept[place] for name, kept in by_name.items()} for key, by_name in predictions.items()
+                },
+                **({"milliseconds": milliseconds} if cell.attack is None else _sizes(images[place], attacked[place])),
+            }
+            for place, index in enumerate(batch)
+        ]
+
+    def _seed(self, cell: Cell, first: int, what: str) -> int:
+        return seed_of(self.settings.seed, cell.name, first, what)
+
+    def _attack(self, cell: Cell, batch: list[int], images: Any, targets: Any) -> Any:
+        if cell.attack is None or cell.threat is None:
+            return images
+        if cell.attacked is not None:
+            return cell.attacked.load(batch, images)
+        seed = self._seed(cell, batch[0], "attack")
+        with isolated_randomness(self.defences.device, seed=seed):
+            attack, defended = cell.attack.seeded(seed), self.defences.defended[cell.target]
+            return cell.threat(attack, defended, images, self.task.attack_targets(targets))
+
+    def _predict(self, cell: Cell, first: int, images: Any, targets: Any) -> tuple[_Predictions, dict[str, float]]:
+        """Returns the predictions, and each purifier's milliseconds for an image."""
+        predictions: _Predictions = {}
+        milliseconds = {}
+        for name, way in self.defences.runs(cell.purifiers):
+            with self._randomness(cell, first, name, way), torch.inference_mode():
+                purified, took = self.defences.timed(name, way, images)
+                predictions.setdefault(way.key, {})[name] = self.task.record(self.defences.model(purified), targets)
+            if way == Variant():
+                milliseconds[name] = round(took, 4)
+        return predictions, milliseconds
+
+    def _randomness(self, cell: Cell, first: int, name: str, way: Variant) -> AbstractContextManager[None]:
+        return isolated_randomness(self.defences.device, seed=self._seed(cell, first, f"{name} {way.key}"))
+
+    def _telling(self, cell: Cell, targets: Any, predictions: _Predictions) -> list[int]:
+        """Places in the batch, for a classifier those of the images first that the attack fools."""
+        places = list(range(len(targets)))
+        if isinstance(self.task, Classification):
+            first = predictions[Variant().key][cell.purifiers[0]]
+            places.sort(key=lambda place: first[place] == int(targets[place]))
+        return places
+
+    def _save_pictures(self, cell: Cell, batch: list[int], places: list[int], images: Any, attacked: Any) -> None:
+        purified = []
+        for name in cell.purifiers:
+            if name != UNDEFENDED:
+                with self._randomness(cell, batch[0], name, Variant()), torch.inference_mode():
+                    shown = self.defences.purify(name, Variant(), attacked)
+                purified.append([shown[place] for place in places])
+        for number, place in enumerate(places):
+            save_pictures(
+                self.pictures / cell.name,
+                batch[place],
+                images[place],
+                attacked[place],
+                [shown[number] for shown in purified],
+            )
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Returns the value with every tensor in it on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(part, device) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(part, device) for part in value)
+    return value
+
+
+def _sizes(clean: Tensor, attacked: Tensor) -> dict[str, float]:
+    """Largest change of a value, and Euclidean length of the perturbation."""
+    change = attacked - clean
+    return {"linf": float(change.abs().max()), "l2": float(change.double().norm())}

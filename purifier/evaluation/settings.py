@@ -1,0 +1,43 @@
+"""The settings of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from purifier._errors import OptionError
+from purifier.evaluation.checks.trained import Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How an evaluation runs.
+
+    Attributes:
+        batch_size: Images in a batch. A run can only resume with the same batch size.
+        seed: Seed of everything random. Every batch of every cell derives its own seed, so that a run that resumes
+            gives the same figures as one that was never interrupted.
+        eight_bit: Whether to also measure with the attacked images rounded to 8 bits, as image files are.
+        defend_dtypes: Further dtypes to run the purifiers in, such as "bfloat16". The attack's dtype does not change.
+        pictures: Number of images of each cell to keep for the report.
+        probe_images: Number of images for the live self-checks, which take about 40 forward and backward passes for
+            each purifier; 0 skips them.
+        trained_eps: The largest eps that a purifier was trained for, or the smallest and the largest, by its name.
+        trained_size: The smallest and the largest side in pixels that a purifier was trained for, by its name.
+    """
+
+    batch_size: int = 16
+    seed: int = 0
+    eight_bit: bool = False
+    defend_dtypes: tuple[str, ...] = ()
+    pictures: int = 4
+    probe_images: int = 8
+    trained_eps: Mapping[str, Range] = field(default_factory=dict)
+    trained_size: Mapping[str, Range] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.pictures < 0 or self.probe_images < 0:
+            raise OptionError(
+                "expected batch_size >= 1, pictures >= 0 and probe_images >= 0, got "
+                f"batch_size={self.batch_size}, pictures={self.pictures}, probe_images={self.probe_images}"
+            )
