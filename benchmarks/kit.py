@@ -88,10 +88,18 @@ def weights_of(purifiers: Mapping[str, Purifier]) -> dict[str, str]:
     return {name: weights_sha256(purifier.method) for name, purifier in purifiers.items()}
 
 
-def read_result(name: str) -> dict[str, Any]:
-    """Reads benchmarks/results/<name>.json."""
-    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+def read_result(name: str, missing: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Reads benchmarks/results/<name>.json; returns `missing` if it is given and there is no such file."""
+    path = RESULTS / f"{name}.json"
+    if missing is not None and not path.exists():
+        return missing
+    result: dict[str, Any] = json.loads(path.read_text())
     return result
+
+
+def result_names(pattern: str) -> list[str]:
+    """Returns the names of the results that match a glob pattern, sorted."""
+    return sorted(path.stem for path in RESULTS.glob(f"{pattern}.json"))
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, attacked, figures, measured
 from benchmarks.accuracy.tables import CLASSIFIERS, best_of
-from benchmarks.kit import RESULTS, classified, environment, model, read_result, sources, weights_of, write_result
+from benchmarks.kit import classified, environment, model, read_result, sources, weights_of, write_result
 from purifier import Purifier
 from purifier.attacks import Aware, Blind
 
@@ -55,7 +55,7 @@ def iterated(given: list[str], dtype: str) -> dict[str, Purifier]:
 def run(classifier: str, args: argparse.Namespace) -> None:
     """Measures the purifiers in front of one classifier, and adds their rows to its result file."""
     name, settings = f"{args.name}_{classifier}", {**ATTACK, "dtype": args.dtype}
-    earlier = read_result(name) if (RESULTS / f"{name}.json").exists() else {"settings": settings}
+    earlier = read_result(name, {"settings": settings})
     if earlier["settings"] != settings:
         raise SystemExit(f"expected {name}.json of {settings}, got {earlier['settings']}; choose another --name")
     purifiers = iterated(args.purifiers or list(ITERATED), args.dtype)

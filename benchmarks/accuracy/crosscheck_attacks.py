@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 import purifier
 from benchmarks.accuracy.tables import crosscheck
-from benchmarks.kit import RESULTS, environment, kit, read_result, write_result
+from benchmarks.kit import environment, kit, read_result, write_result
 from purifier import attacks
 from purifier.evaluation import labelled_images
 from purifier.evaluation.metrics.classification import interval
@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = purifier.reference_model("demo").requires_grad_(False)
-    rows: dict[str, Any] = read_result(NAME)["rows"] if (RESULTS / f"{NAME}.json").exists() else {}
+    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
     for name in PAIRS:
         if name in rows and name not in args.again:
             continue

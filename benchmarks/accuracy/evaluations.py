@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.io import write_png
+from torchvision.transforms.functional import to_pil_image
 from tqdm import tqdm
 
 from purifier import Purifier
@@ -82,5 +82,5 @@ def as_files(images: Tensor, labels: Tensor, folder: Path) -> LabelledImages:
     folder.mkdir(parents=True, exist_ok=True)
     files = tuple(folder / f"{number:04}.png" for number in range(len(images)))
     for path, image in zip(files, images, strict=True):
-        write_png((image * 255).round().to(torch.uint8), str(path))
+        to_pil_image((image * 255).round().to(torch.uint8)).save(path)
     return LabelledImages(root=folder, files=files, labels=tuple(labels.tolist()))

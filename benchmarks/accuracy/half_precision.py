@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, attacked, figures, measured
 from benchmarks.accuracy.tables import CLASSIFIERS, half_precision
 from benchmarks.kit import (
-    RESULTS,
     classified,
     environment,
     load_sources,
@@ -40,8 +39,7 @@ def main() -> None:
     parser.add_argument("--name", default="half_precision", help="name of the result file")
     args = parser.parse_args()
     settings = {**ATTACK, "images": args.images}
-    known = (RESULTS / f"{args.name}.json").exists()
-    result: dict[str, Any] = read_result(args.name) if known else {"settings": settings, "weights": {}, "rows": []}
+    result = read_result(args.name, {"settings": settings, "weights": {}, "rows": []})
     if result["settings"] != settings:
         raise SystemExit(f"expected {args.name}.json of {settings}, got {result['settings']}; choose another --name")
     purifiers = load_sources(args.purifiers)

@@ -33,7 +33,6 @@ import torch
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.accuracy.yolox import loss_of, yolox
 from benchmarks.kit import (
-    RESULTS,
     classified,
     environment,
     kit,
@@ -129,8 +128,8 @@ def boxes_attacks() -> dict[str, Attack]:
 
 def table_settings(model: str, part: str) -> dict[str, Any]:
     """Returns the settings of a table that was measured; {} if it was not."""
-    name = f"honest_{model}_{part}"
-    return read_result(name)["settings"] if (RESULTS / f"{name}.json").exists() else {}
+    settings: dict[str, Any] = read_result(f"honest_{model}_{part}", {"settings": {}})["settings"]
+    return settings
 
 
 def surrogates(name: str, device: str) -> dict[str, ThreatModel]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
-from benchmarks.kit import RESULTS, ROOT, read_result
+from benchmarks.kit import ROOT, read_result, result_names
 from benchmarks.markdown import Target, percent, table, targets_table, yes
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
@@ -73,13 +72,14 @@ def honest(name: str) -> str:
 def honest_rows(name: str) -> list[Row]:
     """Returns the rows of a part of honest_tables.py, with those of its `+` files."""
 
-    # The file that names the fewest purifiers comes last and replaces the others' rows.
-    def order(path: Path) -> tuple[Any, ...]:
-        first = path.stem.split("+")[1]
-        return -path.stem.count("+"), _ALONE.index(first) if first in _ALONE else len(_ALONE), path.stem
+    others = result_names(f"honest_{name}+*")
+    # Of several results with a purifier, that of the fewest purifiers comes last and replaces the others' rows.
+    others.sort(key=lambda other: (-other.count("+"), _place(other.split("+")[1])))
+    return with_added(read_result(f"honest_{name}"), {other: read_result(other) for other in others})
 
-    paths = sorted(RESULTS.glob(f"honest_{name}+*.json"), key=order)
-    return with_added(read_result(f"honest_{name}"), {path.name: read_result(path.stem) for path in paths})
+
+def _place(purifier: str) -> int:
+    return _ALONE.index(purifier) if purifier in _ALONE else len(_ALONE)
 
 
 def with_added(base: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -87,7 +87,7 @@ def with_added(base: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]]) 
 
     Args:
         base: The result of the whole table.
-        added: Results of single purifiers by file name, in the order in which they were added.
+        added: Results of some purifiers alone by name, in the order in which they join.
 
     Raises:
         SystemExit: If a result was measured with other settings than the table.
@@ -166,7 +166,7 @@ def alloy_targets(name: str, mean: float) -> str:
         ahead = 100 * (ours["mean"] - max(ncis["mean"], gs["mean"]))
         targets.append(("mean, points above the best of ncis and gs", 10.0, ahead))
         targets.append(("standard accuracy, of ncis at its best", 100 * ncis["standard"], 100 * ours["standard"]))
-    checks = [(text, least, got, got >= least) for text, least, got in targets]
+    checks: list[Target] = [(text, least, got, got >= least) for text, least, got in targets]
     return targets_table(f"target, ResNet-50, i={iterations}", checks)
 
 

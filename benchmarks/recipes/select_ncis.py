@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.accuracy.evaluations import BLIND_PGD, as_files, attacked, measured
 from benchmarks.accuracy.tables import CLASSIFIERS
-from benchmarks.kit import RESULTS, environment, kit, model, read_result, weights_of, write_result
+from benchmarks.kit import environment, kit, model, read_result, weights_of, write_result
 from benchmarks.recipes.tables import ncis_selection
 from purifier import Purifier
 from purifier.attacks import Blind
@@ -90,8 +90,7 @@ def main() -> None:
     parser.add_argument("--name", default="select_ncis", help="name of the result file")
     args = parser.parse_args()
     images = scenes()
-    known = (RESULTS / f"{args.name}.json").exists()
-    result = read_result(args.name) if known else {"images": len(images), "weights": {}, "candidates": {}}
+    result = read_result(args.name, {"images": len(images), "weights": {}, "candidates": {}})
     for label, _, source in (argument.partition("=") for argument in args.candidates):
         table = rates(source, images, args.work / label)
         result["candidates"][label] = {"score": score(table), "rows": table}
