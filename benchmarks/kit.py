@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import purifier
 from purifier import Purifier
 from purifier._files import write_text
 from purifier._identity import weights_sha256
+from purifier.data.images import to_tensor
 from purifier.evaluation import LabelledImages, labelled_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +54,16 @@ def classified(count: int) -> LabelledImages:
     folder = kit() / "imagenet_nips400"
     found = labelled_images(folder / "images", 224, labels=folder / "labels.csv")
     return found.pick(range(min(count, len(found))))
+
+
+def imagenet(count: int, size: int = 224) -> tuple[Tensor, Tensor]:
+    """Returns those images (N, 3, size, size) resized by Pillow, and their labels."""
+    data, images = classified(count), []
+    for path in data.files:
+        with Image.open(path) as image:
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            images.append(to_tensor(np.asarray(resized)))
+    return torch.stack(images), torch.tensor(data.labels)
 
 
 def photographs() -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, as_files, attacked, figures, measured
 from benchmarks.accuracy.honest_tables import vgg
 from benchmarks.accuracy.tables import CLASSIFIERS, gate_accuracy, gate_biases, gate_weights
-from benchmarks.kit import classified, environment, model, photographs, sources, weights_of, write_result
+from benchmarks.kit import classified, environment, imagenet, model, photographs, sources, weights_of, write_result
 from benchmarks.recipes.alloy_judge import held_out
 from purifier import Purifier
 from purifier.attacks import CW, PGD, SSP, Attack, Blind, Square
@@ -134,7 +134,7 @@ def biases(purifier: Purifier, source: str, count: int, work: Path) -> dict[str,
 
 def weights(gate: Change, count: int) -> dict[str, dict[str, Any]]:
     """Returns the gate's weights for images after each change, and under each attack on a ResNet-50."""
-    images, labels = classified(count).load(range(count))
+    images, labels = imagenet(count)
     network = model("resnet50")
     found = {name: {**_weight(gate, change(images)), "attack": False} for name, change in harmless().items()}
     for name, attack in tqdm(attacks().items(), desc="attacks"):

