@@ -151,6 +151,18 @@ def best_rows() -> str:
     return accuracy(lambda row, rows: " i=" not in row or row == best_of(rows, row.split()[0]))
 
 
+def choose() -> str:
+    """Returns the rows of the purifiers to choose between on ResNet-50."""
+    rows = blind_pgd("resnet50")
+    names = {"none": "none", "jpeg": "jpeg", **{row: row for row in (best_of(rows, "gs"), best_of(rows, "ncis"))}}
+    names |= {best_of(rows, name): name for name in ("alloy-s", "alloy")}
+    lines = []
+    for row, name in names.items():
+        clean, blind = (percent(rows[row][key], rows[row][f"{key}_interval"]) for key in ("standard", "robust"))
+        lines.append([name, clean, blind, blind if row == "none" else _aware(rows[row])])
+    return table(["purifier", "clean", "blind PGD", "aware PGD"], lines)
+
+
 def best_of(rows: Mapping[str, Row], kind: str) -> str:
     """Returns the name of the row with the best mean of standard and robust accuracy."""
     return max((row for row in rows if row.startswith(f"{kind} i=")), key=lambda row: rows[row]["mean"])
