@@ -1,35 +1,38 @@
 """The kit's real models behind real purifiers."""
 
+from __future__ import annotations
+
 import importlib.util
-import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import purifier
 from purifier.attacks import PGD
+from purifier.data.images import read_rgb
 
 
 @pytest.fixture
-def models(kit):
+def models(kit: Path) -> Any:
     spec = importlib.util.spec_from_file_location("kit_models", kit / "kit_models.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
-    sys.modules.pop("kit_models", None)
+    return module
 
 
 @pytest.fixture
-def photographs(kit):
-    from purifier._images import take_apart
-
+def photographs(kit: Path) -> Tensor:
     files = sorted((kit / "imagenet_nips400" / "images").iterdir())[:6]
-    images = torch.stack([take_apart(file).rgb for file in files])
+    images = torch.stack([read_rgb(file) for file in files])
     return torch.nn.functional.interpolate(images, (224, 224), mode="bilinear", antialias=True)
 
 
 @pytest.mark.slow
-def test_a_fooled_classifier_is_right_again_behind_gs_and_ncis(models, photographs):
+def test_a_fooled_classifier_is_right_again_behind_gs_and_ncis(models: Any, photographs: Tensor) -> None:
     network = models.mobilenet_v2().requires_grad_(False)
     truth = network(photographs).argmax(1)
     attack = PGD(eps=8 / 255, steps=10, generator=torch.Generator().manual_seed(0))
@@ -41,7 +44,7 @@ def test_a_fooled_classifier_is_right_again_behind_gs_and_ncis(models, photograp
 
 
 @pytest.mark.slow
-def test_a_normalised_network_gives_what_the_same_network_gives_that_normalises_inside(models, photographs):
+def test_normalising_outside_or_inside_gives_the_same_output(models: Any, photographs: Tensor) -> None:
     whole = models.resnet50()
     mean, std = whole.mean.flatten().tolist(), whole.std.flatten().tolist()
     outside = purifier.wrap(whole.net, "gs", mean=mean, std=std)((photographs - whole.mean) / whole.std)
@@ -50,7 +53,9 @@ def test_a_normalised_network_gives_what_the_same_network_gives_that_normalises_
 
 
 @pytest.mark.slow
-def test_a_detector_and_a_segmenter_give_what_they_give_on_purified_images(models, photographs):
+def test_a_wrapped_detector_or_segmenter_equals_the_bare_one_on_purified_images(
+    models: Any, photographs: Tensor
+) -> None:
     images = torch.nn.functional.interpolate(photographs[:1], (416, 416), mode="bilinear").clamp(0, 1)
     purify = purifier.Purifier.from_pretrained("gs")
     detector, segmenter = models.yolox_nano(), models.lraspp_camvid()

@@ -1,4 +1,4 @@
-"""GAD's training in front of the kit's YOLOX-Nano: a detector with losses of its own."""
+"""The task of GAD's training in front of the kit's YOLOX-Nano, a detector with losses of its own."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class YoloxTask(BoxTask):
 
 
 def detection_loss(detector: Detector) -> Callable[[list[dict[str, Tensor]], list[dict[str, Tensor]]], Tensor]:
-    """Returns a loss that is low where each object is found and nothing else is.
+    """Returns a loss that is low if each object is found and nothing else is.
 
-    Of each object, the box that finds it best (score times overlap) loses -log(score) + 1 - overlap. Of each image, the
-    boxes of a score above 0.5 that overlap no object by half lose -log(1 - score), divided by their number. The mean
-    over images.
+    Each object adds -log(score) + 1 - overlap of the box with the largest product of score and overlap. The boxes with
+    a
+    score above 0.5 that overlap no object by half add the mean of -log(1 - score). The loss is the mean over images.
     """
     index = index_of(detector)
 

@@ -1,12 +1,12 @@
-"""How fast the purifiers are beside their papers' plain forms, in one process, call by call in turn.
+"""Times the purifiers beside the plain forms of their methods, in turn, in one process.
 
     python -m benchmarks.speed.compare --preset cpu --work WORK      # 2 threads, batch 8, 224, as on a small server
     python -m benchmarks.speed.compare --preset gpu --work WORK      # one GPU, batch 64, 224, bfloat16 and compiled
     python -m benchmarks.speed.compare --size 64 --batch 1 --methods gs ncis --runs 3 --out FILE.json
 
-Prints the table and which targets hold, and writes benchmarks/results/speed_<preset>.json when everything was measured
-(with settings other than the preset's, the file that --out names). What is timed and how: benchmarks/README.md.
-A run that was stopped goes on in the same --work with the rows it has not measured yet.
+Prints the table and the targets, and writes benchmarks/results/speed_<preset>.json at the end; with other settings than
+the preset's it writes the file that --out names. benchmarks/README.md defines the method. A run that was stopped
+resumes with the same --work.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Forms of one method that are measured against one another, and where."""
+    """The forms of one method that are compared, and the place."""
 
     method: str
     place: Place
@@ -120,21 +120,21 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="what the settings below start from")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="default of the settings below")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="threads of torch on the CPU")
-    parser.add_argument("--batch", type=int, help="images at once")
+    parser.add_argument("--batch", type=int, help="batch size")
     parser.add_argument("--size", type=int, help="height and width")
-    parser.add_argument("--large", metavar="HxW|none", help="size of the large picture that gs is measured on too")
-    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="of ours")
+    parser.add_argument("--large", metavar="HxW|none", help="size of the large picture for gs")
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="dtypes of ours")
     parser.add_argument("--compile", nargs="+", choices=["none", "default", "reduce-overhead"])
     parser.add_argument("--methods", nargs="+", choices=list(OPTIONS))
-    parser.add_argument("--matmul", type=int, help="side of the matrices that the chip's rate is measured with")
+    parser.add_argument("--matmul", type=int, help="side of the matrices whose product gives the device's rate")
     parser.add_argument("--tf32", choices=["default", "off"], help="float32 convolutions on CUDA: as PyTorch, or exact")
-    parser.add_argument("--runs", type=int, default=10, help="rounds that count")
+    parser.add_argument("--runs", type=int, default=10, help="timed rounds")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them")
-    parser.add_argument("--seconds", type=float, default=600, help="no round of a case after this, once 3 are done")
-    parser.add_argument("--work", type=Path, help="folder of what is measured already, to go on from")
+    parser.add_argument("--seconds", type=float, default=600, help="after this time and 3 rounds, no more")
+    parser.add_argument("--work", type=Path, help="folder of finished rows, to resume from")
     parser.add_argument("--out", type=Path, help="result file; benchmarks/results/speed_<preset>.json for the preset's")
     return parser
 
@@ -156,7 +156,7 @@ def _cases(chosen: dict[str, Any], preset: str) -> list[Case]:
 
 
 def _measured(case: Case, args: argparse.Namespace, started: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of a case, from the work folder as far as they are there."""
+    """Returns the rows of a case; those in the work folder are not measured again."""
     how = {"runs": args.runs, "warmup": args.warmup, "seconds": args.seconds}
     asked = {"case": asdict(case), "how": how, "environment": started}
     times = _cached(args.work, f"{case.method}-times", asked, lambda: _times(case, how))
@@ -183,13 +183,13 @@ def _cached(work: Path | None, name: str, asked: dict[str, Any], measure: Callab
 
 
 def _times(case: Case, how: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of every form, and how far its output is from the first reference's in float32."""
+    """Returns the seconds of every form, and the difference of its output to the first reference's in float32."""
     place = case.place
     set_up(place)
     with torch.inference_mode():
         images = pictures(place.batch, place.height, place.width).to(place.device)
         calls = {form.key: build(form, place, images) for form in case.forms}
-        # Outputs are compared without TF32, which would put both sides off by more than they may differ.
+        # TF32 would change both outputs by more than they may differ.
         allow_tf32(False)
         expected = calls[case.forms[0].key]().clamp(0, 1)
         differences = {
@@ -205,7 +205,7 @@ def _times(case: Case, how: dict[str, Any]) -> dict[str, Any]:
 def _difference(output: Tensor, expected: Tensor) -> dict[str, float]:
     error = output.clamp(0, 1).double() - expected.double()
     squared = error.square().mean().item()
-    # 200 dB stands for equality, which JSON has no infinity for.
+    # 200 dB stands for equality, as JSON has no infinity.
     psnr = min(200.0, -10 * math.log10(squared)) if squared > 0 else 200.0
     return {"max_error": error.abs().max().item(), "psnr": psnr}
 
@@ -245,7 +245,7 @@ def _row(form: Form, case: Case, times: dict[str, Any], peak: int | None) -> dic
 
 
 def _beside(times: dict[str, Any], context: str, form: Form, seconds: list[float]) -> float | None:
-    """How many times the call that it is set beside takes; of the same dtype, or of the first there is."""
+    """Returns the ratio of the times to those of a context call, of the same dtype if there is one."""
     keys = [key for key in times["seconds"] if key.startswith(context)]
     same = [key for key in keys if f", {form.dtype}," in key] or keys
     return speedup(seconds, times["seconds"][same[0]]).median if same else None
@@ -269,7 +269,7 @@ def _environment(device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The CPU's name, and which half-precision arithmetic it has."""
+    """Returns the CPU's name and its half-precision instructions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -11,7 +11,7 @@ _HEAD = [
     "purifier", "form", "dtype", "compile", "batch x size", "device", "ms an image", "middle half", "x reference",
     "ResNet-50s", "output", "extra memory, 1 image",
 ]  # fmt: skip
-# "Flat in i": the slowest of i = 1, 7, 14 takes at most this many times as long as the fastest.
+# "Flat in i": largest ratio between the times of i = 1, 7 and 14.
 _FLAT = 1.25
 _RATIOS = {
     "cpu": {
@@ -131,7 +131,7 @@ def tiled_memory(r: dict[str, Any]) -> str:
 
 
 def ratio_targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns every target of the preset, with what was measured; None where nothing was."""
+    """Returns every target of the preset with its measured value, or None if it was not measured."""
     small = _small(result)
     targets = _cost_targets(result, small)
     for name in ("gs", "ncis", "nrp-resg", "nrp"):
@@ -194,7 +194,7 @@ def _fits(row: dict[str, Any], dtype: str) -> bool:
 def _target(
     name: str, wanted: float, measured: list[float], *, unit: str = "ratio", at_least: bool = True
 ) -> dict[str, Any]:
-    """Holds the worst of what was measured to a target."""
+    """Compares the worst measured value with a target."""
     worst = (min if at_least else max)(measured) if measured else None
     holds = None if worst is None else worst >= wanted if at_least else worst <= wanted
     return {
