@@ -1,9 +1,9 @@
-"""Purifies every picture of a folder.
+"""Purifies every image in a folder.
 
     python examples/purify_a_folder.py PHOTOS CLEAN
-    python examples/purify_a_folder.py PHOTOS CLEAN --purifier ncis --tile 512  # bounded memory for huge pictures
+    python examples/purify_a_folder.py PHOTOS CLEAN --purifier ncis --tile 512  # bounded memory for large images
 
-The command `purifier purify PHOTOS CLEAN` does this with more care.
+The command `purifier purify PHOTOS CLEAN` also handles subfolders, batches and interrupted runs.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from purifier import Purifier
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("source", type=Path)
 parser.add_argument("target", type=Path)
-parser.add_argument("--purifier", default="ncis", help="a name out of purifier.list_purifiers(), a folder, or org/name")
+parser.add_argument("--purifier", default="ncis", help="a name from purifier.list_purifiers(), a folder, or org/name")
 parser.add_argument("--tile", type=int, help="work in tiles of this many pixels")
 options = parser.parse_args()
 
@@ -25,7 +25,7 @@ if options.tile:
 options.target.mkdir(parents=True, exist_ok=True)
 for path in sorted(options.source.iterdir()):
     if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}:
-        # PNG, because a lossy file would change the picture once more.
+        # PNG is lossless: a lossy format would change the image again.
         target = options.target / f"{path.stem}.png"
         purify.purify_image(path).save(target)
         print(target)

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import normalize
 import purifier
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--purifier", default="ncis", help="a name out of purifier.list_purifiers(), a folder, or org/name")
+parser.add_argument("--purifier", default="ncis", help="a name from purifier.list_purifiers(), a folder, or org/name")
 parser.add_argument("--pretrained", action="store_true", help="download trained weights")
 options = parser.parse_args()
 
@@ -21,11 +21,11 @@ weights = LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1
 segmenter = lraspp_mobilenet_v3_large(
     weights=weights if options.pretrained else None, weights_backbone=None, num_classes=21
 ).eval()
-# torchvision's segmenters take normalised images: say what with.
+# torchvision's segmenters take normalised images, so wrap() needs their mean and std.
 mean, std = weights.transforms().mean, weights.transforms().std
 model = purifier.wrap(segmenter, options.purifier, mean=mean, std=std)
 
-photo = torch.rand(3, 240, 320)  # your picture: float, RGB, in [0, 1]
+photo = torch.rand(3, 240, 320)  # your image: float, RGB, in [0, 1]
 with torch.inference_mode():
     classes = model(normalize(photo, mean, std)[None])["out"].argmax(1)[0]
 

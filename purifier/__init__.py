@@ -1,4 +1,4 @@
-"""Purifiers: modules that remove adversarial perturbations from images, in front of models that stay as they are."""
+"""Purifiers: modules that remove adversarial perturbations from images before they reach a model."""
 
 from purifier._errors import (
     InputError,

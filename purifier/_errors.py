@@ -1,21 +1,24 @@
-"""The exceptions, all below one root.
+"""The exceptions, all derived from one root, and warnings that are given once.
 
 PurifierError
 ├── InputError (ValueError)          images of a wrong kind, shape or range
-├── OptionError (ValueError)         an option that is unknown or out of its range
-├── UnknownNameError (ValueError)    no purifier, model or command goes by that name
-├── NoWeightsError (RuntimeError)    the name is known, its trained weights are not shipped yet
+├── OptionError (ValueError)         an unknown option, or one out of its range
+├── UnknownNameError (ValueError)    no purifier, model or command has that name
+├── NoWeightsError (RuntimeError)    the name is known, but its trained weights are not shipped yet
 ├── WeightsError (RuntimeError)      a weights folder or file is missing, damaged or does not fit
-├── UnsafeFileError (RuntimeError)   a file that would run code if it were read
-└── WrapError (TypeError)            the images could not be found in a model's call
+├── UnsafeFileError (RuntimeError)   a file that would run code when read
+└── WrapError (TypeError)            no images were found in the call of a model
 
-Every message says what was expected, what came, and what to do.
+Every message says what was expected, what was given, and what to do.
 """
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+
+_given: set[str] = set()
 
 
 class PurifierError(Exception):
@@ -27,11 +30,11 @@ class InputError(PurifierError, ValueError):
 
 
 class OptionError(PurifierError, ValueError):
-    """An option that is unknown or out of its range."""
+    """An unknown option, or one out of its range."""
 
 
 class UnknownNameError(PurifierError, ValueError):
-    """No purifier, model or command goes by that name."""
+    """No purifier, model or command has that name."""
 
 
 class NoWeightsError(PurifierError, RuntimeError):
@@ -43,15 +46,15 @@ class WeightsError(PurifierError, RuntimeError):
 
 
 class UnsafeFileError(PurifierError, RuntimeError):
-    """A file that would run code if it were read."""
+    """A file that would run code when read."""
 
 
 class WrapError(PurifierError, TypeError):
-    """The images could not be found in a model's call."""
+    """No images were found in the call of a model."""
 
 
 class PurifierWarning(UserWarning):
-    """Something the user should know; the result is still what was asked for."""
+    """Something that the user should know. The result is still what was asked for."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -59,3 +62,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = {one.lower(): one for one in names}
     close = [known[one] for one in difflib.get_close_matches(name.lower(), list(known), n=2, cutoff=0.5)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def warn_once(message: str, *, stacklevel: int) -> None:
+    """Gives a PurifierWarning, unless this process has given the same one before.
+
+    Args:
+        message: The warning.
+        stacklevel: As in `warnings.warn`: 1 points at the caller of this function.
+    """
+    if message not in _given:
+        _given.add(message)
+        warnings.warn(message, PurifierWarning, stacklevel=stacklevel + 1)

@@ -1,4 +1,4 @@
-"""Files that are absent, old or whole, never half written."""
+"""Atomic writing of files: a file is absent, old or complete, never half written."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a file is called while it is written: ".NAME.PROCESS.part". What a killed process leaves can be told by it.
+# Ending of the temporary name ".NAME.PROCESS.part", by which leftovers of a killed process can be recognised.
 PART = ".part"
-# Bytes of the longest name that leaves room for the rest; file systems take 255.
+# Longest name, in bytes, that leaves room for the temporary name's other parts; file systems allow 255.
 _LONGEST = 200
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to, which takes its place at the end, unless there is an error."""
+    """Yields a temporary path beside `path`, and renames it to `path` at the end unless there was an error."""
     name = path.name if len(os.fsencode(path.name)) <= _LONGEST else hashlib.sha256(os.fsencode(path.name)).hexdigest()
     temporary = path.with_name(f".{name}.{os.getpid()}{PART}")
     try:

@@ -1,4 +1,4 @@
-"""What tells two settings apart: fingerprints of models and purifiers, versions, the commit."""
+"""Fingerprints of models and purifiers, versions, and the commit, which identify the settings of a run."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def model_identity(model: Callable[..., Any]) -> dict[str, Any]:
-    """Returns what tells this model from another: its kind, and its weights or, for a function, its source.
+    """Returns what identifies a model: its kind and its weights, or its source if it is a function.
 
-    Purifiers are told by their options too, wherever in the model they are, and functions by what they hold.
+    Purifiers anywhere in the model add their options. Functions add the values that they hold.
     """
     if isinstance(model, Purifier):
         return purifier_identity(model)
@@ -53,7 +53,7 @@ def model_identity(model: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _purifiers_in(model: nn.Module) -> dict[str, Any]:
-    """The purifiers inside a model, and the normalisation that each is wrapped with."""
+    """Returns the purifiers inside a model, and the normalisation of each wrapper."""
     found: dict[str, Any] = {}
     for name, part in model.named_modules():
         if isinstance(part, Purifier):
@@ -64,7 +64,7 @@ def _purifiers_in(model: nn.Module) -> dict[str, Any]:
 
 
 def _held(value: Any) -> Any:
-    """What a function holds, in the terms of JSON."""
+    """Returns a JSON value that identifies a value held by a function."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -72,25 +72,25 @@ def _held(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return weights_sha256(nn.ParameterList([nn.Parameter(value.detach(), requires_grad=False)]))
     if inspect.isfunction(value):
-        # And not what that one holds in turn, which may be this one.
+        # Without its held values, which may include this function again.
         return _code_sha256(value)
     return model_identity(value) if callable(value) else type(value).__name__
 
 
 def _code_sha256(function: FunctionType) -> str:
-    """Returns the SHA-256 of what a function does, wherever its file is, and in which line."""
+    """Returns the SHA-256 of a function's code, which does not depend on the file and the line."""
     return hashlib.sha256(_code(function.__code__)).hexdigest()
 
 
 def _code(part: Any) -> bytes:
     if isinstance(part, CodeType):
         return b"\0".join([part.co_code, " ".join(part.co_names).encode(), *map(_code, part.co_consts)])
-    # Sets come in another order in each process.
+    # The order of a set differs between processes.
     return repr(sorted(map(repr, part)) if isinstance(part, frozenset) else part).encode()
 
 
 def source_sha256(function: Any) -> str | None:
-    """Returns the SHA-256 of the file that a function or class was written in, or None where there is none."""
+    """Returns the SHA-256 of the source file of a function or class, or None if there is none."""
     try:
         path = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
         return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -99,7 +99,7 @@ def source_sha256(function: Any) -> str | None:
 
 
 def purifier_identity(purifier: Any) -> dict[str, Any]:
-    """Returns what tells this purifier from another: method, options, weights, dtype and tiling."""
+    """Returns what identifies a purifier: method, options, weights, dtype and tiling."""
     if not isinstance(purifier, Purifier):
         return model_identity(purifier)
     return {
@@ -111,12 +111,12 @@ def purifier_identity(purifier: Any) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that figures depend on."""
+    """Returns the versions that results depend on."""
     return {"purifier": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def commit() -> str | None:
-    """Returns the commit that the package is at, "-dirty" with changes on top; None where it is no checkout."""
+    """Returns the commit of the checkout, with "-dirty" for uncommitted changes, or None outside a checkout."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None

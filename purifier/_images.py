@@ -1,4 +1,4 @@
-"""Image files and PIL images to float tensors and back, without losing what a purifier does not touch."""
+"""Image files and PIL images to float tensors and back; alpha, colour profile and resolution are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "BMP")
 _ORIENTATION = 0x0112
-# Formats that lose something unless told otherwise lose nothing, or as little as they can.
+# Options with which lossy formats lose nothing, or as little as possible.
 _BEST: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True, "exact": True},
@@ -32,13 +32,13 @@ _BEST: dict[str, dict[str, Any]] = {
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns every image file below a folder, sorted; links to folders are followed, but not round in circles.
+    """Returns every image file below a folder, sorted.
 
-    Files and folders that begin with a dot are other programs' notes, even where they are called like an image. A
-    folder that is not there has none.
+    Hidden files and folders are skipped. Links to folders are followed, except in circles. A missing folder yields no
+    images.
 
     Raises:
-        InputError: Where a folder cannot be read.
+        InputError: If a folder cannot be read.
     """
     return sorted(_below(folder, frozenset()))
 
@@ -61,20 +61,20 @@ def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
 
 
 def no_images(*folders: Path) -> InputError:
-    """What to raise where there are no `images_below` any of the folders."""
+    """Returns the error for folders without images."""
     return InputError(f"expected images ({', '.join(SUFFIXES)}) below {', '.join(map(str, folders))}, got none")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image taken apart: what is purified, and what is put back afterwards.
+    """An image taken apart: the colours, which are purified, and everything else, which is restored afterwards.
 
     Attributes:
         rgb: (3, H, W), float32, in [0, 1].
         grey: Whether the image had one colour channel.
-        sixteen_bit: Whether the image had 16 bits a channel.
+        sixteen_bit: Whether the image had 16 bits per channel.
         alpha: The alpha channel as a PIL image, or None.
-        info: Colour profile and resolution, for saving.
+        info: Colour profile and resolution, written to the output file.
     """
 
     rgb: Tensor
@@ -89,10 +89,10 @@ def take_apart(source: Any, *, turn: bool = True) -> Picture:
 
     Args:
         source: PIL image; uint8 array (H, W), (H, W, 3) or (H, W, 4); or a path.
-        turn: Whether the EXIF orientation is applied. Pillow applies that of TIFF files in any case.
+        turn: Whether the EXIF orientation is applied. Pillow always applies that of TIFF files.
 
     Raises:
-        InputError: Where it cannot be read or is of a kind that would lose information.
+        InputError: If it cannot be read, or has a kind that would lose information.
     """
     from PIL import Image
 
@@ -108,25 +108,25 @@ def take_apart(source: Any, *, turn: bool = True) -> Picture:
 
 
 def read_size(path: Path, *, turn: bool = True) -> tuple[int, int]:
-    """Returns (height, width) of an image file as `take_apart` will read it; only the file's head is looked at.
+    """Returns the (height, width) with which `take_apart` will read an image file. Reads the file's header only.
 
     Raises:
-        InputError: Where it is no image file.
+        InputError: If it is not an image file.
     """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             width, height = image.size
-            # Pillow states the size of a TIFF file as it is after turning.
+            # For a TIFF file, Pillow states the size after turning.
             turned = turn and image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
 
 
 def put_together(picture: Picture, rgb: Tensor) -> Image:
-    """Returns a PIL image of `rgb` (3, H, W) in [0, 1] with the kind, alpha and profile of `picture`."""
+    """Returns a PIL image of `rgb`, (3, H, W) in [0, 1], with the kind, alpha and profile of `picture`."""
     from PIL import Image
 
     rgb = rgb.detach().cpu().float().clamp(0, 1)
@@ -143,16 +143,16 @@ def put_together(picture: Picture, rgb: Tensor) -> Image:
 
 
 def write_image(image: Image, path: Path) -> None:
-    """Writes an image, losslessly where the format allows; `path` is always absent, old or whole.
+    """Writes an image atomically, and losslessly if the format allows it.
 
     Raises:
-        InputError: Where the file name's ending is unknown, or its format would lose what the image has.
+        InputError: If the file name's ending is unknown, or its format would lose transparency or bits of the image.
     """
     kind = check_suffix(path)
     if kind == "JPEG" and image.mode in ("RGBA", "LA"):
         raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
     if kind in _EIGHT_BIT_FORMATS and image.mode in _SIXTEEN_BIT:
-        raise InputError(f"expected a format with 16 bits a channel for {path.name!r}, got {kind}; use PNG or TIFF")
+        raise InputError(f"expected a format with 16 bits per channel for {path.name!r}, got {kind}; use PNG or TIFF")
     options = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
     options |= _BEST.get(kind, {})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,10 +161,10 @@ def write_image(image: Image, path: Path) -> None:
 
 
 def check_suffix(path: Path) -> str:
-    """Returns the format that a file name's ending stands for, such as "PNG".
+    """Returns the format for a file name's ending, such as "PNG".
 
     Raises:
-        InputError: Where it is none of `SUFFIXES`.
+        InputError: If the ending is not one of `SUFFIXES`.
     """
     from PIL import Image
 
@@ -178,14 +178,14 @@ def _from_file(path: Path, turn: bool) -> Picture:
     from PIL import Image
 
     if not path.is_file():
-        raise InputError(f"expected an image file, got {path}, which is not there or not a file")
+        raise InputError(f"expected an image file, got {path}, which does not exist or is not a file")
     try:
         with Image.open(path) as image:
             _check_depth(image)
             return _from_image(image, turn)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
+    except Exception as error:  # decoders raise many kinds of errors on damaged files
         raise _unreadable(path, error) from error
 
 
@@ -193,16 +193,16 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     from PIL import UnidentifiedImageError
 
     unknown = isinstance(error, UnidentifiedImageError)
-    reason = "it is of no known format" if unknown else str(error) or type(error).__name__
+    reason = "its format is unknown" if unknown else str(error) or type(error).__name__
     return InputError(f"expected an image file, got {path}, which cannot be read: {reason}")
 
 
 def _check_depth(image: Any) -> None:
-    """Refuses files with 16 bits a channel in colour or with alpha, of which Pillow would drop the lower 8 bits."""
+    """Refuses files with 16 bits per channel in colour or with alpha. Pillow would drop their lower 8 bits."""
     layouts = " ".join(str(argument) for tile in image.tile for argument in tile[1:])
     if ";16" in layouts and image.mode not in _SIXTEEN_BIT:
         raise InputError(
-            "expected an image of 8 bits a channel or 16-bit grey, got 16 bits a channel in colour or with alpha; "
+            "expected an image of 8 bits per channel or 16-bit grey, got 16 bits per channel in colour or with alpha; "
             "convert it to 8 bits first"
         )
 
@@ -211,7 +211,7 @@ def _from_image(image: Image, turn: bool = True) -> Picture:
     from PIL import ImageOps
 
     frames = getattr(image, "n_frames", 1)
-    # A phone's MPO file is a photograph with a preview or a gain map behind it.
+    # The first frame of a phone's MPO file is the photograph; the others are a preview or a gain map.
     if frames > 1 and image.format != "MPO":
         raise InputError(f"expected a single picture, got {frames} frames; split the animation first")
     info = _side_information(image)
@@ -223,7 +223,7 @@ def _from_image(image: Image, turn: bool = True) -> Picture:
         return Picture(values.expand(3, -1, -1), True, True, None, info)
     if image.mode not in _MODES:
         raise InputError(
-            f"expected an image of 8 bits a channel or 16-bit grey, got mode {image.mode!r}; convert it first, for "
+            f"expected an image of 8 bits per channel or 16-bit grey, got mode {image.mode!r}; convert it first, for "
             "example with image.convert('RGB')"
         )
     alpha, grey = None, image.mode in ("1", "L", "LA")
@@ -235,9 +235,9 @@ def _from_image(image: Image, turn: bool = True) -> Picture:
 
 
 def _side_information(image: Image) -> dict[str, Any]:
-    """Colour profile and resolution, where they will be true of the output too."""
+    """Returns the colour profile and the resolution, unless they would be wrong for the output."""
     info: dict[str, Any] = {}
-    # The output is RGB or grey: a profile of another colour space would be read wrongly with it.
+    # The output is RGB or grey, so a profile of another colour space would be wrong.
     if image.info.get("icc_profile") and image.mode not in ("CMYK", "YCbCr"):
         info["icc_profile"] = image.info["icc_profile"]
     try:

@@ -1,24 +1,24 @@
-"""The input contract of purifiers and wrapped models."""
+"""Checks of the input of purifiers and wrapped models."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from purifier._errors import InputError
+from purifier._tracing import is_tracing
 
-# Rounding and float noise of an attack or a normalisation may leave [0, 1] by this much; normalised images do more.
+# How far values may leave [0, 1]: more than the rounding of an attack or a normalisation, less than normalised images.
 TOLERANCE = 0.05
 
 
 def check_form(images: Any) -> None:
-    """Checks what is known without looking at values: kind, shape and dtype.
+    """Checks kind, shape and dtype, without reading values.
 
     Raises:
-        InputError: Where `images` is not a float tensor (N, 3, H, W) or (3, H, W).
+        InputError: If `images` is not a float tensor (N, 3, H, W) or (3, H, W).
     """
     if not isinstance(images, Tensor):
         raise InputError(
@@ -49,27 +49,21 @@ def _shape_advice(images: Tensor) -> str:
 
 
 def check_range(images: Tensor, advice: str) -> None:
-    """Checks that values lie in [0, 1], give or take rounding; not while a graph is being captured.
+    """Checks that values lie in [0, 1], up to rounding. Does nothing while torch records a graph.
 
     Args:
         images: Float images.
-        advice: What to do about values outside, the end of the message.
+        advice: What to do about values outside. It ends the message.
 
     Raises:
-        InputError: Where a value is well outside [0, 1] or not a number.
+        InputError: If a value is clearly outside [0, 1] or NaN.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or images.is_meta
-        or images.numel() == 0
-    ):
+    if is_tracing() or images.is_meta or images.numel() == 0:
         return
     low, high = (value.item() for value in images.detach().aminmax())
     if math.isnan(low):
         raise InputError(
-            "expected images in [0, 1], got values that are not numbers (nan); find where they arise, or replace them "
-            "with images.nan_to_num()"
+            "expected images in [0, 1], got NaN values; find their cause, or replace them with images.nan_to_num()"
         )
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")

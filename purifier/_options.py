@@ -1,4 +1,4 @@
-"""Checks of constructor options, with one wording."""
+"""Checks of constructor options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def check_bool(name: str, value: object) -> bool:
     """Returns `value` if it is True or False.
 
     Raises:
-        OptionError: Where it is not.
+        OptionError: If it is not.
     """
     if not isinstance(value, bool):
         raise OptionError(f"expected {name} to be True or False, got {value!r}")
@@ -17,10 +17,10 @@ def check_bool(name: str, value: object) -> bool:
 
 
 def check_integer(name: str, value: object, *, low: int, high: int | None = None, odd: bool = False) -> int:
-    """Returns `value` if it is an integer (not a bool) in low .. high, and odd where asked.
+    """Returns `value` if it is an integer (not a bool) in low .. high, and odd if `odd` is True.
 
     Raises:
-        OptionError: Where it is not.
+        OptionError: If it is not.
     """
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
     if not fits or (high is not None and value > high) or (odd and value % 2 == 0):  # type: ignore[operator]
@@ -35,7 +35,7 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
     """Returns `value` as a float if it is a number from low to high.
 
     Raises:
-        OptionError: Where it is not.
+        OptionError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise OptionError(f"expected {name} to be a number from {low} to {high}, got {value!r}")

@@ -1,4 +1,4 @@
-"""PurifiedModel: finds the images in a model's call, purifies them, hands the rest on untouched."""
+"""PurifiedModel: purifies the images in a model's call and passes everything else on unchanged."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _KEYWORDS = ("images", "image", "input", "inputs", "x")
 class PurifiedModel(nn.Module):
     """A model behind a purifier.
 
-    The call is the model's own. Its images are `pixel_values=` where that is given, else the first argument that is a
-    tensor or a list of tensors; they are purified in [0, 1] and everything else, the output too, goes through
-    untouched. The model's mode, device, dtype and parameters are never changed. Gradients flow exactly.
+    It is called like the model. The images are `pixel_values=` if that is given, otherwise the first argument that is
+    a tensor or a list of tensors. They are purified in [0, 1]; all other arguments and the output are passed on
+    unchanged. The model's mode, device, dtype and parameters never change. Gradients are exact.
 
-    Attributes of the model are not passed on, because a call through them would go round the purifier; they are at
+    Attributes of the model are not available here, because a call through them would bypass the purifier. Use
     `.model`.
 
     Args:
         model: A module or a function.
         purifier: A `Purifier`.
-        mean: Mean of each channel of the normalisation that the incoming images have, or None for [0, 1] images.
-        std: Standard deviation of each channel, likewise.
+        mean: Mean per channel of the normalisation of the incoming images. None means images in [0, 1].
+        std: Standard deviation per channel, likewise.
     """
 
     def __init__(
@@ -44,28 +44,28 @@ class PurifiedModel(nn.Module):
             raise WrapError(f"expected a model that can be called, got {type(model).__name__}")
         self.purifier: Any = purifier
         self.model: Any = model
-        # The wrapper is in the mode that its model is in; setting it here touches neither child.
+        # The mode of the model. An assignment here does not change the children's modes, as train() would.
         self.training = getattr(model, "training", False)
-        # Numbers, not buffers: half() would round those, and to_empty() lose them.
+        # Numbers rather than buffers, which half() would round and to_empty() would lose.
         self.mean, self.std = _per_channel("mean", mean), _per_channel("std", std)
         if (self.mean is None) != (self.std is None):
             raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]] | None:
-        """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
+        """(mean, std) of the incoming images, or None for images in [0, 1]."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     def unwrap(self) -> Any:
-        """Returns the model, as it was."""
+        """Returns the model."""
         return self.model
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the model with its images purified.
+        """Calls the model with purified images.
 
         Raises:
-            InputError: Where the images are of a wrong kind, shape or range.
-            WrapError: Where no images are found in the call.
+            InputError: If the images have a wrong kind, shape or range.
+            WrapError: If the call contains no images.
         """
         keyword = "pixel_values" if "pixel_values" in kwargs else None
         if keyword is None:
@@ -83,17 +83,17 @@ class PurifiedModel(nn.Module):
     def _purify(self, images: Any) -> Any:
         if isinstance(images, list | tuple):
             purified = [self._purify(image) for image in images]
-            # A named tuple takes its values one by one.
+            # The constructor of a named tuple takes its values as separate arguments.
             return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
         check_form(images)
         if self.mean is None or self.std is None:
             check_range(
                 images,
-                "they look normalised: wrap the model with the mean=... and std=... that they were normalised with "
-                "(or purifier.wrap with processor=...), or divide by 255 if they are 0..255",
+                "if they are normalised, wrap the model with their mean=... and std=... (or purifier.wrap with "
+                "processor=...); if they are in 0..255, divide by 255",
             )
             return self.purifier.purify(images)
-        # In single precision at least: undoing and redoing a normalisation in half precision would cost bits.
+        # In single precision or better, because undoing a normalisation in half precision loses bits.
         dtype = torch.promote_types(images.dtype, torch.float32)
         mean, std = (
             torch.tensor(values, dtype=dtype, device=images.device).view(3, 1, 1) for values in (self.mean, self.std)
@@ -101,8 +101,8 @@ class PurifiedModel(nn.Module):
         plain = images.to(dtype) * std + mean
         check_range(
             plain,
-            f"that is after undoing mean={self.mean} and std={self.std}: give the values "
-            "that the images were normalised with",
+            f"these are the values after undoing mean={self.mean} and std={self.std}; wrap the model with the mean and "
+            "std of its images",
         )
         return ((self.purifier.purify(plain) - mean) / std).to(images.dtype)
 
@@ -116,7 +116,7 @@ def _per_channel(name: str, values: Sequence[float] | None) -> list[float] | Non
         tensor = torch.empty(0)
     if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
         raise OptionError(
-            f"expected {name} as one number a channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
+            f"expected {name} as one number per channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
             "numbers such as [0.5, 0.5, 0.5]"
         )
     numbers: list[float] = tensor.expand(3).tolist()

@@ -1,7 +1,6 @@
-"""Results image by image: a file of JSON lines that a killed run goes on with.
+"""Results per image in a file of JSON lines, from which a killed run resumes.
 
-The first line states every setting; a file that was made with others is refused. A last line that was cut off by a kill
-is dropped.
+The first line states every setting; a file with other settings is refused. An incomplete last line is dropped.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ from typing import Any
 from purifier._errors import InputError, OptionError
 from purifier._files import write_text
 
-# Differing settings that a message names.
+# How many differing settings a message names.
 _SHOWN = 8
 
 
 class Records:
-    """The records of one cell, on disk.
+    """The records of one cell of an evaluation, on disk.
 
     Args:
-        path: The file; made if it is not there.
-        settings: Everything the results depend on, fit for JSON.
+        path: The file. It is created if it does not exist.
+        settings: Everything that the results depend on, as JSON values.
 
     Attributes:
-        by_index: The record of each image that is done, by its number.
+        by_index: The record of each finished image, by the image's number.
 
     Raises:
-        OptionError: Where the file holds results of other settings.
-        InputError: Where the file is damaged.
+        OptionError: If the file holds results of other settings.
+        InputError: If the file is damaged.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        # As it will be read back: tuples become lists.
+        # Through JSON, as they will be read: tuples become lists.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.by_index: dict[int, dict[str, Any]] = {}
         if not self._resume():
@@ -44,7 +43,7 @@ class Records:
             write_text(path, _line({"settings": self.settings}))
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Appends the records that are not there yet, each with the number of its image at "index"."""
+        """Appends new records. Each has the number of its image under "index"; images that are present are skipped."""
         new = [dict(record) for record in records if record["index"] not in self.by_index]
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(map(_line, new)))
@@ -53,7 +52,7 @@ class Records:
         self.by_index.update((record["index"], record) for record in new)
 
     def _resume(self) -> bool:
-        """Reads what is there; False where there is nothing."""
+        """Reads the file. Returns False if it is missing or has no complete line."""
         if not self.path.is_file():
             return False
         stored = self.path.read_bytes()
@@ -63,13 +62,12 @@ class Records:
         try:
             head, *lines = (json.loads(line) for line in whole.splitlines())
             found = head["settings"]
-            # Two runs at a time may both have written an image.
+            # Two simultaneous runs may both have written an image.
             for record in lines:
                 self.by_index.setdefault(record["index"], record)
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"expected lines of JSON in {self.path}, got something else: {error!r}; delete the file, or choose "
-                "another --out"
+                f"expected lines of JSON in {self.path}, got {error!r}; delete the file, or choose another --out"
             ) from error
         self._compare(found)
         if len(whole) < len(stored):
@@ -81,15 +79,17 @@ class Records:
         differing = differences(found, self.settings)
         if differing:
             raise OptionError(
-                f"expected the results in {self.path} to be of this run's settings, got results of others "
-                f"({differing}); choose another --out"
+                f"expected results with this run's settings in {self.path}, got other settings ({differing}); choose "
+                "another --out"
             )
 
 
 def differences(there: Any, here: Mapping[str, Any]) -> str:
-    """Says in what settings that were read differ from others that JSON can hold; "" where they are equal.
+    """Names the settings that differ, such as "attack.steps: 10 there, 20 here". Returns "" if none differ.
 
-    Such as "attack.steps: 10 there, 20 here".
+    Args:
+        there: Settings from a file.
+        here: Settings of this run, as JSON values.
     """
     old, new = flatten(there), flatten(json.loads(json.dumps(here)))
     keys = [key for key in sorted({*old, *new}) if old.get(key, "nothing") != new.get(key, "nothing")]
@@ -98,7 +98,7 @@ def differences(there: Any, here: Mapping[str, Any]) -> str:
 
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:
-    """Returns the whole records of a file by the number of the image, whatever its settings."""
+    """Returns the complete records of a file by the number of the image, whatever its settings."""
     if not path.is_file():
         return {}
     lines = path.read_bytes()
@@ -107,7 +107,7 @@ def read_records(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Maps nested settings to one level, with dots between the names.
+    """Flattens nested settings to one level, with dots between the names.
 
     Example:
         >>> flatten({"attack": {"eps": 0.1, "steps": 3}})

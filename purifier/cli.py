@@ -1,69 +1,46 @@
 """The `purifier` command.
 
-Sub-commands are loaded when they are called; each imports what weighs much inside its own function.
+The module of a sub-command is imported when it is called, and slow imports are inside its functions.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 import click
 
 from purifier._errors import PurifierError
 from purifier._version import __version__
 
-_COMMANDS = {
-    "attack": "purifier.commands.attack:command",
-    "bench": "purifier.commands.bench:command",
-    "convert": "purifier.commands.convert:command",
-    "demo": "purifier.commands.demo:command",
-    "evaluate": "purifier.commands.evaluate:command",
-    "export": "purifier.commands.export:command",
-    "list": "purifier.commands.list:command",
-    "purify": "purifier.commands.purify:command",
-    "train": "purifier.commands.train:command",
-    "tune": "purifier.commands.tune:command",
-}
+_COMMANDS = ("attack", "bench", "convert", "demo", "evaluate", "export", "list", "purify", "train", "tune")
 
 
 class LazyGroup(click.Group):
-    """A group that imports a sub-command when it is asked for.
-
-    Args:
-        *args: Passed on to `click.Group`.
-        places: Where each sub-command is, as "module:attribute".
-        **kwargs: Passed on to `click.Group`.
-    """
-
-    def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._places = dict(places)
+    """The group of the sub-commands; `purifier.commands.NAME` is imported when a sub-command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *self._places})
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._places:
-            return super().get_command(ctx, cmd_name)
-        module, attribute = self._places[cmd_name].split(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"purifier.commands.{cmd_name}").command
         return command
 
 
-@click.group(cls=LazyGroup, places=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="purifier")
 def command() -> None:
-    """Removes adversarial perturbations from images, in front of models that stay as they are."""
+    """Remove adversarial perturbations from images before a model sees them; the model stays unchanged."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits: 0 where all went well, 1 after an error of ours, 2 after a wrong call.
+    """Runs the command and exits with 0 for success, 1 for an error of this library, or 2 for a wrong call.
 
     Args:
-        arguments: The command line without the program's name; the process's own where None.
+        arguments: The command line without the program's name. None means that of the process.
     """
     try:
         command.main(arguments, prog_name="purifier")

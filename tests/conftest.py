@@ -1,4 +1,4 @@
-"""What every test shares: seeded randomness, the kit, the devices."""
+"""Fixtures of all tests: seeded randomness, folders, the kit, the devices."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-# The tests are small: more threads would only wait for one another, very long where other work shares the cores. The
-# variable is for the processes that tests start.
+from tests.builders import small_purifier
+
+# More threads would only slow down these small tests. The variable is for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -20,10 +21,17 @@ def seed() -> None:
 
 
 @pytest.fixture
+def ncis_folder(tmp_path: Path) -> Path:
+    """A folder with trained weights."""
+    small_purifier("ncis").save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.fixture
 def kit() -> Path:
-    """Folder of pictures to measure on."""
+    """Folder of the images and models for measurements."""
     if "PURIFIER_KIT" not in os.environ:
-        pytest.skip("PURIFIER_KIT is not set: needs the project's measuring kit")
+        pytest.skip("PURIFIER_KIT is not set; this test needs the kit")
     return Path(os.environ["PURIFIER_KIT"])
 
 

@@ -1,4 +1,4 @@
-"""The examples run as they are, offline, and end well."""
+"""The examples run unchanged and offline."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import purifier
 from purifier import Purifier
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-NAMES = ["gs"] + ["ncis"] * ("ncis" in purifier.list_purifiers())
 PRINTS = {
     "wrap_torchvision_classifier.py": r"(0\.\d{3} .+\n){3}",
     "wrap_torchvision_detector.py": r"240 x 320: \d+ boxes\n200 x 150: \d+ boxes\n",
@@ -38,12 +36,12 @@ def run(script: str, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(PRINTS))
-@pytest.mark.parametrize("name", NAMES)
-def test_a_wrapping_example_prints_what_its_model_found(script: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["gs", "ncis"])
+def test_a_wrapping_example_prints_predictions(script: str, name: str) -> None:
     assert re.fullmatch(PRINTS[script], run(script, "--purifier", name))
 
 
-def test_the_folder_example_purifies_every_picture_and_nothing_else(tmp_path: Path) -> None:
+def test_the_folder_example_purifies_every_image_and_nothing_else(tmp_path: Path) -> None:
     source, target = tmp_path / "photos", tmp_path / "clean"
     source.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -57,7 +55,7 @@ def test_the_folder_example_purifies_every_picture_and_nothing_else(tmp_path: Pa
     assert np.abs(np.asarray(Image.open(target / "a.png")).astype(int) - expected).max() <= 1
 
 
-def test_the_training_example_ends_with_the_accuracy_of_the_hardened_model(tmp_path: Path) -> None:
+def test_the_training_example_prints_the_accuracies(tmp_path: Path) -> None:
     for part, each in (("train", 8), ("test", 2)):
         for name in ("cat", "ship"):
             folder = tmp_path / part / name
@@ -77,7 +75,6 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, "purify_a_folder.py", "harden_your_model.py"}
 
 
-@pytest.mark.skipif("ncis" not in NAMES, reason="the trained weights of ncis are not bundled yet")
 def test_the_default_purifier_of_every_example_is_bundled() -> None:
     for path in EXAMPLES.glob("*.py"):
         if path.name != "harden_your_model.py":

@@ -13,7 +13,8 @@ from PIL import Image
 
 from purifier import InputError, Purifier
 from purifier._images import images_below, put_together, read_size, take_apart, write_image
-from purifier.commands.purify import plan, run
+from purifier.commands._jobs import plan
+from purifier.commands.purify import run
 
 SIZE = (7, 5)  # width, height
 
@@ -142,7 +143,7 @@ def test_a_16_bit_picture_keeps_its_lower_bits_in_half_precision(dtype: torch.dt
     for name in ("a", "c"):
         Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / f"{name}.png")
     found = run(plan(tmp_path, tmp_path / "out"), purify)
-    assert (found.purified, found.failures) == (3, [])
+    assert (found.written, found.failures) == (3, [])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "b.png")), np.asarray(ramp))
     assert np.asarray(Image.open(tmp_path / "out" / "c.png"))[0, 0].tolist() == [1, 2, 3]
 
@@ -176,7 +177,7 @@ def test_sixteen_bit_colour_and_alpha_are_refused_instead_of_cut(
     colour_type: int, channels: int, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(png_of_16_bits(colour_type, channels))
-    with pytest.raises(InputError, match=r"a\.png: expected .* got 16 bits a channel in colour or with alpha"):
+    with pytest.raises(InputError, match=r"a\.png: expected .* got 16 bits per channel in colour or with alpha"):
         take_apart(tmp_path / "a.png")
 
 
@@ -189,7 +190,7 @@ def test_sixteen_bit_grey_with_a_transparent_value_is_refused(tmp_path: Path) ->
 
 @pytest.mark.parametrize("mode", ["I", "F", "LAB"])
 def test_kinds_that_would_lose_information_are_refused(mode: str) -> None:
-    with pytest.raises(InputError, match=f"8 bits a channel or 16-bit grey, got mode '{mode}'"):
+    with pytest.raises(InputError, match=f"8 bits per channel or 16-bit grey, got mode '{mode}'"):
         take_apart(Image.new(mode, SIZE))
 
 
@@ -214,7 +215,7 @@ def test_of_a_phones_jpeg_with_a_preview_behind_it_the_photograph_is_read(tmp_pa
 @pytest.mark.parametrize("read", [take_apart, read_size])
 def test_a_file_that_is_no_image_is_refused(read: object, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(InputError, match=r"expected an image file, got .*a\.png, .* it is of no known format"):
+    with pytest.raises(InputError, match=r"expected an image file, got .*a\.png, .* its format is unknown"):
         read(tmp_path / "a.png")  # type: ignore[operator]
 
 
@@ -228,7 +229,7 @@ def test_a_truncated_file_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not there or not a file"):
+    with pytest.raises(InputError, match="does not exist or is not a file"):
         take_apart(tmp_path / "a.png")
 
 
@@ -256,7 +257,7 @@ def test_what_is_written_is_read_again_bit_for_bit(name: str, tmp_path: Path) ->
     ("mode", "name", "message"),
     [
         ("RGBA", "a.jpg", "a format with transparency for 'a.jpg', got JPEG"),
-        ("I;16", "a.jpg", "a format with 16 bits a channel for 'a.jpg', got JPEG"),
+        ("I;16", "a.jpg", "a format with 16 bits per channel for 'a.jpg', got JPEG"),
         ("RGB", "a.txt", "a file name that ends in one of .png, .jpg"),
         ("RGB", "a", "a file name that ends in one of"),
     ],

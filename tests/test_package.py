@@ -1,4 +1,4 @@
-"""The package as a whole: its one door, its weight at import, its version, its wheel."""
+"""The package as a whole: public names, cost of the import, version, name of the distribution, wheel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def python(script: str, *flags: str, executable: str = sys.executable, **options
     return str(done.stdout)
 
 
-def test_all_is_sorted_and_is_what_the_package_shows() -> None:
+def test_all_is_sorted_and_lists_the_public_names() -> None:
     assert purifier.__all__ == sorted(purifier.__all__)
     shown = {
         name
@@ -46,13 +46,13 @@ def test_every_public_name_has_a_docstring() -> None:
         assert name == "__version__" or getattr(purifier, name).__doc__, name
 
 
-def test_every_error_is_below_one_root() -> None:
+def test_every_error_is_derived_from_one_root() -> None:
     errors = [value for value in vars(purifier).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(errors) >= 8
     assert all(issubclass(e, (purifier.PurifierError, UserWarning)) for e in errors)
 
 
-def test_importing_loads_nothing_of_weight() -> None:
+def test_importing_loads_no_heavy_package() -> None:
     loaded = json.loads(python("import json, sys, purifier; print(json.dumps(sorted(sys.modules)))"))
     assert "purifier" in loaded and "torch" in loaded
     torch_alone = set(json.loads(python("import json, sys, torch; print(json.dumps(sorted(sys.modules)))")))
@@ -62,7 +62,7 @@ def test_importing_loads_nothing_of_weight() -> None:
 
 @pytest.mark.slow
 def test_importing_costs_at_most_a_third_more_than_torch() -> None:
-    # Both in one process, one after the other, so that a machine that is busy for a while slows both.
+    # Both in one process, one after the other, so that a temporarily busy machine slows both.
     script = (
         "from time import perf_counter as now\n"
         "start = now()\nimport torch\nmiddle = now()\nimport purifier\nend = now()\n"
@@ -72,7 +72,7 @@ def test_importing_costs_at_most_a_third_more_than_torch() -> None:
     assert statistics.median(ratios) <= 1.3, ratios
 
 
-def test_the_changelog_is_at_the_packages_version() -> None:
+def test_the_changelog_has_the_packages_version() -> None:
     match = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert match is not None
     assert match[1] == purifier.__version__
@@ -85,6 +85,25 @@ def test_every_bundled_folder_states_what_it_is() -> None:
         config = json.loads(file.read_text())
         assert config["kind"] != "purifier" or config["name"] == file.parent.name
         assert all((file.parent / name).is_file() for name in config.get("files", {}))
+
+
+def texts() -> list[Path]:
+    """Every text file of the project in which somebody may read how to install it."""
+    folders = [ROOT / name for name in ("purifier", "weights", "docs", "examples", "benchmarks")]
+    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md", ".j2", ".yml")]
+    return [*found, *(path for pattern in ("*.md", "*.cfg", "*.toml", "*.yml") for path in ROOT.glob(pattern))]
+
+
+def test_every_hint_to_install_names_the_distribution() -> None:
+    named = 0
+    for path in texts():
+        text = path.read_text(encoding="utf-8")
+        named += text.count("torch-purifier[")
+        # PyPI's `purifier` is another project.
+        assert not re.search(r"""pip3? install(\s+-\S+)*\s+["']?purifier\b""", text), path
+        if path.name not in ("README.md", "CONTRIBUTING.md"):
+            assert not re.search(r"""pip3? install(\s+-\S+)*\s+["']?\.\[""", text), f"{path}: name torch-purifier[...]"
+    assert named > 3
 
 
 DOWNSTREAM = """
@@ -109,12 +128,12 @@ def test_the_wheel_carries_the_weights_and_runs_offline_outside_the_checkout(tmp
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(copied(tmp_path))]
     assert subprocess.run(build, capture_output=True, text=True, check=False).returncode == 0
     (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name.startswith(f"purifier-{purifier.__version__}-py3-none-any")
+    assert wheel.name.startswith(f"torch_purifier-{purifier.__version__}-py3-none-any")
 
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     site = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)}))
-    # The dependencies are those of this environment; its own editable install of purifier comes after the wheel.
+    # The dependencies of this environment. Its editable install of purifier comes after the wheel.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     assert subprocess.run(install, capture_output=True, text=True, check=False).returncode == 0
@@ -133,7 +152,7 @@ def test_the_wheel_carries_the_weights_and_runs_offline_outside_the_checkout(tmp
 
 
 def copied(folder: Path) -> Path:
-    """Copies what a wheel is made of, so that building leaves nothing in the checkout."""
+    """Copies the sources of a wheel, so that building leaves nothing in the checkout."""
     source = folder / "source"
     source.mkdir()
     for name in ("purifier", "weights"):

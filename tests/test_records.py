@@ -47,7 +47,7 @@ def test_results_of_other_settings_are_refused_with_what_differs(tmp_path):
     path = tmp_path / "cell.jsonl"
     Records(path, SETTINGS)
     other = {"attack": {"name": "PGD", "steps": 20, "shape": (1, 2)}, "seed": 0, "size": 3}
-    text = r"got results of others \(attack.steps: 10 there, 20 here; size: nothing there, 3 here\); choose another"
+    text = r"got other settings \(attack.steps: 10 there, 20 here; size: nothing there, 3 here\); choose another"
     with pytest.raises(OptionError, match=text):
         Records(path, other)
 

@@ -1,4 +1,4 @@
-"""Attacks: every one is a callable `attack(model, images, targets) -> images`, in units of the [0, 1] range."""
+"""Attacks: each is a callable `attack(model, images, targets) -> images`, in units of the [0, 1] image range."""
 
 from purifier.attacks.apgd import APGD
 from purifier.attacks.autoattack import AutoAttack, Strongest

@@ -1,4 +1,4 @@
-"""The norm balls that perturbations live in: random starts, steepest-ascent steps and projections."""
+"""Norm balls of perturbations: random starts, steepest-ascent steps and projections."""
 
 from __future__ import annotations
 

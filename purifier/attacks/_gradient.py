@@ -1,62 +1,51 @@
-"""GradientAttack: the family that climbs a loss by steps along the sign or direction of its gradient."""
+"""GradientAttack: attacks that climb a loss by steps along its gradient."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from purifier._options import check_bool, check_integer
-from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
+from purifier.attacks._balls import Norm, ascend, check_norm, project
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks.base import COMPUTED, Attack, Loss, Model, check_eps, input_gradient, per_image
 from purifier.attacks.losses import cross_entropy
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GradientAttack(Attack):
-    """Climbs a model's loss inside a norm ball round each image; subclasses change one of its four parts.
+    """Climbs a model's loss inside a norm ball around each image; `PGD` documents the options.
 
-    `_start` gives the first perturbation, `_view` what the model sees of the images, `_direct` turns a gradient into
-    the direction of the step.
-
-    Args:
-        eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
-        alpha: Step size, same units.
-        steps: Number of gradient steps.
-        norm: "Linf" or "L2".
-        targeted: Whether `targets` is where to go (the loss falls) instead of what to leave (the loss rises).
-        restarts: Number of starts; per image, the highest loss wins.
-        loss: Maps (model output, targets) to a loss per image (N,) or a scalar; cross entropy where None.
-        generator: Source of randomness; torch's global one where None.
-
-    Raises:
-        OptionError: Where an option is out of its range.
+    Subclasses override `_default_alpha` (the step size), `_start` (the first perturbation), `_view` (what the model
+    sees of the images) or `_direct` (the direction of a step). They turn the options of this class that they offer
+    into arguments by declaring the field again.
     """
 
-    def __init__(
-        self,
-        *,
-        eps: float,
-        alpha: float,
-        steps: int,
-        norm: Norm,
-        targeted: bool,
-        loss: Loss | None,
-        restarts: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        check_norm(norm)
-        check_eps(eps, norm)
-        check_eps(alpha, norm, "alpha")
-        self.eps = eps
-        self.alpha = alpha
-        self.steps = check_integer("steps", steps, low=0)
-        self.norm: Norm = norm
-        self.targeted = check_bool("targeted", targeted)
-        self.restarts = check_integer("restarts", restarts, low=1)
-        self.loss: Loss = cross_entropy if loss is None else loss
-        self.generator = generator
+    eps: float = 8 / 255
+    alpha: float = field(default=COMPUTED, init=False)
+    steps: int = field(default=1, init=False)
+    norm: Norm = "Linf"
+    targeted: bool = False
+    restarts: int = field(default=1, init=False)
+    loss: Loss | None = None
+    generator: torch.Generator | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        check_eps(self.eps, self.norm)
+        check_integer("steps", self.steps, low=0)
+        if self.alpha is None:
+            self.alpha = self._default_alpha()
+        check_eps(self.alpha, self.norm, "alpha")
+        check_bool("targeted", self.targeted)
+        check_integer("restarts", self.restarts, low=1)
+        self.loss = cross_entropy if self.loss is None else self.loss
+
+    def _default_alpha(self) -> float:
+        return self.eps / 4
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         best, best_loss = images, torch.full((len(images),), -torch.inf, device=images.device)
@@ -89,6 +78,7 @@ class GradientAttack(Attack):
         return input_gradient(loss, images)
 
     def _signed(self, outputs: Any, targets: Any) -> Tensor:
+        assert self.loss is not None  # __post_init__ has replaced it
         loss = self.loss(outputs, targets)
         return -loss if self.targeted else loss
 
@@ -101,8 +91,5 @@ class GradientAttack(Attack):
         return images
 
     def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
-        """Returns the direction of a step from the gradient and the direction before (zero at first)."""
+        """Returns the direction of a step, given the gradient and the previous direction (zero at first)."""
         return gradient
-
-    def _random_point(self, images: Tensor) -> Tensor:
-        return random_start(images, self.eps, self.norm, self.generator)

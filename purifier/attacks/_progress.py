@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-# Shorter runs are over before a bar is worth its lines.
+# Shorter runs need no bar.
 _LONG = 200
 
 
 def progress_bar(name: str, steps: int) -> Any:
-    """Returns a tqdm bar over `steps`; it shows only where there are many and stderr is a terminal."""
+    """Returns a tqdm bar over `steps`. It shows only for long runs, and if stderr is a terminal."""
     from tqdm import tqdm
 
     return tqdm(total=steps, desc=name, unit="step", leave=False, disable=None if steps >= _LONG else True)

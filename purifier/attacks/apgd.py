@@ -1,7 +1,7 @@
 """APGD: projected gradient descent that chooses its own step size.
 
 Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks", ICML
-2020, Algorithm 1, with the DLR losses of eq. 6 and 7.
+2020, Algorithm 1, with the DLR losses of eq. 6 and 7, https://arxiv.org/abs/2003.01690.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image
+from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image, pick
 from purifier.attacks.losses import cross_entropy, dlr, margin, places, targeted_dlr
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr}
@@ -28,75 +27,56 @@ _TARGETED = "dlr-targeted"
 _NEW = 0.75
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class APGD(Attack):
-    """Climbs a loss with momentum, halving the step of an image and going back to its best point where it stalls.
+    """Climbs a loss with momentum. An image whose loss stalls returns to its best point with half the step size.
 
-    For the built-in losses on a classifier, an image that is fooled once is given back fooled, and further restarts
-    are spent on the others; among equals the highest loss wins. One look decides that: average a model that is
-    random with `attacks.EOT`.
+    With a built-in loss on a classifier, the first point that fools the model is the result for that image, and
+    further restarts run on the other images. Otherwise the point of the highest loss is the result. One call of the
+    model decides whether a point fools it, so average a random model with `attacks.EOT`.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8). The first step is 2 eps.
         steps: Number of gradient steps of each start.
-        norm: "Linf" or "L2".
-        targeted: Whether `targets` is where to go instead of what to leave.
-        restarts: Number of starts; with "dlr-targeted", for each goal.
-        loss: "ce" (cross entropy), "dlr" (needs 3 classes), "dlr-targeted" (4 classes; goes for each of the `goals`
-            likeliest other classes in turn, away from the label in `targets`), or a function of (model output, targets)
-            that returns a loss per image (N,) or a scalar.
-        goals: Number of classes to go for with "dlr-targeted".
-        rho: Share of steps that must raise the loss for the step size to stay.
-        random_start: Whether to start at a random point of the ball.
-        generator: Source of the random starts; torch's global one where None.
+        restarts: Number of starts; with "dlr-targeted", of starts for each class.
+        loss: "ce" (cross entropy), "dlr" (needs 3 classes), "dlr-targeted" (needs 4 classes; targets each of the
+            `goals` likeliest other classes in turn), or a function of (model output, targets) that returns a loss per
+            image (N,) or a scalar.
+        goals: Number of classes that "dlr-targeted" targets.
+        rho: Share of steps, in (0, 1), that must raise the loss for the step size to stay.
+        norm, targeted, random_start, generator: See `PGD`.
 
     Raises:
-        OptionError: Where an option is out of its range.
-
-    Example:
-        >>> import torch
-        >>> from purifier import attacks
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
-        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> adversarial = attacks.APGD(eps=8 / 255, steps=10, loss="dlr")(model, images, labels)
-        >>> bool((adversarial - images).abs().max() <= 8 / 255 + 1e-6)
-        True
+        OptionError: If an option is out of its range.
     """
 
-    def __init__(
-        self,
-        *,
-        eps: float = 8 / 255,
-        steps: int = 100,
-        norm: Norm = "Linf",
-        targeted: bool = False,
-        restarts: int = 1,
-        loss: Literal["ce", "dlr", "dlr-targeted"] | Loss = "ce",
-        goals: int = 9,
-        rho: float = 0.75,
-        random_start: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        check_norm(norm)
-        check_eps(eps, norm)
-        if not callable(loss) and loss not in (*_LOSSES, _TARGETED):
-            raise OptionError(f'expected loss="ce", "dlr", "dlr-targeted" or a function, got {loss!r}')
-        if loss == _TARGETED and targeted:
+    eps: float = 8 / 255
+    steps: int = 100
+    norm: Norm = "Linf"
+    targeted: bool = False
+    restarts: int = 1
+    loss: Literal["ce", "dlr", "dlr-targeted"] | Loss = "ce"
+    goals: int = 9
+    rho: float = 0.75
+    random_start: bool = True
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        check_eps(self.eps, self.norm)
+        if not callable(self.loss) and self.loss not in (*_LOSSES, _TARGETED):
+            raise OptionError(f'expected loss="ce", "dlr", "dlr-targeted" or a function, got {self.loss!r}')
+        if self.loss == _TARGETED and self.targeted:
             raise OptionError(
                 'expected loss="ce" or "dlr" with targeted=True, got "dlr-targeted", which takes labels to leave and '
                 "chooses its goals itself"
             )
-        if not 0 < rho < 1:
-            raise OptionError(f"expected rho in (0, 1), got {rho}")
-        self.eps = eps
-        self.steps = check_integer("steps", steps, low=1)
-        self.norm: Norm = norm
-        self.targeted = check_bool("targeted", targeted)
-        self.restarts = check_integer("restarts", restarts, low=1)
-        self.loss: str | Loss = loss
-        self.goals = check_integer("goals", goals, low=1)
-        self.rho = rho
-        self.random_start = check_bool("random_start", random_start)
-        self.generator = generator
+        if not 0 < self.rho < 1:
+            raise OptionError(f"expected rho in (0, 1), got {self.rho}")
+        for name in ("steps", "restarts", "goals"):
+            check_integer(name, getattr(self, name), low=1)
+        for name in ("targeted", "random_start"):
+            check_bool(name, getattr(self, name))
 
     @property
     def name(self) -> str:
@@ -121,7 +101,7 @@ class APGD(Attack):
         return best
 
     def _runs(self, model: Model, images: Tensor, targets: Any) -> list[Tensor | None]:
-        """What each climb goes for: nothing in particular, or the classes (N,) of a targeted loss."""
+        """The classes (N,) that each climb targets; None for an untargeted loss."""
         if self.loss != _TARGETED:
             return [None] * self.restarts
         logits, labels = places(model(images), targets)
@@ -157,7 +137,7 @@ class APGD(Attack):
         return best
 
     def _look(self, model: Model, images: Tensor, task: _Task, last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the loss (N,), its gradient and which images are fooled (N,); the last point needs no gradient."""
+        """Returns the loss (N,), its gradient (zero at the last point) and which images fool the model (N,)."""
         with torch.set_grad_enabled(not last):
             images = images.detach().requires_grad_(not last)
             outputs = model(images)
@@ -172,7 +152,7 @@ class APGD(Attack):
         return -loss if self.targeted else loss
 
     def _fooled(self, outputs: Any, task: _Task, loss: Tensor) -> Tensor:
-        """Which images are known to be fooled (N,); none for a loss of the user's own or dense outputs."""
+        """Which images fool the model (N,). Unknown, so none, for the user's own loss or dense outputs."""
         if not isinstance(self.loss, str) or outputs.ndim > 2:
             return torch.zeros_like(loss, dtype=torch.bool)
         margins = margin(outputs.detach(), task.targets).squeeze(1)
@@ -185,7 +165,7 @@ class APGD(Attack):
 
 @dataclass
 class _Task:
-    """What the model is asked to get wrong: targets, and classes (N,) to go for."""
+    """Targets of the loss, and classes (N,) to reach."""
 
     targets: Any
     goals: Tensor | None
@@ -196,12 +176,12 @@ class _Best:
     """The best points of a climb, for each image.
 
     Attributes:
-        top: The point of the highest loss, where a stalled climb goes on.
+        top: The point of the highest loss, from which a stalled climb resumes.
         peak: Its loss (N,).
         gradient: The gradient there.
-        images: The point to give back: a fooled one before all others, then the highest loss.
+        images: The result: the first point that fools the model, otherwise the point of the highest loss.
         loss: Its loss (N,).
-        done: Whether it is fooled (N,).
+        done: Whether it fools the model (N,).
     """
 
     top: Tensor
@@ -221,7 +201,7 @@ class _Best:
 
 
 class _Pace:
-    """Step size of each image, and the two conditions of section 3.1 under which it is halved."""
+    """Step size of each image, halved under the two conditions of section 3.1."""
 
     def __init__(self, step: float, rho: float, loss: Tensor) -> None:
         self.rho = rho
@@ -231,7 +211,7 @@ class _Pace:
         self._halved = torch.ones_like(loss, dtype=torch.bool)
 
     def halve(self, peak: Tensor, steps: int) -> Tensor:
-        """Halves where few of the last `steps` steps rose, or where the same step size brought no new peak."""
+        """Halves the step if few of the last `steps` steps raised the loss, or an unchanged step found no new peak."""
         stalled = (self.rises < self.rho * steps) | (~self._halved & (self._peak >= peak))
         self.step = torch.where(stalled, self.step / 2, self.step)
         self.rises = torch.zeros_like(self.rises)
@@ -240,11 +220,11 @@ class _Pace:
 
 
 def _checkpoints(steps: int) -> dict[int, int]:
-    """Maps each step at which progress is judged to the number of steps since the one before."""
+    """Maps each step at which progress is checked to the number of steps since the previous check."""
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    # Rounded first, or 0.57 * 100 would come to 58.
+    # Rounded first; otherwise ceil(0.57 * 100) would be 58.
     marks = sorted({math.ceil(round(share * steps, 6)) for share in shares if share < 1})
     return {mark: mark - before for before, mark in pairwise(marks)}
 

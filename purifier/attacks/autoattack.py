@@ -1,7 +1,7 @@
-"""Ensembles: AutoAttack by its authors' package, and the strongest of any attacks.
+"""Ensembles: AutoAttack by its authors' package, and the strongest of several attacks.
 
 Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks", ICML
-2020.
+2020, https://arxiv.org/abs/2003.01690.
 """
 
 from __future__ import annotations
@@ -10,61 +10,58 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError
+from purifier._random import isolated_randomness
 from purifier.attacks._balls import Norm, check_norm
 from purifier.attacks.base import Attack, Model, check_eps
 from purifier.attacks.losses import cross_entropy, places
 
 Version = Literal["standard", "rand"]
 
-# The standard version goes for this many other classes; its loss needs four classes.
+# Number of classes that the standard version targets, and number that the losses of each version need.
 _GOALS, _CLASSES = 9, {"standard": 4, "rand": 3}
-# Share of the image that its Square attack changes first.
+# Share of the image that the first square of its Square attack covers.
 _SQUARE_SHARE = 0.8
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AutoAttack(Attack):
-    """AutoAttack as its authors publish it (package pyautoattack, MIT): the field's yardstick for classifiers.
+    """AutoAttack by its authors' package pyautoattack (MIT), the standard benchmark for classifiers.
 
-    "standard" runs APGD-CE, targeted APGD-DLR, targeted FAB and Square (5,000 queries) on deterministic models;
-    "rand" runs APGD-CE and APGD-DLR with 20 samples of EOT on random ones. Images that the model gets wrong as they
-    are, and those that withstand, come back clean. With fewer than ten classes all the others are gone for, instead
-    of nine. The package logs what it finds suspicious, to the logger "auto-attack".
+    "standard" runs APGD-CE, targeted APGD-DLR, targeted FAB and Square (5,000 queries) and is for deterministic
+    models. "rand" runs APGD-CE and APGD-DLR with 20 samples of EOT and is for random models. Images that are
+    misclassified from the start, and images that no attack changes, are returned clean. The targeted attacks target
+    nine other classes, or all of them if there are fewer. The package logs suspicious findings to the logger
+    "auto-attack".
 
-    Needs the package: `pip install ".[autoattack]"` in a checkout.
+    Needs the package: `pip install "torch-purifier[autoattack]"`.
 
     Args:
         version: "standard" or "rand".
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
-        norm: "Linf" or "L2".
-        generator: Source of its seed; torch's global one where None.
+        norm, generator: See `PGD`.
 
     Raises:
-        OptionError: Where an option is out of its range, or the package is not installed.
+        OptionError: If an option is out of its range, or the package is not installed.
     """
 
-    def __init__(
-        self,
-        *,
-        version: Version = "standard",
-        eps: float = 8 / 255,
-        norm: Norm = "Linf",
-        generator: torch.Generator | None = None,
-    ) -> None:
-        if version not in get_args(Version):
-            raise OptionError(f"expected version='standard' or version='rand', got {version!r}")
-        check_norm(norm)
-        check_eps(eps, norm)
+    version: Version = "standard"
+    eps: float = 8 / 255
+    norm: Norm = "Linf"
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if self.version not in get_args(Version):
+            raise OptionError(f"expected version='standard' or version='rand', got {self.version!r}")
+        check_norm(self.norm)
+        check_eps(self.eps, self.norm)
         _package()
-        self.version: Version = version
-        self.eps = eps
-        self.norm: Norm = norm
-        self.generator = generator
 
     @property
     def name(self) -> str:
@@ -95,29 +92,29 @@ class AutoAttack(Attack):
             for part in (ensemble.apgd_targeted, ensemble.fab):
                 part.n_target_classes = min(_GOALS, classes - 1)
             attacked: Tensor
-            # Its shapes are those of single precision.
+            # The package works in single precision.
             attacked, _ = ensemble.run_standard_evaluation(images.float(), labels[:, 0], batch_size=len(images))
         return attacked.to(images.dtype)
 
 
 class Strongest(Attack):
-    """Runs attacks in order and keeps, of each image, the first result that fools the model.
+    """Runs attacks in order and keeps, for each image, the first result that fools the model.
 
-    Where none does, it keeps the one with the highest cross entropy. Later attacks run only on images that withstood
-    the earlier ones. What fools is judged by one call of the model that is attacked: under a threat model that does
-    not attack the defended model itself, use `worst_case`.
+    If no result does, it keeps the one with the highest cross entropy. Later attacks run only on images that withstood
+    the earlier ones. One call of the attacked model decides what fools it. Under a threat model that does not attack
+    the defended model itself, use `worst_case`.
 
     Args:
         *attacks: The attacks, untargeted, on a classifier.
 
     Raises:
-        OptionError: Where there are none, or a targeted one.
+        OptionError: If there are none, one is targeted, or they differ in eps or norm.
     """
 
     def __init__(self, *attacks: Attack) -> None:
         if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
             got = ", ".join(type(attack).__name__ for attack in attacks) or "none"
-            raise OptionError(f"expected attacks to take the strongest of, got {got}; pass Strongest(PGD(), APGD())")
+            raise OptionError(f"expected attacks to choose the strongest of, got {got}; pass Strongest(PGD(), APGD())")
         if any(getattr(attack, "targeted", False) for attack in attacks):
             raise OptionError("expected untargeted attacks, got one with targeted=True, whose targets are not labels")
         self.attacks = attacks
@@ -126,22 +123,20 @@ class Strongest(Attack):
         if bounded:
             radii = {(attack.eps, attack.norm) for attack in attacks}
             if len(radii) > 1:
-                raise OptionError(
-                    f"expected attacks of one eps and norm, got {sorted(radii)}; use worst_case for others"
-                )
+                raise OptionError(f"expected attacks of one eps and norm, got {sorted(radii)}; use worst_case instead")
             ((self.eps, self.norm),) = radii
 
     @property
     def name(self) -> str:
-        """The names of all."""
+        """Names of all attacks."""
         return f"Strongest({', '.join(attack.name for attack in self.attacks)})"
 
     def with_eps(self, eps: float) -> Self:
-        """Returns a copy with all the attacks at another radius; see `Attack.with_eps`."""
+        """Returns a copy with all attacks at another radius; see `Attack.with_eps`."""
         return type(self)(*(attack.with_eps(eps) for attack in self.attacks))
 
     def seeded(self, seed: int) -> Self:
-        """Returns a copy whose attacks have generators of their own; see `Attack.seeded`."""
+        """Returns a copy whose attacks have their own generators; see `Attack.seeded`."""
         return type(self)(*(attack.seeded(seed + place) for place, attack in enumerate(self.attacks)))
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
@@ -163,7 +158,7 @@ class Strongest(Attack):
 
 
 class _Isolated(torch.autograd.Function):
-    """A call of a model whose backward pass ends at the images, so that parameters collect no gradients."""
+    """A call of a model whose backward pass ends at the images, so that parameters get no gradients."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, model: Model) -> Tensor:
@@ -178,38 +173,38 @@ class _Isolated(torch.autograd.Function):
         leaf, outputs = ctx.graph
         if not outputs.requires_grad:
             return torch.zeros_like(leaf), None
-        # The package goes back several times through one call.
+        # The package runs several backward passes through one call.
         (gradient,) = torch.autograd.grad(outputs, leaf, outer, retain_graph=True)
         return gradient, None
 
 
 @contextmanager
 def _kept(images: Tensor) -> Iterator[None]:
-    """Puts back what the package changes: torch's global seed and the trace function of debuggers and coverage."""
+    """Restores what the package changes: torch's random state and the trace function of debuggers and coverage."""
     trace = sys.gettrace()
     try:
-        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+        with isolated_randomness(images.device):
             yield
     finally:
         sys.settrace(trace)
 
 
 def _check_size(height: int, width: int, norm: Norm) -> None:
-    """Checks that the squares of the package's Square attack fit on images.
+    """Checks that the squares of the package's Square attack fit into images.
 
     Raises:
-        InputError: Where they do not: on long images, and for L2 on some small ones.
+        InputError: If they do not fit, as in long images, and with L2 in some small ones.
     """
     square = round((_SQUARE_SHARE * height * width) ** 0.5)
     fits = 3 <= square <= min(height, width)
     if norm == "L2" and fits:
-        # The first perturbation is made of tiles, five to the height, from a margin on.
+        # The first perturbation consists of tiles, five per height, inside a margin.
         tile = height // 5
         fits = tile > 0 and all(side % tile >= (height - 5 * tile) // 2 for side in (height, width))
     if not fits:
         raise InputError(
             f"expected images of a size that the Square attack of AutoAttack can tile, got {height} x {width} for "
-            f"{norm}; crop or resize them, to a multiple of 5 or nearer to a square"
+            f"{norm}; crop or resize them to a multiple of 5, or closer to a square"
         )
 
 
@@ -219,7 +214,7 @@ def _package() -> Callable[..., Any]:
     except ImportError:
         raise OptionError(
             "expected the package pyautoattack for AutoAttack, found none; install it with pip install "
-            '".[autoattack]" in a checkout, or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
+            '"torch-purifier[autoattack]", or use attacks.Strongest(APGD(), APGD(loss="dlr-targeted"), Square())'
         ) from None
     ensemble: Callable[..., Any] = package.AutoAttack
     return ensemble

@@ -1,4 +1,4 @@
-"""Attack: what every attack shares; checks, copies with another eps or seed, and settings for result files."""
+"""The base class of attacks, and the checks that all attacks share."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ Model = Callable[[Tensor], Any]
 
 # Resampling and decoding leave [0, 1] by this much.
 _ROUNDING = 1e-4
-# Options that say nothing about what an attack computes.
-_UNSTATED = {"self", "generator"}
+# Parameters of the constructor that `settings` leaves out: a generator is described by its seed.
+_UNSTATED = {"generator"}
+# Default of an option that `__post_init__` computes from the others.
+COMPUTED: Any = None
 
 
 class Attack(ABC):
     """Base of the attacks: `attack(model, images, targets) -> images`.
 
-    Options are keyword-only and kept as public attributes under their own names; a subclass writes `_run`.
+    A subclass implements `_run`. It declares its options as keyword-only dataclass fields and checks them in
+    `__post_init__`; equality and hash stay those of the object. Each option is a public attribute.
 
     Attributes:
-        gradient: Whether the attack needs gradients of the model; False for those that only look at scores.
-        bounded: Whether the perturbation stays in a ball of radius `eps`; False for those that look for the smallest.
-        generator: Source of randomness; torch's global one where None.
+        gradient: Whether the attack needs gradients of the model. Score-based attacks do not.
+        bounded: Whether the perturbation stays in a ball of radius `eps`. False for attacks that search for the
+            smallest perturbation.
+        generator: Source of randomness. None means torch's global generator.
     """
 
     gradient: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
-    # Detectors give their losses in train mode only.
+    # False for detectors, which return their losses in train mode only.
     _needs_eval: ClassVar[bool] = True
 
     eps: float
@@ -56,19 +60,19 @@ class Attack(ABC):
     def __call__(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         """Returns adversarial images, detached, of the shape and dtype of `images`, in [0, 1].
 
-        The model's mode, parameters and gradients stay as they are, whatever grad mode the caller is in.
+        The model's mode, parameters and gradients do not change. The caller may be in any grad mode.
 
         Args:
-            model: Map from images to outputs; where `gradient` is True it must be differentiable.
+            model: Map from images to outputs, differentiable if `gradient` is True.
             images: (N, C, H, W), float32 or float64, in [0, 1].
-            targets: What the loss takes beside the outputs, such as labels (N,).
+            targets: What the loss takes besides the outputs, such as labels (N,).
 
         Raises:
-            InputError: Where images, targets or model are not what the attack can work on.
+            InputError: If images, targets or model do not suit the attack.
         """
         self._check(model, images)
         with torch.inference_mode(False), torch.no_grad():
-            # A copy: tensors made in inference mode cannot take part in a gradient.
+            # A copy, because tensors made in inference mode cannot take part in a gradient.
             images = images.detach().clone().clamp(0, 1)
             if not len(images):
                 return images
@@ -76,37 +80,38 @@ class Attack(ABC):
 
     @abstractmethod
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        """Attacks images (N, C, H, W) in [0, 1], N > 0; called with gradients switched off."""
+        """Attacks images (N, C, H, W) in [0, 1], N > 0. Gradients are switched off when it is called."""
 
     def _check(self, model: Model, images: Tensor) -> None:
         check_images(images)
         inner = _unwrapped(model)
         if isinstance(inner, PurifiedModel) and inner.mean is not None:
             raise InputError(
-                "expected a model of images in [0, 1], got one that purifier.wrap made for normalised ones (mean, "
-                "std); call attacks.Aware()(attack, model, images, targets) with what purifier.wrap gave, which "
-                "normalises them for it"
+                "expected a model of images in [0, 1], got one that purifier.wrap made for normalised images (mean, "
+                "std); call attacks.Aware()(attack, model, images, targets) with the wrapped model, which normalises "
+                "the images for it"
             )
         if self._needs_eval:
             check_eval(model)
-        reach = math.sqrt(images[0].numel()) if len(images) else math.inf
-        if self.bounded and getattr(self, "norm", None) == "L2" and self.eps > reach:
+        longest = math.sqrt(images[0].numel()) if len(images) else math.inf
+        if self.bounded and getattr(self, "norm", None) == "L2" and self.eps > longest:
             raise InputError(
-                f"expected an L2 eps up to {reach:.4g}, the length of the longest perturbation of images of shape "
+                f"expected an L2 eps up to {longest:.4g}, the length of the longest perturbation of images of shape "
                 f"{tuple(images.shape[1:])} in [0, 1], got {self.eps:.4g}; divide an eps of the range 0..255 by 255"
             )
 
     def settings(self) -> dict[str, Any]:
         """Returns the name, every option and the generator's seed (None: torch's global one), fit for JSON."""
+        # The signature, not the fields, so that subclasses with a constructor of their own are described in full.
         names = [name for name in inspect.signature(type(self)).parameters if name not in _UNSTATED]
         seed = None if self.generator is None else self.generator.initial_seed()
-        return {"name": self.name} | {name: _plain(getattr(self, name)) for name in names} | {"seed": seed}
+        return {"name": self.name} | {name: plain(getattr(self, name)) for name in names} | {"seed": seed}
 
     def with_eps(self, eps: float) -> Self:
-        """Returns a copy with another radius, its step size `alpha` scaled in proportion.
+        """Returns a copy with another radius. The step size `alpha` is scaled in proportion.
 
         Raises:
-            OptionError: Where the attack has no radius, or one of 0, which leaves the step size open.
+            OptionError: If the attack has no radius, or a radius of 0, to which no step size is in proportion.
         """
         if not self.bounded:
             raise OptionError(
@@ -118,12 +123,12 @@ class Attack(ABC):
         attack.eps = eps
         if hasattr(self, "alpha"):
             if self.eps == 0:
-                raise OptionError("expected an attack of eps > 0 to scale, got eps=0; make the attack anew")
+                raise OptionError("expected an attack of eps > 0 to scale, got eps=0; make a new attack")
             attack.alpha = self.alpha * eps / self.eps
         return attack
 
     def seeded(self, seed: int) -> Self:
-        """Returns a copy whose randomness comes from a generator of its own; equal seeds give equal results."""
+        """Returns a copy with a generator of its own. Equal seeds give equal results."""
         attack = copy.copy(self)
         attack.generator = torch.Generator().manual_seed(seed)
         return attack
@@ -134,14 +139,14 @@ class Attack(ABC):
 
 
 def _unwrapped(model: Any) -> Any:
-    """What is inside a compiled or distributed module, which takes the same images as that does."""
+    """The module inside a compiled or distributed one, which takes the same images."""
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     return model
 
 
 def _outside_inference(targets: Any) -> Any:
-    """Targets with copies in the place of tensors that were made in inference mode; the same object without any."""
+    """Copies the tensors of targets that were made in inference mode; returns the same object if there are none."""
     if isinstance(targets, Tensor):
         return targets.clone() if targets.is_inference() else targets
     if isinstance(targets, dict):
@@ -153,14 +158,14 @@ def _outside_inference(targets: Any) -> Any:
     return targets
 
 
-def _plain(value: Any) -> Any:
-    """Puts an option into the terms of JSON; functions and modules by name."""
+def plain(value: Any) -> Any:
+    """Returns an option in types that JSON has. Functions and modules become their names."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if callable(getattr(value, "settings", None)):
         return value.settings()
     return getattr(value, "__name__", type(value).__name__)
@@ -170,7 +175,7 @@ def check_images(images: Any) -> None:
     """Checks that images are a float batch (N, C, H, W) in [0, 1].
 
     Raises:
-        InputError: Where they are not, or are of a precision in which small balls are lost.
+        InputError: If they are not, or their dtype is too coarse for a small eps.
     """
     if not isinstance(images, Tensor):
         raise InputError(
@@ -197,7 +202,7 @@ def check_eps(eps: float, norm: Norm, name: str = "eps") -> None:
     """Checks a radius or step size, in units of the [0, 1] image range.
 
     Raises:
-        OptionError: Where it is negative, not a number, or in 0..255 by mistake.
+        OptionError: If it is not a number, negative, or in units of 0..255 by mistake.
     """
     if not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise OptionError(f"expected {name} >= 0, a number in units of the [0, 1] image range, got {eps!r}")
@@ -208,15 +213,15 @@ def check_eps(eps: float, norm: Norm, name: str = "eps") -> None:
 
 
 def input_gradient(loss: Tensor, images: Tensor, *, keep: bool = False) -> Tensor:
-    """Returns d loss / d images, leaving the gradients of all parameters alone.
+    """Returns d loss / d images. No gradients are added to parameters.
 
     Args:
-        loss: Losses, of which the sum is taken.
-        images: The leaf (N, C, H, W) they were computed from.
-        keep: Whether the graph is used again.
+        loss: Losses of any shape; the gradient is that of their sum.
+        images: The leaf (N, C, H, W) that they were computed from.
+        keep: Whether to keep the graph for another backward pass.
 
     Raises:
-        InputError: Where the loss does not depend on the images differentiably.
+        InputError: If the loss does not depend on the images differentiably.
     """
     gradient = None
     if loss.requires_grad:
@@ -226,21 +231,36 @@ def input_gradient(loss: Tensor, images: Tensor, *, keep: bool = False) -> Tenso
             "expected a model that gives gradients, got outputs without any; drop torch.no_grad() and "
             "detach() from it, attack with attacks.BPDA, or use a score-based attack"
         )
-    # An overflow at one pixel must not spoil the image: that pixel stays where it is for this step.
+    # After an overflow at one pixel, that pixel keeps its value for this step and the others move.
     return torch.where(gradient.isfinite(), gradient, 0)
 
 
+def pick(targets: Any, index: Tensor, count: int) -> Any:
+    """Returns the targets of some images of a batch.
+
+    Args:
+        targets: A tensor or a list with one entry per image. Anything else is returned unchanged.
+        index: Numbers of the images, (M,).
+        count: Number of images in the batch.
+    """
+    if isinstance(targets, Tensor) and targets.ndim and len(targets) == count:
+        return targets[index.to(targets.device)]
+    if isinstance(targets, list | tuple) and len(targets) == count:
+        return [targets[i] for i in index.tolist()]
+    return targets
+
+
 def per_image(losses: Tensor, images: Tensor) -> Tensor:
-    """Returns losses as (N,); a scalar stands for every image.
+    """Returns losses as (N,); a scalar is repeated for every image.
 
     Raises:
-        InputError: Where they are neither.
+        InputError: If they have another shape.
     """
     if losses.ndim == 0:
         return losses.expand(len(images))
     if losses.shape != (len(images),):
         raise InputError(
             f"expected a loss per image, ({len(images)},), or a scalar, got shape {tuple(losses.shape)}; average the "
-            "rest with losses.flatten(1).mean(1)"
+            "other axes with losses.flatten(1).mean(1)"
         )
     return losses

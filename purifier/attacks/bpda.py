@@ -1,6 +1,7 @@
-"""BPDA: backward pass differentiable approximation, for purifiers whose exact gradient is of no use.
+"""BPDA: backward pass differentiable approximation, for purifiers whose exact gradient is useless.
 
-Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018, section 4.1.
+Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018, section 4.1,
+https://arxiv.org/abs/1802.00420.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from purifier._purified_model import PurifiedModel
 
 
 class StraightThrough(nn.Module):
-    """A purifier whose forward pass is exact and whose backward pass is another function's.
+    """A purifier whose forward pass is exact and whose backward pass is that of another function.
 
     Args:
         purifier: A `Purifier`, or any module whose `purify` maps images to images.
-        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape, whose gradient stands
-            in for the purifier's; the identity where None.
+        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape. Its gradient replaces
+            the purifier's. None means the identity.
     """
 
     def __init__(self, purifier: nn.Module, substitute: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -30,10 +31,10 @@ class StraightThrough(nn.Module):
         self.training = purifier.training
 
     def purify(self, images: Tensor) -> Tensor:
-        """Purifies images (N, 3, H, W) or (3, H, W) exactly; gradients are the substitute's.
+        """Purifies images (N, 3, H, W) or (3, H, W) exactly; gradients are those of the substitute.
 
         Raises:
-            InputError: Where the substitute changes the shape.
+            InputError: If the substitute changes the shape.
         """
         with torch.no_grad():
             purified: Tensor = self.purifier.purify(images)  # type: ignore[operator]
@@ -45,18 +46,18 @@ class StraightThrough(nn.Module):
                 f"expected a substitute that keeps the shape {tuple(purified.shape)} of the images, got "
                 f"{tuple(stand_in.shape)}"
             )
-        # Adds exactly zero, with a gradient.
+        # The added term is exactly zero and carries the gradient.
         return purified + (stand_in - stand_in.detach()).to(purified)
 
     forward = purify
 
 
 def straight_through(defended: PurifiedModel, substitute: Callable[[Tensor], Tensor] | None = None) -> PurifiedModel:
-    """Returns the defended model with the backward pass of its purifier replaced; shares model and purifier.
+    """Returns the defended model with another backward pass for its purifier. Model and purifier are shared.
 
     Args:
-        defended: A model behind a purifier; a chain of purifiers is replaced as a whole.
-        substitute: As for `StraightThrough`.
+        defended: A model behind a purifier. A chain of purifiers is replaced as a whole.
+        substitute: See `StraightThrough`.
     """
     purifier = StraightThrough(defended.purifier, substitute)
     return PurifiedModel(defended.model, purifier, mean=defended.mean, std=defended.std)

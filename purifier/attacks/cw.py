@@ -1,7 +1,7 @@
 """C&W L2: the smallest perturbation, by gradient descent on its length plus a hinge on the margin.
 
 Carlini & Wagner, "Towards Evaluating the Robustness of Neural Networks", IEEE S&P 2017, section V.A with the
-objective f6 and the binary search over c of section VI.
+objective f6, and the binary search over c of section VI, https://arxiv.org/abs/1608.04644.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Model, input_gradient
+from purifier.attacks.base import COMPUTED, Attack, Model, input_gradient, pick
 from purifier.attacks.losses import margin as logit_margin
 
 # Keeps arctanh finite on black and white.
 _INSIDE = 1 - 1e-6
 _BETAS, _TINY = (0.9, 0.999), 1e-8
-# Share of `steps` after which an objective that has not fallen is given up.
+# An image ends its round when its objective has not fallen for a tenth of `steps`.
 _PATIENCE = 10
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CW(Attack):
-    """Looks for the smallest L2 perturbation that fools the model, with Adam in tanh space.
+    """Searches for the smallest L2 perturbation that fools the model, with Adam in tanh space.
 
-    Images that are not fooled in any round come back as they were. A dense output is attacked through the mean over its
-    pixels of the hinge, and counts as fooled when `share` of the pixels that count are. Pixels that are black or white
-    move slowly in tanh space: give an image of many of those a larger `alpha` or more steps.
+    Images that fool the model in no round are returned unchanged. A dense output is attacked through the mean of the
+    hinge over its pixels, and counts as fooled if `share` of the valid pixels are. Black and white pixels move slowly
+    in tanh space: use a larger `alpha` or more steps for images with many of them.
 
     Args:
-        steps: Gradient steps in each round of the search, at most; an image whose objective stops falling leaves early.
+        steps: Largest number of gradient steps in each round. An image whose objective stops falling ends earlier.
         alpha: Step size of Adam, in tanh space.
         c: Weight of the hinge in the first round.
-        search: Rounds of the binary search over c, per image; 1 takes `c` as it is.
+        search: Rounds of the binary search over c, for each image. With 1, `c` is used as it is.
         kappa: Margin in logits by which an image must be fooled.
-        targeted: Whether `targets` is where to go instead of what to leave.
-        share: Share of pixels to fool where outputs are dense, in (0, 1].
+        targeted: Whether `targets` are to be reached instead of left.
+        share: Share of pixels to fool in a dense output, in (0, 1].
         margin: Maps (model output, targets) to the largest other logit minus the label's, (N,) or (N, P) for P
-            places, NaN where one does not count; for logits (N, K) or (N, K, H, W) and labels where None.
+            places, NaN at places to ignore. None means `losses.margin` of logits (N, K) or (N, K, H, W) and labels.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -61,31 +61,25 @@ class CW(Attack):
 
     bounded: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        steps: int = 1000,
-        alpha: float = 0.01,
-        c: float = 1e-3,
-        search: int = 9,
-        kappa: float = 0.0,
-        targeted: bool = False,
-        share: float = 0.9,
-        margin: Callable[[Any, Any], Tensor] | None = None,
-    ) -> None:
-        if not (alpha > 0 and c > 0 and kappa >= 0 and 0 < share <= 1):
+    steps: int = 1000
+    alpha: float = 0.01
+    c: float = 1e-3
+    search: int = 9
+    kappa: float = 0.0
+    targeted: bool = False
+    share: float = 0.9
+    margin: Callable[[Any, Any], Tensor] = COMPUTED
+
+    def __post_init__(self) -> None:
+        if not (self.alpha > 0 and self.c > 0 and self.kappa >= 0 and 0 < self.share <= 1):
             raise OptionError(
                 "expected alpha > 0, c > 0, kappa >= 0 and share in (0, 1], got "
-                f"alpha={alpha}, c={c}, kappa={kappa}, share={share}"
+                f"alpha={self.alpha}, c={self.c}, kappa={self.kappa}, share={self.share}"
             )
-        self.steps = check_integer("steps", steps, low=1)
-        self.alpha = alpha
-        self.c = c
-        self.search = check_integer("search", search, low=1)
-        self.kappa = kappa
-        self.targeted = check_bool("targeted", targeted)
-        self.share = share
-        self.margin: Callable[[Any, Any], Tensor] = logit_margin if margin is None else margin
+        check_integer("steps", self.steps, low=1)
+        check_integer("search", self.search, low=1)
+        check_bool("targeted", self.targeted)
+        self.margin = logit_margin if self.margin is None else self.margin
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         smallest = _Smallest(images)
@@ -99,10 +93,10 @@ class CW(Attack):
         return smallest.images
 
     def _descend(self, model: Model, images: Tensor, targets: Any, c: Tensor, smallest: _Smallest, bar: Any) -> Tensor:
-        """One round: returns which images (N,) were fooled, and keeps the smallest perturbations."""
+        """Runs one round, updates `smallest`, and returns which images (N,) fooled the model."""
         adam = _Adam(torch.atanh((2 * images - 1) * _INSIDE), self.alpha)
         found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        # An image whose objective has not fallen for a while is left out, alone: others go on as if it were not there.
+        # Images that end early leave the batch; the others are not affected.
         left = torch.arange(len(images), device=images.device)
         before = torch.full_like(c, torch.inf)
         for step in range(1, self.steps + 1):
@@ -124,7 +118,7 @@ class CW(Attack):
     def _look(
         self, model: Model, images: Tensor, targets: Any, places: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns the points, the objective, its gradient with respect to `places`, and who is fooled."""
+        """Returns the points, the objective, its gradient with respect to `places`, and which points fool the model."""
         with torch.enable_grad():
             places = places.detach().requires_grad_(True)
             points = (places.tanh() + 1) / 2
@@ -146,7 +140,7 @@ class CW(Attack):
 
 
 class _Smallest:
-    """The smallest perturbation that fooled the model, for each image; none at first."""
+    """The smallest perturbation found so far that fools the model, for each image."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
@@ -161,7 +155,7 @@ class _Smallest:
 
 @dataclass
 class _Adam:
-    """Adam (Kingma & Ba, 2015, Algorithm 1) on some images of a batch at a time."""
+    """Adam (Kingma & Ba, ICLR 2015, Algorithm 1, https://arxiv.org/abs/1412.6980) on part of a batch at a time."""
 
     places: Tensor
     alpha: float

@@ -1,11 +1,13 @@
-"""DeepFool: the smallest L2 perturbation, by stepping to the nearest of the linearised decision boundaries.
+"""DeepFool: the smallest L2 perturbation, by steps to the nearest linearised decision boundary.
 
-Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks", CVPR 2016, Algorithm 2.
+Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks", CVPR 2016, Algorithm 2,
+https://arxiv.org/abs/1511.04599.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,33 +15,34 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Model, input_gradient
+from purifier.attacks.base import Attack, Model, input_gradient, pick
 from purifier.attacks.losses import fooled, places
 from purifier.attacks.losses import margin as logit_margin
 
-# Added to the gap, so that a point on a boundary is pushed over it.
+# Added to the gap, so that a point on a boundary crosses it.
 _BEYOND = 1e-4
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeepFool(Attack):
     """Steps, image by image, to the nearest boundary of the label's region until the label is lost.
 
-    Images that are wrong already come back as they were. A dense output (N, K, H, W) has one boundary at a time: the
-    mean margin of the pixels that are still right; it counts as fooled when `share` of the pixels that count are.
+    Images that are misclassified from the start are returned unchanged. A dense output (N, K, H, W) has one boundary
+    at a time: the mean margin of the pixels that are still correct. It counts as fooled if `share` of the valid pixels
+    are.
 
     Args:
-        steps: Number of steps at most.
-        candidates: Number of other classes whose boundaries are looked at: the likeliest on the unattacked image.
+        steps: Largest number of steps.
+        candidates: Number of other classes whose boundaries are considered, the likeliest at the current point.
         overshoot: How far each step goes beyond the boundary, as a share of the perturbation.
-        share: Share of pixels to fool where outputs are dense, in (0, 1].
+        share: Share of pixels to fool in a dense output, in (0, 1].
         margin: Maps (model output, targets) to the largest other logit minus the label's, (N,) or (N, P) for P
-            places, NaN where one does not count. Where it is given, its mean over the places that are still right is
-            the one boundary; where None, that of logits (N, K, H, W), and the `candidates` of logits (N, K).
+            places, NaN at places to ignore; its mean over the places that are still correct is the one boundary. None
+            means the `candidates` boundaries of logits (N, K), or `losses.margin` of logits (N, K, H, W).
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -54,22 +57,19 @@ class DeepFool(Attack):
 
     bounded: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        steps: int = 50,
-        candidates: int = 10,
-        overshoot: float = 0.02,
-        share: float = 0.9,
-        margin: Callable[[Any, Any], Tensor] | None = None,
-    ) -> None:
-        if not overshoot >= 0 or not 0 < share <= 1:
-            raise OptionError(f"expected overshoot >= 0 and share in (0, 1], got overshoot={overshoot}, share={share}")
-        self.steps = check_integer("steps", steps, low=1)
-        self.candidates = check_integer("candidates", candidates, low=1)
-        self.overshoot = overshoot
-        self.share = share
-        self.margin = margin
+    steps: int = 50
+    candidates: int = 10
+    overshoot: float = 0.02
+    share: float = 0.9
+    margin: Callable[[Any, Any], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.overshoot >= 0 or not 0 < self.share <= 1:
+            raise OptionError(
+                f"expected overshoot >= 0 and share in (0, 1], got overshoot={self.overshoot}, share={self.share}"
+            )
+        check_integer("steps", self.steps, low=1)
+        check_integer("candidates", self.candidates, low=1)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         total = torch.zeros_like(images)
@@ -92,9 +92,9 @@ class DeepFool(Attack):
         return (images + (1 + self.overshoot) * total).clamp(0, 1)
 
     def _gaps(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        """Returns the functions (N, J) whose zeros are the boundaries, and the margins (N, P) that tell who is right.
+        """Returns functions (N, J) whose zeros are the boundaries, and the margins (N, P).
 
-        The candidates are ranked anew at each point, where the paper's code keeps the order of the first.
+        The candidates are ranked again at each point; the paper's code keeps the ranking of the clean image.
         """
         if self.margin is None and isinstance(outputs, Tensor) and outputs.ndim == 2:
             logits, labels = (part.squeeze(-1) for part in places(outputs, targets))

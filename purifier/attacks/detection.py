@@ -1,21 +1,24 @@
 """Attacks on detectors: on the classification loss, the localisation loss, or both.
 
-The three are the attacks on detectors of "General adversarial defense via pixel level and feature level distribution
-alignment" (GAD), section 4; single-task losses as attacks: Zhang & Wang, "Towards Adversarially Robust Object
-Detection", ICCV 2019, section 4.
+Xu et al., "General Adversarial Defense Against Black-box Attacks via Pixel Level and Feature Level Distribution
+Alignments" (GAD), section 4, https://arxiv.org/abs/2212.05387, attacks detectors with all three. Attacks on one of the
+losses: Zhang & Wang, "Towards Adversarially Robust Object Detection", ICCV 2019, section 4,
+https://arxiv.org/abs/1907.10310.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError
+from purifier._random import isolated_randomness
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.base import Attack, Loss, Model, check_images
@@ -23,7 +26,7 @@ from purifier.attacks.eot import EOT, Around
 
 Kind = Literal["cls", "loc", "cls+loc"]
 
-# The terms of torchvision's detectors. Whether there is an object at all is a classification.
+# The loss terms of torchvision's detectors. Objectness counts as classification.
 _TERMS = {
     "cls": ("loss_classifier", "loss_objectness", "classification"),
     "loc": ("loss_box_reg", "loss_rpn_box_reg", "bbox_regression", "bbox_ctrness"),
@@ -37,7 +40,7 @@ class DetectionLoss:
         kind: "cls" (classification, objectness), "loc" (boxes) or "cls+loc".
 
     Raises:
-        OptionError: Where the kind is another.
+        OptionError: If the kind is not one of these.
     """
 
     def __init__(self, kind: Kind = "cls+loc") -> None:
@@ -54,43 +57,45 @@ class DetectionLoss:
 
         Args:
             outputs: The dict of losses that a torchvision detector returns in train mode.
-            targets: Not used: the detector had them.
+            targets: Not used, because the detector was called with them.
 
         Raises:
-            InputError: Where there is no term of this kind.
+            InputError: If there is no term of this kind.
         """
         names = [name for part in self.kind.split("+") for name in _TERMS[part]]
         terms = [outputs[name] for name in names if name in outputs] if isinstance(outputs, Mapping) else []
         if not terms:
             got = ", ".join(map(str, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
             raise InputError(
-                f"expected a detector's losses with {' or '.join(names)}, got {got}; for other detectors give a loss "
-                "of your own: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
+                f"expected a detector's losses with {' or '.join(names)}, got {got}; for other detectors pass your "
+                "own loss: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
             )
         return torch.stack(terms).sum()
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DetectionAttack(Around):
     """Runs a gradient attack, such as PGD or BIM, on a detector, one image at a time.
 
-    A torchvision detector (Faster, Mask and Keypoint R-CNN, RetinaNet, SSD, SSDlite, FCOS), also behind a purifier, is
-    put into its loss mode for the time of the attack: the detector's own flags only, so that batch norm and dropout
-    stay in eval mode and no statistics change. It samples anchors at random there, so its losses are random, and EOT
-    may help. Any other detector is attacked through a loss of the user's own.
+    A torchvision detector (Faster, Mask and Keypoint R-CNN, RetinaNet, SSD, SSDlite, FCOS), with or without a
+    purifier, is switched to its loss mode during the attack. Only the detector's own flags change: batch norm and
+    dropout stay in eval mode, and no statistics change. In this mode the detector samples anchors at random, so EOT
+    may help. Any other detector needs a loss of your own.
 
     Args:
-        attack: A gradient attack that takes a loss; its own loss is not used.
-        loss: "cls", "loc" or "cls+loc"; or a function of (model output, targets), for which the model is called with
-            images alone, in the mode that it is in, and targets are a batch of one image.
+        attack: A gradient attack that takes a loss. Its own loss is not used.
+        loss: "cls", "loc" or "cls+loc" of a torchvision detector. Or a function of (model output, targets): then the
+            model is called with images alone, in its current mode, and targets are a batch of one image.
 
     Raises:
-        OptionError: Where the attack takes no loss, or the kind of loss is unknown.
+        OptionError: If the attack takes no loss, or the kind of loss is unknown.
     """
 
-    def __init__(self, attack: Attack, *, loss: Kind | Loss = "cls+loc") -> None:
-        super().__init__(attack)
-        self.loss: Kind | Loss = loss
-        self._loss: Loss = loss if callable(loss) else DetectionLoss(loss)
+    loss: Kind | Loss = "cls+loc"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._loss: Loss = self.loss if callable(self.loss) else DetectionLoss(self.loss)
 
     def _adopt(self, attack: Attack) -> None:
         inner = attack.attack if isinstance(attack, EOT) else attack
@@ -109,15 +114,15 @@ class DetectionAttack(Around):
     def __call__(self, model: Model, images: Any, targets: Any) -> Any:
         """Returns adversarial images, detached: a tensor for a tensor, a list for a list.
 
-        The model's modes, buffers, parameters and gradients stay as they are.
+        The model's modes, buffers, parameters and gradients do not change.
 
         Args:
             model: A detector that takes images in [0, 1].
             images: (N, 3, H, W), or a list of (3, H, W) of any sizes; float32 or float64, in [0, 1].
-            targets: For each image what the detector takes, in torchvision a dict of boxes (M, 4) and labels (M,).
+            targets: What the detector takes for each image; for torchvision a dict of boxes (M, 4) and labels (M,).
 
         Raises:
-            InputError: Where images, targets or model are not what the attack can work on.
+            InputError: If images, targets or model do not suit the attack.
         """
         singles = [image[None] if isinstance(image, Tensor) else image for image in images]
         for image in singles:
@@ -155,16 +160,12 @@ class DetectionAttack(Around):
             for module in switched:
                 module.training = False
 
-    @contextmanager
-    def _own_randomness(self, images: Sequence[Tensor]) -> Iterator[None]:
-        """Lets the detector's sampling of anchors depend on the attack's generator alone, where it has one."""
+    def _own_randomness(self, images: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Draws the detector's random anchors from the attack's generator if it has one."""
         if self.generator is None:
-            yield
-            return
-        devices = sorted({image.device.index or 0 for image in images if image.is_cuda})
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device)))
-            yield
+            return nullcontext()
+        seed = int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
+        return isolated_randomness(*(image.device for image in images), seed=seed)
 
 
 def _with_loss(attack: Attack, loss: Loss) -> Attack:
@@ -179,7 +180,7 @@ def detector_parts(model: Any) -> list[nn.Module]:
     """Returns the modules of a torchvision detector whose train flag means "return losses".
 
     Raises:
-        InputError: Where there is none.
+        InputError: If the model is not a torchvision detector and does not contain one.
     """
     from torchvision.models.detection import FCOS, RetinaNet
     from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -192,6 +193,6 @@ def detector_parts(model: Any) -> list[nn.Module]:
     if not any(isinstance(module, outer) for module in modules):
         raise InputError(
             f"expected a torchvision detector, or one behind a purifier, got {type(model).__name__}; for other "
-            "detectors give a loss of your own: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
+            "detectors pass your own loss: DetectionAttack(attack, loss=lambda outputs, targets: ...)"
         )
     return [module for module in modules if isinstance(module, (*outer, RegionProposalNetwork, RoIHeads))]

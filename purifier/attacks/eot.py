@@ -1,45 +1,46 @@
-"""EOT: attacks on models that answer at random, by expectation over transformation.
+"""EOT: attacks on models with random outputs, by expectation over transformation.
 
-Athalye et al., "Synthesizing Robust Adversarial Examples", ICML 2018, eq. 2; against defences that add noise:
-Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018, section 4.2.
+Athalye et al., "Synthesizing Robust Adversarial Examples", ICML 2018, eq. 2, https://arxiv.org/abs/1707.07397. Against
+defences that add noise: Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018,
+section 4.2, https://arxiv.org/abs/1802.00420.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError
+from purifier._options import check_integer
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.base import Attack, Loss, Model, input_gradient, per_image
 from purifier.attacks.losses import cross_entropy, dlr
 
-# What an attack round another shows of the inner one.
+# Attributes that an attack shares with the attack inside it.
 _SHOWN = ("gradient", "bounded", "eps", "alpha", "steps", "norm", "targeted", "restarts", "generator")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Around(Attack):
-    """Base of attacks that run another one: they show its options as their own.
+    """Base of attacks that run another attack and show its options as their own.
 
     Args:
         attack: The attack inside.
 
-    Attributes:
-        attack: The attack inside.
-
     Raises:
-        OptionError: Where it is no attack of this library.
+        OptionError: If it is not an attack of this library.
     """
 
-    attack: Attack
+    attack: Attack = field(kw_only=False)
 
-    def __init__(self, attack: Attack) -> None:
-        self._adopt(attack)
+    def __post_init__(self) -> None:
+        self._adopt(self.attack)
 
     def _adopt(self, attack: Attack) -> None:
         if not isinstance(attack, Attack):
@@ -71,21 +72,21 @@ class Around(Attack):
         return self.inside(lambda attack: attack.seeded(seed))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class EOT(Around):
     """Runs an attack on the mean over several calls of a model, for models with random outputs.
 
-    The gradient family and APGD climb the mean of the loss, one call after the other, so that memory does not grow
-    with `samples`; APGD then keeps the point of the highest mean loss, because fooling one call by luck proves little.
-    The others (C&W, DeepFool, Square, APGD with "dlr-targeted", ensembles), which look at the outputs themselves, see
-    the mean output; gradients of all the calls are then in memory at once. A model without randomness is attacked as
-    before, only `samples` times slower.
+    The gradient family and APGD climb the mean of the loss and call the model one sample at a time, so that memory
+    does not grow with `samples`. APGD then keeps the point of the highest mean loss, because one call that is fooled
+    may be luck. The other attacks (C&W, DeepFool, Square, APGD with "dlr-targeted", ensembles) use the outputs
+    themselves: they see the mean output, and the graphs of all calls are in memory at once.
 
     Args:
         attack: The attack to run.
-        samples: Calls of the model for each that the attack makes.
+        samples: Number of model calls to average for each call that the attack makes.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -97,9 +98,11 @@ class EOT(Around):
         torch.Size([4, 3, 8, 8])
     """
 
-    def __init__(self, attack: Attack, *, samples: int = 10) -> None:
-        super().__init__(attack)
-        self.samples = check_samples(samples)
+    samples: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("samples", self.samples, low=1)
 
     @property
     def name(self) -> str:
@@ -109,7 +112,7 @@ class EOT(Around):
     def __call__(self, model: Model, images: Any, targets: Any) -> Any:
         """See `Attack`; images are what the attack inside takes."""
         if isinstance(self.attack, Around):
-            # Closer to the model: attacks that run others call it in ways of their own.
+            # The samples are averaged next to the model, which attacks that run others call in their own way.
             return averaged(self.attack, self.samples)(model, images, targets)
         return super().__call__(model, images, targets)
 
@@ -117,7 +120,7 @@ class EOT(Around):
         loss = _climbed(self.attack)
         if loss is None:
             return self.attack(lambda points: self._mean_output(model, points), images, targets)
-        # The attack hands its images straight to the loss, which calls the model.
+        # The attack passes its images to the loss, which calls the model.
         attack: Any = copy.copy(self.attack)
         attack.loss = lambda points, truth: _MeanLoss.apply(points, truth, model, loss, self.samples)
         return attack(lambda points: points, images, targets)
@@ -133,33 +136,22 @@ class EOT(Around):
 
 
 def averaged(attack: Attack, samples: int) -> Attack:
-    """Returns the attack over `samples` calls of a random model; the attack itself for one.
+    """Returns the attack averaged over `samples` calls of a random model; the attack itself for one sample.
 
-    Goes inside attacks that run others, such as `DetectionAttack`; multiplies the samples of an `EOT`.
+    Attacks that run others, such as `DetectionAttack`, average inside. The samples of an `EOT` are multiplied.
     """
-    if check_samples(samples) == 1:
+    if samples == 1:
         return attack
     if isinstance(attack, EOT):
-        # A mean of means is one over all the calls.
+        # A mean of means of equal size is the mean over all calls.
         return EOT(attack.attack, samples=samples * attack.samples)
     if isinstance(attack, Around):
         return attack.inside(lambda inner: averaged(inner, samples))
     return EOT(attack, samples=samples)
 
 
-def check_samples(samples: int) -> int:
-    """Returns samples, a number of calls.
-
-    Raises:
-        OptionError: Where it is not an integer from 1.
-    """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise OptionError(f"expected samples >= 1, an integer number of calls of the model, got {samples!r}")
-    return samples
-
-
 def _climbed(attack: Attack) -> Loss | None:
-    """Returns the loss of an attack that looks at nothing but its loss; None for others."""
+    """Returns the loss of an attack that uses the model only through its loss; None for other attacks."""
     if isinstance(attack, GradientAttack):
         return attack.loss
     if isinstance(attack, APGD):
@@ -168,7 +160,7 @@ def _climbed(attack: Attack) -> Loss | None:
 
 
 class _MeanLoss(torch.autograd.Function):
-    """The mean loss over calls of a model, whose gradient is summed call by call instead of kept as graphs."""
+    """The mean loss over calls of a model. Each call's gradient is added at once, so that no graph is kept."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, targets: Any, model: Model, loss: Loss, samples: int) -> Tensor:
@@ -188,5 +180,5 @@ class _MeanLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
-        # A loss per image depends on that image only; a scalar one has one factor for all.
+        # A loss per image depends on that image only. A scalar loss has one factor for all images.
         return gradient * outer.view(-1, *[1] * (gradient.ndim - 1)), None, None, None, None

@@ -1,4 +1,4 @@
-"""What attacks and threat models depend on, for result files: options, and networks and functions by their hash."""
+"""Identity of attacks and threat models in result files: their options, with hashes of networks and functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from purifier.attacks.threats import ThreatModel
 
 
 def attack_settings(attack: Attack) -> dict[str, Any]:
-    """Returns everything that an attack depends on, fit for JSON; networks and losses of the user's by their hash."""
+    """Returns everything that an attack depends on, fit for JSON; hashes for networks and the user's functions."""
     settings = attack.settings()
     for name in settings:
         value = getattr(attack, name, None)
@@ -24,7 +24,7 @@ def attack_settings(attack: Attack) -> dict[str, Any]:
 
 
 def threat_settings(threat: ThreatModel) -> dict[str, Any]:
-    """Returns everything that a threat model depends on, fit for JSON; surrogates and substitutes by their hash."""
+    """Returns everything that a threat model depends on, fit for JSON; hashes for surrogates and substitutes."""
     settings = threat.settings()
     surrogates = [model_identity(surrogate) for surrogate in getattr(threat, "surrogates", ())]
     if surrogates:
@@ -36,6 +36,6 @@ def threat_settings(threat: ThreatModel) -> dict[str, Any]:
 
 
 def _ours(function: Any) -> bool:
-    """Whether a name tells a function from all others, because it is the library's."""
+    """Whether a function belongs to this library, so that its name identifies it."""
     module = getattr(function, "__module__", None) or type(function).__module__
     return module.startswith("purifier.") and not isinstance(function, nn.Module)

@@ -1,7 +1,8 @@
 """Losses on logits and labels, for classifiers (N, K) and dense outputs (N, K, H, W); higher is worse for the model.
 
-Labels are (N,) or (N, H, W) integers. In dense ones, 255 (where there are not so many classes) and -100 mark pixels
-that do not count.
+Labels are integers (N,) or (N, H, W). In dense labels, -100 marks pixels to ignore, and so does 255 if the model has at
+most 255 classes. The DLR losses are those of Croce & Hein, "Reliable Evaluation of Adversarial Robustness with an
+Ensemble of Diverse Parameter-free Attacks", ICML 2020, https://arxiv.org/abs/2003.01690.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ _VOID = 255
 
 
 def cross_entropy(outputs: Any, targets: Any) -> Tensor:
-    """Cross entropy of each image, (N,); for dense outputs its mean over the pixels that count.
+    """Returns the cross entropy of each image, (N,); for dense outputs its mean over the valid pixels.
 
     Raises:
-        InputError: Where outputs are no logits or targets no labels for them.
+        InputError: If outputs are not logits, or targets not labels for them.
     """
     logits, labels = places(outputs, targets)
     return _mean(F.cross_entropy(logits, labels, reduction="none", ignore_index=_IGNORED), labels)
 
 
 def dlr(outputs: Any, targets: Any) -> Tensor:
-    """Difference of logits ratio of each image, (N,): Croce & Hein, 2020, eq. 6. Shifting or scaling logits keeps it.
+    """Returns the difference of logits ratio of each image, (N,), eq. 6. Shifted or scaled logits give the same value.
 
     Raises:
-        InputError: As for `cross_entropy`, or for fewer than three classes.
+        InputError: As for `cross_entropy`, or if there are fewer than three classes.
     """
     logits, labels = places(outputs, targets)
     top = _top(logits, 3)
@@ -40,7 +41,7 @@ def dlr(outputs: Any, targets: Any) -> Tensor:
 
 
 def targeted_dlr(outputs: Any, targets: Any, goals: Tensor) -> Tensor:
-    """The targeted form of `dlr`: Croce & Hein, 2020, eq. 7.
+    """Returns the targeted form of `dlr`, (N,), eq. 7.
 
     Args:
         outputs: Logits (N, K), K >= 4.
@@ -54,9 +55,9 @@ def targeted_dlr(outputs: Any, targets: Any, goals: Tensor) -> Tensor:
 
 
 def margin(outputs: Any, targets: Any) -> Tensor:
-    """Largest other logit minus the label's, at each place: (N, P), P = 1 for classifiers and H * W for dense outputs.
+    """Returns the largest other logit minus the label's, (N, P), P = 1 for classifiers and H * W for dense outputs.
 
-    Positive where the label is lost; NaN at places that do not count.
+    It is positive where the prediction is wrong, and NaN at places to ignore.
 
     Raises:
         InputError: As for `cross_entropy`.
@@ -66,35 +67,35 @@ def margin(outputs: Any, targets: Any) -> Tensor:
 
 
 def mean_margin(outputs: Any, targets: Any) -> Tensor:
-    """Mean of `margin` over the places that count, (N,)."""
+    """Returns the mean of `margin` over the valid places, (N,)."""
     return margin(outputs, targets).nanmean(1)
 
 
 def fooled(margins: Tensor, share: float = 1.0) -> Tensor:
-    """Tells which images (N,) lost their label at `share` of the places that count.
+    """Returns which images (N,) are predicted wrongly at a share of the valid places.
 
     Args:
-        margins: As `margin` gives them.
-        share: Share of places, in (0, 1]; without effect on classifiers, which have one.
+        margins: Margins (N, P) as returned by `margin`.
+        share: Share of places, in (0, 1]. It has no effect on classifiers, which have one place.
     """
     counted = (~margins.isnan()).sum(1)
     return ((margins > 0).sum(1) >= share * counted) & (counted > 0)
 
 
 def places(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Checks logits and labels and brings both kinds into one form.
+    """Checks logits and labels, and brings those of classifiers and of dense outputs into one form.
 
     Returns:
-        Logits (N, K, P) in single precision at least and labels (N, P), -100 where they do not count.
+        Logits (N, K, P), in single or double precision, and labels (N, P), -100 at places to ignore.
 
     Raises:
-        InputError: Where outputs are no logits (N, K) or (N, K, H, W), K >= 2, or targets no labels for them.
+        InputError: If outputs are not logits (N, K) or (N, K, H, W), K >= 2, or targets not labels for them.
     """
     if not (isinstance(outputs, Tensor) and outputs.ndim in (2, 4) and outputs.shape[1] >= 2):
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InputError(
             f"expected logits of shape (N, classes) or (N, classes, H, W) from the model, got {got}; for other tasks "
-            "give the attack a loss of its own: loss=lambda outputs, targets: ..."
+            "pass your own loss to the attack: loss=lambda outputs, targets: ..."
         )
     labels = _labels(outputs, targets)
     logits = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -102,13 +103,13 @@ def places(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
 
 
 def _labels(outputs: Tensor, targets: Any) -> Tensor:
-    """Labels (N, 1) or (N, H, W) on the device of the outputs, checked."""
+    """Returns checked labels (N, 1) or (N, H, W) on the device of the outputs."""
     shape = (len(outputs), *outputs.shape[2:])
     kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
         raise InputError(
-            f"expected integer labels of shape {shape}, got {kind}; for other targets give the attack a loss of its "
-            "own: loss=lambda outputs, targets: ..."
+            f"expected integer labels of shape {shape}, got {kind}; for other targets pass your own loss to the "
+            "attack: loss=lambda outputs, targets: ..."
         )
     if targets.shape != shape:
         raise InputError(
@@ -130,7 +131,7 @@ def _labels(outputs: Tensor, targets: Any) -> Tensor:
 
 
 def _at(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (N, P) of labels (N, P); those of class 0 where labels do not count."""
+    """Logits (N, P) of labels (N, P); the logit of class 0 at places to ignore."""
     return logits.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
 
 
@@ -150,6 +151,6 @@ def _top(logits: Tensor, count: int) -> Tensor:
 
 
 def _mean(losses: Tensor, labels: Tensor) -> Tensor:
-    """Mean over places (N, P) that count; 0 for an image without any."""
+    """Mean over the valid places (N, P); 0 for an image without any."""
     counted = labels != _IGNORED
     return torch.where(counted, losses, 0).sum(1) / counted.sum(1).clamp_min(1)

@@ -1,36 +1,40 @@
 """PGD: projected gradient descent.
 
-Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, section 2.1; the L2 form
-steps along the gradient's direction. With targets and any loss it attacks any task.
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018, section 2.1,
+https://arxiv.org/abs/1706.06083. The L2 form steps along the direction of the gradient. With a loss of its own, PGD
+attacks models of any task.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from purifier._options import check_bool
-from purifier.attacks._balls import Norm
+from purifier.attacks._balls import random_start
 from purifier.attacks._gradient import GradientAttack
-from purifier.attacks.base import Loss
+from purifier.attacks.base import COMPUTED
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PGD(GradientAttack):
-    """Climbs a model's loss inside a norm ball round each image, from a random point of the ball.
+    """Climbs a model's loss inside a norm ball around each image, from a random point of the ball.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
-        alpha: Step size, same units; eps / 4 where None.
+        alpha: Step size, in the same units. None means eps / 4.
         steps: Number of gradient steps.
         norm: "Linf" or "L2".
-        targeted: Whether `targets` is where to go (the loss falls) instead of what to leave (the loss rises).
-        restarts: Number of random starts; per image, the highest loss wins.
-        loss: Maps (model output, targets) to a loss per image (N,) or a scalar; cross entropy where None.
-        random_start: Whether to start at a random point of the ball.
-        generator: Source of the random starts; torch's global one where None.
+        targeted: Whether `targets` are to be reached (the loss falls) instead of left (the loss rises).
+        restarts: Number of random starts. For each image, the start with the highest loss wins.
+        loss: Maps (model output, targets) to a loss per image (N,) or a scalar. None means cross entropy.
+        random_start: Whether to start at a random point of the ball instead of the image.
+        generator: Source of randomness. None means torch's global generator.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -42,30 +46,17 @@ class PGD(GradientAttack):
         True
     """
 
-    def __init__(
-        self,
-        *,
-        eps: float = 8 / 255,
-        alpha: float | None = None,
-        steps: int = 10,
-        norm: Norm = "Linf",
-        targeted: bool = False,
-        restarts: int = 1,
-        loss: Loss | None = None,
-        random_start: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(
-            eps=eps,
-            alpha=eps / 4 if alpha is None else alpha,
-            steps=steps,
-            norm=norm,
-            targeted=targeted,
-            restarts=restarts,
-            loss=loss,
-            generator=generator,
-        )
-        self.random_start = check_bool("random_start", random_start)
+    alpha: float = COMPUTED
+    steps: int = 10
+    restarts: int = 1
+    random_start: bool = True
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bool("random_start", self.random_start)
 
     def _start(self, images: Tensor) -> Tensor:
-        return self._random_point(images) if self.random_start else super()._start(images)
+        if not self.random_start:
+            return super()._start(images)
+        return random_start(images, self.eps, self.norm, self.generator)

@@ -1,38 +1,41 @@
 """Attacks on segmenters: any attack on logits, on the loss of every pixel.
 
-BIM, C&W and DeepFool on the per-pixel loss are the attacks of "General adversarial defense via pixel level and feature
-level distribution alignment" (GAD), section 4, and of the segmentation tables of "A Self-supervised Approach for
-Adversarial Robustness", CVPR 2020.
+BIM, C&W and DeepFool on the loss per pixel are the attacks of Xu et al., "General Adversarial Defense Against Black-box
+Attacks via Pixel Level and Feature Level Distribution Alignments" (GAD), section 4, https://arxiv.org/abs/2212.05387,
+and of the segmentation tables of Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020,
+https://arxiv.org/abs/2006.04924.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import InputError, OptionError
-from purifier.attacks.base import Attack, Model
+from purifier.attacks.base import Model
 from purifier.attacks.eot import Around
 from purifier.attacks.losses import cross_entropy
 
-# What the losses of this package leave out.
+# The label that the losses of this package ignore.
 _IGNORED = -100
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SegmentationAttack(Around):
     """Runs an attack on logits, such as BIM, CW or DeepFool, on a segmenter.
 
-    The losses are means over the pixels that count; what CW and DeepFool call fooled is said there.
+    The losses are means over the valid pixels. `CW` and `DeepFool` say when a dense output counts as fooled.
 
     Args:
         attack: The attack to run.
-        ignore_index: Mask value of pixels that do not count, 255 in VOC; -100 does not count either.
+        ignore_index: Mask value of pixels to ignore, 255 in VOC. Pixels of -100 are ignored too.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -44,9 +47,11 @@ class SegmentationAttack(Around):
         torch.Size([2, 3, 16, 16])
     """
 
-    def __init__(self, attack: Attack, *, ignore_index: int = 255) -> None:
-        super().__init__(attack)
-        self.ignore_index = _check_index(ignore_index)
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_index(self.ignore_index)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         check_masks(targets, len(images))
@@ -54,20 +59,23 @@ class SegmentationAttack(Around):
         return self.attack(adapted, images, _without(targets, self.ignore_index))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SegmentationLoss:
-    """Cross entropy of each image, (N,), the mean over its pixels that count, from whatever a segmenter returns.
+    """Mean cross entropy over the valid pixels of each image, (N,), from the output of a segmenter.
 
-    The loss for attacks that take one: `attacks.BIM(loss=attacks.SegmentationLoss())(segmenter, images, masks)`.
+    Pass it to attacks that take a loss: `attacks.BIM(loss=attacks.SegmentationLoss())(segmenter, images, masks)`.
 
     Args:
-        ignore_index: Mask value of pixels that do not count; -100 does not count either.
+        ignore_index: Mask value of pixels to ignore. Pixels of -100 are ignored too.
 
     Raises:
-        OptionError: Where it is not an integer.
+        OptionError: If it is not an integer.
     """
 
-    def __init__(self, *, ignore_index: int = 255) -> None:
-        self.ignore_index = _check_index(ignore_index)
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        _check_index(self.ignore_index)
 
     @property
     def __name__(self) -> str:
@@ -77,11 +85,11 @@ class SegmentationLoss:
         """Returns the loss of each image; gradients flow to the outputs.
 
         Args:
-            outputs: What `logits_of` reads logits (N, K, h, w) from; enlarged to the masks' size where it differs.
+            outputs: What a segmenter returns; see `logits_of`. The logits are enlarged to the size of the masks.
             targets: Masks (N, H, W) of integers.
 
         Raises:
-            InputError: Where they are not.
+            InputError: If outputs or targets are of another kind.
         """
         logits = read_logits(outputs)
         check_masks(targets, len(logits))
@@ -100,12 +108,12 @@ class _Logits(nn.Module):
 
 
 def logits_of(model: Model, *, size: tuple[int, int] | None = None) -> nn.Module:
-    """Returns a segmenter whose output is the logits (N, K, H, W) alone; it shares the model and its gradients.
+    """Returns a segmenter whose output is only the logits (N, K, H, W). It shares the model; gradients flow.
 
     Args:
-        model: A segmenter that returns logits, a dict with them under "out" (torchvision), or an object that has them
-            as `.logits` (transformers).
-        size: Height and width that smaller logits are enlarged to, bilinearly; the images' where None.
+        model: A segmenter that returns logits, a dict with logits under "out" (torchvision), or an object with
+            `.logits` (transformers).
+        size: Height and width to which logits are enlarged, bilinearly. None means those of the images.
     """
     return _Logits(model, size)
 
@@ -114,7 +122,7 @@ def read_logits(outputs: Any) -> Tensor:
     """Reads logits (N, K, H, W) from what a segmenter returns; see `logits_of`.
 
     Raises:
-        InputError: Where there are none.
+        InputError: If there are none.
     """
     found = outputs.get("out") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     if found is None and isinstance(outputs, Mapping):
@@ -132,7 +140,7 @@ def check_masks(masks: Any, count: int) -> None:
     """Checks that masks are integers (N, H, W).
 
     Raises:
-        InputError: Where they are not.
+        InputError: If they are not.
     """
     if not isinstance(masks, Tensor) or masks.ndim != 3 or len(masks) != count or masks.is_floating_point():
         got = f"{masks.dtype} of shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else type(masks).__name__
@@ -150,7 +158,6 @@ def _without(masks: Tensor, ignore_index: int) -> Tensor:
     return masks.masked_fill(masks == ignore_index, _IGNORED)
 
 
-def _check_index(ignore_index: int) -> int:
+def _check_index(ignore_index: int) -> None:
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
         raise OptionError(f"expected ignore_index as an integer, got {ignore_index!r}")
-    return ignore_index

@@ -1,12 +1,13 @@
-"""Square: random search with squares; looks at scores only, so masked gradients do not stop it.
+"""Square: random search with squares. It uses scores only, so masked gradients do not stop it.
 
 Andriushchenko et al., "Square Attack: a Query-efficient Black-box Adversarial Attack via Random Search", ECCV 2020,
-Algorithms 1 to 3. Every image draws squares of its own.
+Algorithms 1 to 3, https://arxiv.org/abs/1912.00049. Every image draws its own squares.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,80 +15,62 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
-from purifier.attacks._active import pick
 from purifier.attacks._balls import Norm, check_norm, project
 from purifier.attacks._progress import progress_bar
 from purifier.attacks._random import integers, signs, uniform
-from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image
+from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image, pick
 from purifier.attacks.losses import cross_entropy, margin, mean_margin
 
 _LOSSES = {"margin": mean_margin, "ce": cross_entropy}
-# The share of the image that a square covers is halved at these steps of 10,000.
+# The share of the image that a square covers is halved at these queries out of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-# Tiles a side of the first perturbation in the L2 form.
+# Tiles along the shorter side of the first L2 perturbation.
 _TILES = 5
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Square(Attack):
-    """Changes one random square of the perturbation at a time and keeps what raises the loss.
+    """Changes one random square of the perturbation at a time and keeps changes that raise the loss.
 
-    The model is only called, with gradients switched off. With the built-in losses on a classifier, an image that is
-    fooled takes no further queries, and one that is wrong already comes back as it was. One look decides that: average
-    a model that is random with `attacks.EOT`.
+    The model is called with gradients switched off. With a built-in loss on a classifier, an image that fools the
+    model takes no further queries, and an image that is misclassified from the start is returned unchanged. One call
+    of the model decides that, so average a random model with `attacks.EOT`.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
-        queries: Calls of the model for each image, at most.
-        norm: "Linf" or "L2".
-        targeted: Whether `targets` is where to go instead of what to leave.
+        queries: Largest number of model calls for each image.
         loss: "margin" (largest other logit minus the label's), "ce" (cross entropy), or a function of (model output,
             targets) that returns a loss per image (N,) or a scalar.
-        p: Share of the image that the first squares cover; it falls as queries are spent.
-        generator: Source of the squares; torch's global one where None.
+        p: Share of the image that the first squares cover, in (0, 1]. It falls with the number of queries.
+        norm, targeted, generator: See `PGD`.
 
     Raises:
-        OptionError: Where an option is out of its range.
-
-    Example:
-        >>> import torch
-        >>> from purifier import attacks
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
-        >>> images, labels = torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> adversarial = attacks.Square(eps=8 / 255, queries=20)(model, images, labels)
-        >>> bool((adversarial - images).abs().max() <= 8 / 255 + 1e-6)
-        True
+        OptionError: If an option is out of its range.
     """
 
     gradient: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        *,
-        eps: float = 8 / 255,
-        queries: int = 5000,
-        norm: Norm = "Linf",
-        targeted: bool = False,
-        loss: Literal["margin", "ce"] | Loss = "margin",
-        p: float = 0.8,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        check_norm(norm)
-        check_eps(eps, norm)
-        if not callable(loss) and loss not in _LOSSES:
-            raise OptionError(f'expected loss="margin", "ce" or a function, got {loss!r}')
-        if not 0 < p <= 1:
-            raise OptionError(f"expected p in (0, 1], got {p}")
-        self.eps = eps
-        self.queries = check_integer("queries", queries, low=1)
-        self.norm: Norm = norm
-        self.targeted = check_bool("targeted", targeted)
-        self.loss: str | Loss = loss
-        self.p = p
-        self.generator = generator
+    eps: float = 8 / 255
+    queries: int = 5000
+    norm: Norm = "Linf"
+    targeted: bool = False
+    loss: Literal["margin", "ce"] | Loss = "margin"
+    p: float = 0.8
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm)
+        check_eps(self.eps, self.norm)
+        if not callable(self.loss) and self.loss not in _LOSSES:
+            raise OptionError(f'expected loss="margin", "ce" or a function, got {self.loss!r}')
+        if not 0 < self.p <= 1:
+            raise OptionError(f"expected p in (0, 1], got {self.p}")
+        check_integer("queries", self.queries, low=1)
+        check_bool("targeted", self.targeted)
 
     @property
     def steps(self) -> int:
-        """Number of queries, under the name that other attacks have for it."""
+        """Number of queries, under the name that other attacks use."""
         return self.queries
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
@@ -103,7 +86,7 @@ class Square(Attack):
                 clean, now = images[left], best[left]
                 tried = first(clean) if query == 1 else self._changed(clean, now, self._side(query, images))
                 new_loss, new_done = self._look(model, tried, pick(targets, left, len(images)))
-                # The first perturbation is kept whatever it does: the search starts from there.
+                # The search starts from the first perturbation, so that one is always kept.
                 better = new_done | (new_loss > loss[left]) | (query == 1)
                 best[left[better]] = tried[better]
                 loss[left[better]], done[left] = new_loss[better], new_done
@@ -111,7 +94,7 @@ class Square(Attack):
         return best
 
     def _look(self, model: Model, images: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
-        """Returns the loss and whether an image is known to be fooled, both (N,)."""
+        """Returns the loss and whether an image is known to fool the model, both (N,)."""
         outputs = model(images)
         loss = (_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss)(outputs, targets)
         loss = per_image(-loss if self.targeted else loss, images).clone()
@@ -158,7 +141,7 @@ class Square(Attack):
         return self._clipped(images, delta * (self.eps / delta.flatten(1).norm(dim=1)).view(-1, 1, 1, 1))
 
     def _moved(self, images: Tensor, now: Tensor, side: int) -> Tensor:
-        """Moves the mass of the perturbation in one window to another, and adds what the ball has left."""
+        """Moves the mass of the perturbation from one window to another and adds the unused part of the budget."""
         delta = now - images
         target, rows, columns = self._window(images, side)
         source, *_ = self._window(images, side)
@@ -187,7 +170,7 @@ class Square(Attack):
         return mask, rows, columns
 
     def _shape(self, side: int, like: Tensor) -> Tensor:
-        """The pattern of a window (side, side), of length 1: one peak up, one down, side by side or stacked."""
+        """The pattern of a window (side, side), of length 1: a positive and a negative peak in a row or column."""
         half = side // 2
         pattern = torch.cat([_peak(half, side, like), -_peak(side - half, side, like)])
         pattern = pattern / pattern.norm()
@@ -195,7 +178,7 @@ class Square(Attack):
 
 
 def _peak(height: int, width: int, like: Tensor) -> Tensor:
-    """A heap that falls off to the borders of a rectangle (height, width): the eta of the paper's section 3.4."""
+    """A peak that falls off to the borders of a rectangle (height, width): eta in section 3.4 of the paper."""
     rows = torch.arange(height, device=like.device).sub(height // 2).abs()
     columns = torch.arange(width, device=like.device).sub(width // 2).abs()
     distance = torch.maximum(rows.unsqueeze(1), columns)

@@ -1,11 +1,13 @@
-"""SSP: self-supervised perturbation, which distorts the features of a network and needs neither labels nor a model.
+"""SSP: self-supervised perturbation. It distorts the features of a network and needs neither labels nor the model.
 
-Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, Algorithm 1 (eq. 1 to 4).
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, Algorithm 1 (eq. 1 to 4),
+https://arxiv.org/abs/2006.04924.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,76 +17,67 @@ from purifier._errors import InputError, OptionError
 from purifier._options import check_integer
 from purifier.attacks._balls import Norm, ascend, project, random_start
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Model, check_eps, input_gradient
+from purifier.attacks.base import COMPUTED, Attack, Model, check_eps, input_gradient
 from purifier.models.features import vgg16_features
 
 Distance = Literal["mae", "squared"]
 Features = Callable[[Tensor], Tensor]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SSP(Attack):
     """Moves images so that their features are as far as possible from those of the clean images.
 
-    The perturbation is the same whatever the model and the targets: `attack(None, images, None)` is all it takes.
+    The result does not depend on the model and the targets: call `attack(None, images, None)`.
 
     Args:
-        features: Map of images (N, 3, H, W) in [0, 1] to features (N, ...), for example `features_at(network,
-            "layer3")`; torchvision's VGG16 up to conv3_3 after its ReLU where None, as in the paper. Its weights are
-            read from torch's hub cache, or downloaded once (528 MB).
+        features: Map of images (N, 3, H, W) in [0, 1] to features (N, ...), such as `features_at(network, "layer3")`.
+            None means torchvision's VGG16 up to conv3_3 after its ReLU, as in the paper; its weights are read from
+            torch's hub cache, or downloaded once (528 MB).
         eps: Radius of the Linf ball, in units of the [0, 1] image range (8/255 or 16/255 in the paper).
-        alpha: Step size, same units; eps / 4 where None; the paper gives none.
-        steps: Number of gradient steps, up to 100 in the paper.
+        alpha: Step size, in the same units. None means eps / 4; the paper states none.
+        steps: Number of gradient steps; up to 100 in the paper.
         distance: "mae" (mean absolute error) or "squared" (mean squared error) between features.
-        noise: Size of the start, the paper's transformation R: uniform noise within this share of eps, in (0, 1]. It
-            cannot be 0, because the distances have no gradient at the clean images.
-        generator: Source of the noise; torch's global one where None.
+        noise: Radius of the uniform noise at the start (R in the paper) as a share of eps, in (0, 1]. 0 is impossible,
+            because the distance has no gradient at the clean images.
+        generator: Source of randomness. None means torch's global generator.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
 
     Example:
         >>> import torch
         >>> from purifier import attacks
         >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten())
         >>> images = torch.rand(2, 3, 16, 16)
-        >>> adversarial = attacks.SSP(attacks.features_at(network, "1"), steps=5)(None, images, None)
-        >>> bool((adversarial - images).abs().max() <= 16 / 255 + 1e-6)
-        True
+        >>> attacks.SSP(attacks.features_at(network, "1"), steps=5)(None, images, None).shape
+        torch.Size([2, 3, 16, 16])
     """
 
-    norm: Norm = "Linf"
+    features: Features | None = field(default=None, kw_only=False)
+    eps: float = 16 / 255
+    alpha: float = COMPUTED
+    norm: Norm = field(default="Linf", init=False)
+    steps: int = 100
+    distance: Distance = "mae"
+    noise: float = 1.0
+    generator: torch.Generator | None = None
 
-    def __init__(
-        self,
-        features: Features | None = None,
-        *,
-        eps: float = 16 / 255,
-        alpha: float | None = None,
-        steps: int = 100,
-        distance: Distance = "mae",
-        noise: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        if features is not None and not callable(features):
+    def __post_init__(self) -> None:
+        if self.features is not None and not callable(self.features):
             raise OptionError(
-                f"expected features as a function of images, got {type(features).__name__}; for a layer of a network "
-                'pass features_at(network, "layer3")'
+                f"expected features as a function of images, got {type(self.features).__name__}; for a layer of a "
+                'network pass features_at(network, "layer3")'
             )
-        if distance not in get_args(Distance):
-            raise OptionError(f"expected distance='mae' or distance='squared', got {distance!r}")
-        check_eps(eps, self.norm)
+        if self.distance not in get_args(Distance):
+            raise OptionError(f"expected distance='mae' or distance='squared', got {self.distance!r}")
+        check_eps(self.eps, self.norm)
         # Of eps / 4, / 8 and / 16, the largest goes farthest in 10 steps, and all go equally far in 40.
-        alpha = eps / 4 if alpha is None else alpha
-        check_eps(alpha, self.norm, "alpha")
-        if not 0 < noise <= 1:
-            raise OptionError(f"expected noise in (0, 1], got {noise}")
-        self.features = features
-        self.eps = eps
-        self.alpha = alpha
-        self.steps = check_integer("steps", steps, low=0)
-        self.distance: Distance = distance
-        self.noise = noise
-        self.generator = generator
+        self.alpha = self.eps / 4 if self.alpha is None else self.alpha
+        check_eps(self.alpha, self.norm, "alpha")
+        if not 0 < self.noise <= 1:
+            raise OptionError(f"expected noise in (0, 1], got {self.noise}")
+        check_integer("steps", self.steps, low=0)
 
     def __call__(self, model: Model, images: Any, targets: Any) -> Any:
         """Returns adversarial images, detached: a tensor for a tensor, a list for a list.
@@ -95,14 +88,14 @@ class SSP(Attack):
             targets: Not used; may be None.
 
         Raises:
-            InputError: Where the images are of another kind, or `features` gives no tensor of features.
+            InputError: If the images are of another kind, or `features` does not return one tensor.
         """
         if isinstance(images, Tensor):
             return super().__call__(model, images, targets)
         return [super(SSP, self).__call__(model, image[None], targets)[0] for image in images]
 
     def _check(self, model: Any, images: Tensor) -> None:
-        # The attacked model takes no part, so its mode does not matter; that of the features does.
+        # The attacked model is not used, so only the mode of the feature network matters.
         super()._check(self.features or nn.Identity(), images)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:

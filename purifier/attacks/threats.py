@@ -1,8 +1,8 @@
-"""Threat models: what an attacker knows of a defended model, from nothing of the purifier to all of it.
+"""Threat models: what an attacker knows of a defended model, from nothing about the purifier to everything.
 
-Attacks and images are always in [0, 1]; a defended model that takes normalised images is looked at through its
-normalisation. A figure under a blind or transfer threat says nothing about attackers who know the purifier: state
-`Aware`, and `BPDA` where the purifier is not differentiable, beside it.
+Attacks and images are always in [0, 1]. A defended model of normalised images is attacked through its normalisation. A
+figure under a blind or transfer threat says nothing about attackers who know the purifier: state `Aware` beside it, and
+`BPDA` if the purifier is not differentiable.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from purifier._errors import InputError, OptionError, PurifierWarning
+from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
-from purifier.attacks.base import Attack
+from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through
-from purifier.attacks.eot import averaged, check_samples
+from purifier.attacks.eot import averaged
 from purifier.models.normalised import Normalised
 
 Average = Literal["logits", "probabilities"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ThreatModel(ABC):
     """Base of the threat models: `threat(attack, defended, images, targets) -> images`."""
 
@@ -32,22 +35,22 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
-        """Returns adversarial images, detached, in [0, 1]; nothing of the model or the purifier is changed.
+        """Returns adversarial images, detached, in [0, 1]. Model and purifier do not change.
 
         Args:
             attack: The attack.
-            defended: The model behind its purifier, as `purifier.wrap` gives it.
-            images: (N, 3, H, W) in [0, 1], also where the defended model takes normalised ones; for detection also a
+            defended: The model behind its purifier, as returned by `purifier.wrap`.
+            images: (N, 3, H, W) in [0, 1], even if the defended model takes normalised images; for detection also a
                 list of (3, H, W).
             targets: The attack's targets, such as labels (N,).
 
         Raises:
-            InputError: Where these do not go together.
+            InputError: If these do not fit together.
         """
 
     def settings(self) -> dict[str, Any]:
         """Returns the name and every option, fit for JSON."""
-        return {"name": self.name}
+        return {"name": self.name} | {option.name: plain(getattr(self, option.name)) for option in fields(self)}
 
     def __repr__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if key != "name")
@@ -55,7 +58,7 @@ class ThreatModel(ABC):
 
 
 class Blind(ThreatModel):
-    """Purifier-blind: the attacker has the bare model and its gradients, and does not know of the purifier.
+    """Purifier-blind: the attacker has the model and its gradients, and does not know of the purifier.
 
     Example:
         >>> import torch
@@ -75,15 +78,15 @@ class Blind(ThreatModel):
 
 
 class Transfer(ThreatModel):
-    """The attacker has other models of the same task, and neither the model nor the purifier.
+    """The attacker has other models of the same task, but neither the model nor the purifier.
 
     Args:
-        *surrogates: Models of images in [0, 1]; several are attacked together, through the mean of their outputs.
-        average: What the mean is of: "logits", or "probabilities", whose logarithm then stands for logits.
-        names: Their names for result files; their class names where None.
+        *surrogates: Models of images in [0, 1]. Several are attacked together, through the mean of their outputs.
+        average: "logits" for the mean logits, or "probabilities" for the logarithm of the mean probabilities.
+        names: Names of the surrogates for result files. None means the names of their classes.
 
     Raises:
-        OptionError: Where there is no surrogate, or not a name for each.
+        OptionError: If there is no surrogate, or not one name for each.
     """
 
     name = "transfer"
@@ -98,7 +101,7 @@ class Transfer(ThreatModel):
             raise OptionError(f"expected average='logits' or average='probabilities', got {average!r}")
         if names is not None and len(names) != len(surrogates):
             raise OptionError(f"expected a name for each of {len(surrogates)} surrogates, got {len(names)}: {names}")
-        self.surrogates = [_plain_view(surrogate) for surrogate in surrogates]
+        self.surrogates = [whole_model(one) if isinstance(one, PurifiedModel) else one for one in surrogates]
         self.average: Average = average
         self.names = [type(surrogate).__name__ for surrogate in surrogates] if names is None else list(names)
 
@@ -112,55 +115,56 @@ class Transfer(ThreatModel):
         return {"name": self.name, "surrogates": self.names, "average": self.average}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Aware(ThreatModel):
     """Purifier-aware (adaptive): exact gradients through purifier and model, as they are deployed.
 
     Args:
-        samples: Calls of the defended model that each gradient is averaged over (EOT); more than 1 where the purifier
-            is random.
+        samples: Number of calls of the defended model to average each gradient over (EOT). Use more than 1 if the
+            purifier is random.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
     """
 
     name = "aware"
+    samples: int = 1
 
-    def __init__(self, *, samples: int = 1) -> None:
-        self.samples = check_samples(samples)
+    def __post_init__(self) -> None:
+        check_integer("samples", self.samples, low=1)
 
     def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
-        """See `ThreatModel`; warns where the gradient of the purifier says too little for an honest figure."""
+        """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
         whole = whole_model(defended)
         if attack.gradient:
             _warn_of_gradients(defended.purifier, self.samples)
         return averaged(attack, self.samples)(whole, images, targets)
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the name and the number of samples."""
-        return {"name": self.name, "samples": self.samples}
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class BPDA(ThreatModel):
-    """Purifier-aware with BPDA: the forward pass is exact, the purifier's backward pass another function's.
+    """Purifier-aware with BPDA: the forward pass is exact, and the purifier's backward pass that of a substitute.
 
-    For purifiers without a useful gradient, such as "jpeg" and "bit-depth"; see `purifier.attacks.bpda`.
+    It is for purifiers without a useful gradient, such as "jpeg" and "bit-depth"; see `purifier.attacks.bpda`.
 
     Args:
-        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to such, whose gradient stands in for the
-            purifier's (that of a chain as a whole), for example a similar purifier; the identity where None.
-        samples: Calls that each gradient is averaged over (EOT).
+        substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape, such as a similar
+            purifier. Its gradient replaces that of the purifier, or of a chain as a whole. None means the identity.
+        samples: Number of calls to average each gradient over (EOT).
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
     """
 
     name = "bpda"
+    substitute: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=False)
+    samples: int = 1
 
-    def __init__(self, substitute: Callable[[Tensor], Tensor] | None = None, *, samples: int = 1) -> None:
-        if substitute is not None and not callable(substitute):
-            raise OptionError(f"expected a substitute that maps images to images, got {type(substitute).__name__}")
-        self.substitute = substitute
-        self.samples = check_samples(samples)
+    def __post_init__(self) -> None:
+        if self.substitute is not None and not callable(self.substitute):
+            got = type(self.substitute).__name__
+            raise OptionError(f"expected a substitute that maps images to images, got {got}")
+        check_integer("samples", self.samples, low=1)
 
     def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
         """See `ThreatModel`."""
@@ -168,16 +172,12 @@ class BPDA(ThreatModel):
         model = whole_model(straight_through(checked, self.substitute))
         return averaged(attack, self.samples)(model, images, targets)
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the name, the substitute's name and the number of samples."""
-        return {"name": self.name, "substitute": _name(self.substitute), "samples": self.samples}
-
 
 def _warn_of_gradients(purifier: Any, samples: int) -> None:
     if not getattr(purifier, "differentiable", True):
-        advice = "has an exact gradient of zero almost everywhere; attacks.BPDA() is the attack that counts"
+        advice = "has an exact gradient of zero almost everywhere; state the figure under attacks.BPDA() instead"
     elif getattr(purifier, "random", False) and samples == 1:
-        advice = "is random; give Aware(samples=10) or more, which average its gradient (EOT)"
+        advice = "is random; use Aware(samples=10) or more, which average its gradient (EOT)"
     else:
         return
     name = getattr(purifier, "name", type(purifier).__name__)
@@ -187,30 +187,30 @@ def _warn_of_gradients(purifier: Any, samples: int) -> None:
 def worst_case(
     threat: ThreatModel, attacks: Sequence[Attack], defended: PurifiedModel, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Runs several attacks on a classifier and keeps, of each image, the first that fools the defended model.
+    """Runs several attacks on a classifier and keeps, for each image, the first result that fools the defended model.
 
-    The share of images that withstand all is the only figure of several attacks that may be called robust accuracy
-    under that threat.
+    The robust accuracy under several attacks is the share of images that withstand all of them.
 
     Args:
         threat: What the attacker knows.
-        attacks: Run in this order, later ones on the images that withstood the earlier ones.
+        attacks: Attacks in this order. Later ones run on the images that withstood the earlier ones.
         defended: The classifier behind its purifier.
         images: (N, 3, H, W) in [0, 1].
-        labels: (N,); a clean image that the defended model gets wrong counts as fooled, as it is.
+        labels: (N,). A clean image that the defended model misclassifies counts as fooled.
 
     Returns:
-        Images (N, 3, H, W), attacked where that helped, and which of them (N,) the defended model still gets right.
+        Images (N, 3, H, W), adversarial where an attack succeeded, and which of them (N,) are still classified
+        correctly.
     """
-    judge = whole_model(defended)
+    model = whole_model(defended)
     best = images.detach().clone()
-    right = _right(judge, best, labels)
+    right = _right(model, best, labels)
     for attack in attacks:
         left = right.nonzero().flatten()
         if not len(left):
             break
         attacked = threat(attack, defended, images[left], labels[left])
-        lost = ~_right(judge, attacked, labels[left])
+        lost = ~_right(model, attacked, labels[left])
         best[left[lost]] = attacked[lost]
         right[left[lost]] = False
     return best, right
@@ -232,7 +232,7 @@ class _Ensemble(nn.Module):
     def __init__(self, models: Sequence[Callable[..., Any]], average: Average) -> None:
         super().__init__()
         self.models = models
-        # So that their modes are checked.
+        # Registered as modules, so that their modes are checked.
         self.modules_among = nn.ModuleList(model for model in models if isinstance(model, nn.Module))
         self.average = average
         self.training = any(model.training for model in self.modules_among)
@@ -243,7 +243,7 @@ class _Ensemble(nn.Module):
         if len(set(shapes)) > 1 or not all(isinstance(o, Tensor) and o.ndim > 1 for o in outputs):
             raise InputError(
                 f"expected surrogates with logits of one shape to average, got {', '.join(map(str, shapes))}; attack "
-                "them one by one, each in a Transfer of its own"
+                "them one by one, each in its own Transfer"
             )
         logits = torch.stack(outputs)
         if self.average == "logits":
@@ -253,10 +253,6 @@ class _Ensemble(nn.Module):
 
 def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Callable[..., Any]:
     return model if mean is None or std is None else Normalised(model, mean, std)
-
-
-def _plain_view(surrogate: Callable[..., Any]) -> Callable[..., Any]:
-    return whole_model(surrogate) if isinstance(surrogate, PurifiedModel) else surrogate
 
 
 def _check_defended(defended: Any) -> PurifiedModel:
@@ -272,7 +268,3 @@ def _right(model: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
         right: Tensor = model(images).argmax(1) == labels
     return right
-
-
-def _name(function: Any) -> str | None:
-    return None if function is None else getattr(function, "__name__", type(function).__name__)

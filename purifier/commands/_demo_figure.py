@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 _RIGHT, _WRONG, _INK, _FAINT = "#15803d", "#b91c1c", "#1f2937", "#6b7280"
-# Everything is laid out in pixels, so that image pixels come out whole.
+# The layout is in pixels, so that no image pixel is interpolated.
 _DPI = 128
 _CELL, _GAP, _CAPTION, _MARGIN, _HEAD, _FOOT = 256, 14, 34, 28, 100, 44
 
@@ -20,10 +20,10 @@ class Column:
     """One column of the figure.
 
     Attributes:
-        title: Its heading.
-        images: (N, 3, S, S) in [0, 1], one a row.
-        captions: One a row; empty where there is nothing to say.
-        right: Whether each caption's label is right, or None where there is none.
+        title: The heading.
+        images: (N, 3, S, S) in [0, 1], one for each row.
+        captions: The caption of each image.
+        right: Whether the prediction in each caption is right, or None if there is none.
     """
 
     title: str
@@ -33,14 +33,14 @@ class Column:
 
 
 def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, note: str) -> None:
-    """Writes a PNG with a row a photograph and a column a stage.
+    """Writes a PNG with a row for each photograph and a column for each stage.
 
     Args:
         columns: The columns, left to right.
-        path: The file; its folder exists.
-        title: The heading of the whole.
-        subtitle: What is shown, below the heading.
-        note: What the reader must know, at the foot.
+        path: The file, in an existing folder.
+        title: The heading of the figure.
+        subtitle: The line below the heading.
+        note: The line at the bottom.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -11,12 +11,12 @@ def require_extra(package: str, *, extra: str, what: str) -> None:
     """Checks that an optional package is installed, without importing it.
 
     Args:
-        package: Its import name.
-        extra: The extra of ours that brings it.
+        package: Import name of the package.
+        extra: The extra of this library that installs it.
         what: What needs it, such as "purifier demo".
 
     Raises:
-        PurifierError: Where it is not installed.
+        PurifierError: If it is not installed.
     """
     if find_spec(package) is None:
         raise PurifierError(

@@ -1,4 +1,4 @@
-"""Command-line options that several commands share."""
+"""Command-line options that several commands share, and what is built from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from purifier import _hub
 from purifier._errors import OptionError
 
 if TYPE_CHECKING:
@@ -15,10 +18,23 @@ MODEL_HELP = (
     "reference:demo; torchvision:NAME or timm:NAME, with @FILE for local weights; or module:function or "
     "file.py:function that returns a model of images in [0, 1]."
 )
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+dtype_option = click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+batch_size_option = click.option(
+    "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Images in a batch; all have one size."
+)
+iterations_option = click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Returns the options that are not None: those that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def build_attacks(texts: Sequence[str], eps: Sequence[str], device: Any) -> dict[str, Attack]:
-    """Builds every attack at every radius, by the name it goes by in results.
+    """Builds every attack at every radius, by its name in results.
 
     An attack that states its own eps, or that has none, is built once.
     """
@@ -37,7 +53,7 @@ def build_attacks(texts: Sequence[str], eps: Sequence[str], device: Any) -> dict
 
 
 def build_threats(texts: Sequence[str], surrogates: Sequence[str], device: Any) -> dict[str, ThreatModel]:
-    """Builds every threat model, by the name it goes by in results."""
+    """Builds every threat model, by its name in results."""
     from purifier.evaluation.specs import make_threat
     from purifier.models.loading import load_model
 
@@ -49,18 +65,16 @@ def build_threats(texts: Sequence[str], surrogates: Sequence[str], device: Any) 
 
 
 def build_purifiers(texts: Sequence[str], device: Any, dtype: str) -> Mapping[str, Any]:
-    """Builds every purifier, by the name it goes by in results."""
+    """Builds every purifier, by its name in results."""
     from purifier.evaluation.specs import make_purifier
 
-    # Not bfloat16 where that is fast, as elsewhere: figures would depend on the machine, and gradients be coarse.
-    precise = "float32" if dtype == "auto" else _LONG.get(dtype, dtype)
+    # "auto" is float32 here: with bfloat16, results would depend on the machine and gradients be coarse.
+    precise = "float32" if dtype == "auto" else _DTYPES.get(dtype, dtype)
     return {loaded_name(text): make_purifier(text, device=device, dtype=precise) for text in texts}
 
 
 def loaded_name(text: str) -> str:
-    """Returns a purifier's text with the network that loads: nrp-resg for nrp, where that stands in for it."""
-    from purifier import _hub
-
+    """Returns a purifier's text with the name of the network that is loaded, such as nrp-resg for nrp."""
     if "+" in text and not Path(text).is_dir():
         return "+".join(map(loaded_name, text.split("+")))
     name, colon, options = text.strip().partition(":")
@@ -69,9 +83,6 @@ def loaded_name(text: str) -> str:
     return f"{_hub.bundled_config(name)['stand_in']}{colon}{options}"
 
 
-_LONG = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
 def long_dtypes(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns dtypes by their full names: bf16 is bfloat16."""
-    return tuple(_LONG.get(name, name) for name in names)
+    """Returns the full names of dtypes: bfloat16 for bf16."""
+    return tuple(_DTYPES.get(name, name) for name in names)

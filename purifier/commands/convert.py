@@ -1,4 +1,4 @@
-"""purifier convert: a published NRP checkpoint becomes a folder that `Purifier.from_pretrained` loads."""
+"""purifier convert: converts a published NRP checkpoint to a folder that `Purifier.from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import torch
+from torch import Tensor
 
+from purifier import Purifier, _format
 from purifier._errors import OptionError, UnsafeFileError, WeightsError
+from purifier._version import __version__
+from purifier.methods import build
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# Where checkpoints keep their state dict; the running average of the weights is what such networks are used with.
+# Keys of a state dict inside a checkpoint; "params_ema" is the moving average, which is the one for inference.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-# What torch's restricted unpickler says of a pickle that wants to call something, as opposed to a damaged one.
+# Error texts of torch's restricted unpickler for a pickle that contains code; a damaged pickle has other texts.
 _CODE = re.compile(r"unsupported global|whose module|unrecognized function|can only (create|build)|TorchScript", re.I)
 _NAME = re.compile(r"(?:GLOBAL|function|but got) (?:<[a-z-]+ )?'?([\w.]+)")
 _SHOWN = 4
@@ -34,19 +36,20 @@ tags:
 - adversarial-purification
 ---
 
-# {title}
+# {method}, converted from {file}
 
 The user's own copy of a published checkpoint, converted with `purifier convert` (purifier {version}). Its licence is
-unknown to the converter: ask the checkpoint's authors before passing it on.
+unknown: ask the checkpoint's authors before you redistribute it.
 
 - method: `{method}`, {options}, {parameters:,} parameters
 - converted from: `{file}`, SHA-256 `{digest}`
-- how: the tensors were read without running any code in the file, their names mapped to this library's, their shapes
-  checked against the method, and written as safetensors in float32; no weight was trained or left out
-- paper: Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020
+- how: the tensors were read without running any code in the file, renamed to this library's names, compared with the
+  method's shapes, and written as safetensors in float32; no weight was changed or left out
+- paper: Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020,
+  <https://arxiv.org/abs/2006.04924>
 
-No figures were measured for this copy. `{method}` learned to remove perturbations made without knowledge of it; an
-attacker who knows it can bypass it.
+No figures were measured for this copy. `{method}` was trained to remove perturbations that were made without knowledge
+of it; an attacker who knows it can bypass it.
 
 ```python
 from purifier import Purifier
@@ -58,14 +61,14 @@ purify = Purifier.from_pretrained("./{folder}")
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert_checkpoint` made.
+    """A purifier that was converted from a checkpoint.
 
     Attributes:
-        folder: Where it is.
+        folder: Its folder.
         method: "nrp" or "nrp-resg".
-        options: The method's options, read off the tensors' shapes.
-        parameters: How many numbers the weights are.
-        sha256: Digest of the source file.
+        options: The method's options, derived from the tensors' shapes.
+        parameters: Number of parameters.
+        sha256: SHA-256 of the checkpoint file.
     """
 
     folder: Path
@@ -78,12 +81,12 @@ class Converted:
 @click.command("convert")
 @click.argument("source", metavar="CHECKPOINT", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Write into OUT although there is something in it.")
+@click.option("--overwrite", is_flag=True, help="Write into OUT even if it has files in it.")
 def command(source: Path, out: Path, overwrite: bool) -> None:
     """Convert a published NRP checkpoint.
 
-    CHECKPOINT is a .pth file (NRP.pth, NRP_resG.pth, also out of Real-ESRGAN's training code) or a .safetensors file;
-    no code in it is run. OUT is the folder to write, which Purifier.from_pretrained(OUT) loads.
+    CHECKPOINT is a .pth file (NRP.pth, NRP_resG.pth, also of Real-ESRGAN's training code) or a .safetensors file. Code
+    in it is not run. OUT is the folder to write, which Purifier.from_pretrained(OUT) loads.
     """
     made = convert_checkpoint(source, out, overwrite=overwrite)
     click.echo(f"converted {source.name} ({made.method}, {made.parameters:,} parameters) to {made.folder}")
@@ -91,46 +94,27 @@ def command(source: Path, out: Path, overwrite: bool) -> None:
 
 
 def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Converted:
-    """Turns a checkpoint file into a purifier's folder, loads that back and compares every tensor.
+    """Converts a checkpoint file to a purifier's folder, loads the folder and compares every tensor.
 
     Args:
-        source: A .pth or .safetensors file with the state dict of NRP or NRP (resG), possibly wrapped.
-        out: The folder; made if it is not there.
-        overwrite: Whether `out` may have something in it.
+        source: A .pth or .safetensors file with the state dict of NRP or NRP (resG), possibly inside another dict.
+        out: The folder, which is made if it does not exist.
+        overwrite: Whether `out` may have files in it.
 
     Raises:
-        UnsafeFileError: The file would run code if it were read.
-        WeightsError: It cannot be read, or is of another network.
-        OptionError: `out` is not empty.
+        UnsafeFileError: If reading the file would run code.
+        WeightsError: If the file cannot be read, or is a checkpoint of another network.
+        OptionError: If `out` is a file, or a folder with files in it.
     """
-    import torch
-
-    from purifier import Purifier, _hub
-    from purifier._version import __version__
-
     if out.exists() and not out.is_dir():
         raise OptionError(f"expected a folder to write, got {out}, which is a file; give another OUT")
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise OptionError(f"expected an empty or a new folder, got {out} with something in it; pass --overwrite")
-    digest = _digest(source)
+        raise OptionError(f"expected an empty or a new folder, got {out} with files in it; pass --overwrite")
     method, options, state = identify(rename(unwrap(read_checkpoint(source), source.name)), source.name)
-    parameters = sum(tensor.numel() for tensor in state.values())
-    card = _CARD.format(
-        title=f"{method}, converted from {source.name}",
-        version=__version__,
-        method=method,
-        options=", ".join(f"{key}={value}" for key, value in options.items()),
-        parameters=parameters,
-        file=source.name,
-        digest=digest,
-        folder=out.name,
-    )
-    config = {"kind": "purifier", "format": _hub.FORMAT, "name": method, "method": method, "options": options}
-    origin = {"converted_from": source.name, "sha256_of_source": digest, "converted_with": f"purifier {__version__}"}
-    try:
-        _hub.write(out, {**config, **origin}, state, card)
-    except OSError as error:
-        raise WeightsError(f"expected a folder that can be written, got {out}: {error}") from error
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    made = Converted(out, method, options, sum(tensor.numel() for tensor in state.values()), digest)
+    _write(made, state, source.name)
     loaded = Purifier.from_pretrained(out).method.state_dict()
     different = [key for key in state if not torch.equal(loaded[key], state[key])]
     if different:
@@ -138,27 +122,37 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
             f"expected {out} to load the tensors that were written to it, got others for {_some(different)}; the disk "
             "may be failing: convert again into another folder"
         )
-    return Converted(out, method, options, parameters, digest)
+    return made
+
+
+def _write(made: Converted, state: Mapping[str, Tensor], file: str) -> None:
+    name, options = made.method, ", ".join(f"{key}={value}" for key, value in made.options.items())
+    facts = {"method": name, "options": options, "parameters": made.parameters, "file": file, "digest": made.sha256}
+    card = _CARD.format(**facts, version=__version__, folder=made.folder.name)
+    config = {"kind": "purifier", "format": _format.FORMAT, "name": name, "method": name, "options": made.options}
+    origin = {"converted_from": file, "sha256_of_source": made.sha256, "converted_with": f"purifier {__version__}"}
+    try:
+        _format.write(made.folder, {**config, **origin}, state, card)
+    except OSError as error:
+        raise WeightsError(f"expected a folder that can be written, got {made.folder}: {error}") from error
 
 
 def read_checkpoint(path: Path) -> Any:
     """Reads a .safetensors file, or a pickle without running any code in it.
 
     Raises:
-        UnsafeFileError: The pickle wants to call something.
-        WeightsError: The file is not there or is damaged.
+        UnsafeFileError: If the pickle contains code.
+        WeightsError: If the file does not exist or is damaged.
     """
     if not path.is_file():
-        raise WeightsError(f"expected a checkpoint file, got {path}, which is not there or not a file")
+        raise WeightsError(f"expected a checkpoint file, got {path}, which does not exist or is not a file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        import torch
-
         with warnings.catch_warnings():
-            # torch announces what it then refuses.
+            # torch warns about a file before it refuses it.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives and pickles raise all kinds of errors
@@ -167,7 +161,7 @@ def read_checkpoint(path: Path) -> Any:
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
         raise WeightsError(
             f"expected a checkpoint that torch.save or safetensors wrote, got {path.name} of {path.stat().st_size:,} "
-            f"bytes, which cannot be read ({reason[:200]}); it may be cut short or another kind of file: download it "
+            f"bytes, which cannot be read ({reason[:200]}); it may be truncated or another kind of file: download it "
             "again"
         ) from None
 
@@ -180,46 +174,41 @@ def _unsafe(path: Path, reason: str) -> UnsafeFileError:
         holds = f"a call of {name[1].rstrip('.')}" if name else "a call of something"
     return UnsafeFileError(
         f"expected a file with nothing but tensors, got {path.name}, which holds {holds} and would run code if it were "
-        "read; it was not run. Save the bare state dict where you trust the file "
-        "(torch.save(model.state_dict(), 'weights.pth')) and convert that"
+        "loaded; the code was not run. If you trust the file, load it yourself, save its state dict with "
+        "torch.save(model.state_dict(), 'weights.pth') and convert that"
     )
 
 
 def unwrap(checkpoint: Any, name: str) -> dict[str, Tensor]:
-    """Finds the state dict in what a checkpoint file held.
+    """Finds the state dict in the content of a checkpoint file.
 
     Args:
-        checkpoint: The file's content: a state dict, or one inside "params_ema", "params", "state_dict" or "model".
+        checkpoint: A state dict, or a dict that has one at "params_ema", "params", "state_dict" or "model".
         name: The file's name, for messages.
 
     Raises:
-        WeightsError: There is none.
+        WeightsError: If there is no state dict.
     """
-    import torch
-
     found = checkpoint
     while isinstance(found, Mapping):
         inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
         if inner is None:
             break
         found = inner
-    if not isinstance(found, Mapping) or not found:
-        got = "nothing" if isinstance(found, Mapping) else type(found).__name__
+    others = []
+    if isinstance(found, Mapping):
+        others = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if not isinstance(found, Mapping) or not found or others:
+        got = f"other entries: {_some(others)}" if others else "an empty dict" if found == {} else type(found).__name__
         raise WeightsError(
-            f"expected {name} to hold a state dict, bare or in one of {', '.join(_WRAPPERS)}, got {got}; save the "
-            "network's state dict and convert that"
-        )
-    others = [str(k) for k, value in found.items() if not (isinstance(k, str) and isinstance(value, torch.Tensor))]
-    if others:
-        raise WeightsError(
-            f"expected {name} to hold a state dict of tensors, bare or in one of {', '.join(_WRAPPERS)}, got other "
-            f"entries: {_some(others)}; save the network's state dict and convert that"
+            f"expected {name} to hold a state dict of tensors, bare or in one of {', '.join(_WRAPPERS)}, got {got}; "
+            "save the network's state dict and convert that"
         )
     return dict(found)
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Maps key names of DataParallel, torch.compile and Real-ESRGAN to those of the published checkpoints."""
+    """Renames the keys of DataParallel, torch.compile and Real-ESRGAN to those of the published checkpoints."""
     renamed = dict(state)
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in renamed)), None):
         renamed = {key.removeprefix(prefix): value for key, value in renamed.items()}
@@ -227,29 +216,25 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def identify(state: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, int], dict[str, Tensor]]:
-    """Tells which network a state dict is of, reads its options off the shapes and checks every tensor.
+    """Determines the network of a state dict and its options, and checks every tensor.
 
     Args:
-        state: Tensors under the published names.
+        state: Tensors by their published names.
         name: The file's name, for messages.
 
     Returns:
         The method's name, its options, and the tensors in float32.
 
     Raises:
-        WeightsError: It is of another network, or is not whole.
+        WeightsError: If the network is another one, or the state dict is incomplete.
     """
-    import torch
-
-    from purifier.methods import build
-
     method, trunk = _which(state, name)
     numbers = {int(found[1]) for key in state if (found := re.match(rf"{trunk}\.(\d{{1,6}})\.", key))}
     gaps = sorted(set(range(len(numbers))) - numbers)
     if gaps or not numbers:
         raise WeightsError(
             f"expected {name} to have the blocks {trunk}.0, {trunk}.1, ..., got none numbered "
-            f"{gaps[0] if gaps else 0}; the checkpoint is not whole: download it again"
+            f"{gaps[0] if gaps else 0}; the checkpoint is incomplete: download it again"
         )
     options = {"filters": _width(state, "conv_first.weight", name), "blocks": len(numbers)}
     if method == "nrp":
@@ -267,7 +252,7 @@ def _which(state: Mapping[str, Tensor], name: str) -> tuple[str, str]:
             return method, trunk
     raise WeightsError(
         f"expected {name} to be NRP (conv_first, RRDB_trunk, trunk_conv) or NRP resG (conv_first, recon_trunk, "
-        f"conv_last), got tensors called {_some(state)}; only those two networks are converted"
+        f"conv_last), got tensors named {_some(state)}; only these two networks can be converted"
     )
 
 
@@ -275,14 +260,14 @@ def _width(state: Mapping[str, Tensor], key: str, name: str) -> int:
     if key not in state or state[key].ndim != 4:
         got = "none" if key not in state else f"one of shape {tuple(state[key].shape)}"
         raise WeightsError(
-            f"expected {name} to have a convolution {key} of shape (out, in, 3, 3), got {got}; the checkpoint is not "
-            "whole or of another network"
+            f"expected {name} to have a convolution {key} of shape (out, in, 3, 3), got {got}; the checkpoint is "
+            "incomplete or of another network"
         )
     return state[key].shape[0]
 
 
 def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Raises one WeightsError that names everything by which `state` differs from `expected`."""
+    """Raises one WeightsError that names every difference between `state` and `expected`."""
     wrong = []
     if missing := [key for key in expected if key not in state]:
         wrong.append(f"no {_some(missing)}")
@@ -302,20 +287,13 @@ def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: 
         wrong.append(f"values that are not finite in {_some(values)}")
     if wrong:
         raise WeightsError(
-            f"expected {what}, got {'; '.join(wrong)}; the checkpoint is not whole, or of another network that is not "
+            f"expected {what}, got {'; '.join(wrong)}; the checkpoint is incomplete, or of a network that cannot be "
             "converted"
         )
 
 
 def _some(names: Any) -> str:
-    """The first few names and how many more there are."""
+    """Returns the first few names and how many more there are."""
     listed = list(names)
     rest = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + rest
-
-
-def _digest(path: Path) -> str:
-    if not path.is_file():
-        raise WeightsError(f"expected a checkpoint file, got {path}, which is not there or not a file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

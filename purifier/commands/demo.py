@@ -1,4 +1,4 @@
-"""purifier demo: attacks photographs, purifies them, and shows what a classifier makes of each."""
+"""purifier demo: attacks photographs, purifies them, and shows what a classifier predicts for each."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import torch
+from torch import Tensor
 
+from purifier import Purifier, _hub
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
+from purifier.data.images import read_rgb
+from purifier.data.sets import bilinear_square
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from purifier.models.loading import LoadedModel
 
-    from purifier import Purifier
-    from purifier.commands._demo_models import Target
-
-# Photographs inside the scikit-image wheel, and what they show in the words of the bundled classifier.
+# Photographs in the scikit-image wheel, and the class of each in the bundled classifier.
 _PHOTOGRAPHS = {"chelsea.png": "cat", "coffee.png": "cup", "motorcycle_left.png": "motorbike"}
 _STEPS = 10
 _PHOTOGRAPHS_A_LINE = 3
 _LABEL_WIDTH = 18
 _HONEST = "The attacker here does not know the purifier (purifier-blind); one who does (purifier-aware) can bypass it."
-_FAMILIAR = "This classifier is one of the networks that {} saw in training; another model may gain less from it."
+_FAMILIAR = "This classifier was used in the training of {}; another model may gain less."
 _TRAINED_WITH_IT = ("alloy", "alloy-s")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Photographs at one point of the demo, and what the classifier says of them.
+    """Clean, attacked or purified photographs, and the classifier's predictions for them.
 
     Attributes:
         name: "clean", "attacked", or the purifier's name.
         images: (N, 3, S, S) in [0, 1].
-        labels: The predicted class of each image, by number.
-        confidences: Its softmax probability.
-        right: Whether it is the photograph's label.
+        labels: The predicted class number of each image.
+        confidences: The softmax probability of each prediction.
+        right: Whether each prediction is right.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Stage:
 
 
 def _levels(radius: str) -> float:
-    """Reads a radius, such as "8/255" or "8", in units of 1/255."""
+    """Returns a radius, such as "8/255" or "8", in units of 1/255."""
     above, _, below = radius.partition("/")
     try:
         eps = float(above) * (255 / float(below) if below else 1)
@@ -64,56 +66,48 @@ def _levels(radius: str) -> float:
 @click.command("demo")
 @click.argument("images", metavar="[IMAGE ...]", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--model", default="demo", show_default=True, help="The bundled classifier, or a name of torchvision or timm."
+    "--model", default="demo", show_default=True, help="demo (bundled), or a classifier of torchvision or timm."
 )
 @click.option(
     "--eps",
     "radius",
     default="4/255",
     show_default=True,
-    help="Largest change of a pixel, as a fraction, or in units of 1/255.",
+    help="Largest change of a pixel, as 4/255, or as 4 in units of 1/255.",
 )
 @click.option(
     "--out",
     default=".",
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of demo.png.",
+    help="Folder for demo.png.",
 )
-@click.option("--purifier", "names", multiple=True, help="Purifier to show, several times for several; all by default.")
+@click.option(
+    "--purifier", "names", multiple=True, help="Purifier to show. Can be given several times.  [default: all]"
+)
 def command(images: Sequence[Path], model: str, radius: str, out: Path, names: Sequence[str]) -> None:
-    """Attack photographs, purify them, and compare what a classifier says.
+    """Attack photographs, purify them, and compare the predictions of a classifier.
 
-    Without IMAGE: a cat, a cup and a motorbike out of scikit-image. Runs on the CPU, without a network.
+    The default images are a cat, a cup and a motorbike from scikit-image. Runs on the CPU, offline.
     """
     start = time.perf_counter()
     eps = _levels(radius)
     require_extra("matplotlib", extra="demo", what="purifier demo")
     paths = list(images) or default_photographs()
 
-    import torch
+    from purifier.models.loading import load_classifier
 
-    from purifier import Purifier, list_purifiers
-    from purifier._hub import is_trained
-    from purifier._images import take_apart
-    from purifier.commands._demo_models import load_target
-
-    # Names that only stand for another network would show that one twice; gad's are each for one model.
-    wanted = names or [name for name in list_purifiers() if is_trained(name) and not name.startswith("gad-")]
+    wanted = names or _default_purifiers()
     purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
-    target = load_target(model)
-    photographs = torch.stack([target.prepare(take_apart(path).rgb) for path in paths])
+    target = load_classifier(model)
+    photographs = torch.stack([bilinear_square(read_rgb(path), target.size, target.crop) for path in paths])
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [path.stem for path in paths], target.classes):
+    for line in table(stages, [path.stem for path in paths], target.classes or ()):
         click.echo(line)
-    # The classical baselines are in the table only, unless they were asked for.
-    shown = {
-        name
-        for name, purifier in purifiers.items()
-        if names or name == "gs" or any(True for _ in purifier.parameters())
-    }
+    # The default figure leaves out the classical baselines, except gs.
+    shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
     figure = draw_figure(stages, shown, target, eps, out)
     click.echo(f"\n{_HONEST}")
     familiar = [name for name in wanted if name in _TRAINED_WITH_IT]
@@ -123,12 +117,17 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     click.echo(f"took {time.perf_counter() - start:.1f} s")
 
 
+def _default_purifiers() -> list[str]:
+    """Returns the purifiers with their own weights, except those that were trained for one model."""
+    return [name for name in _hub.list_purifiers() if _hub.is_trained(name) and not name.startswith("gad-")]
+
+
 def default_photographs() -> list[Path]:
-    """Returns photographs that lie inside the installed scikit-image; nothing is downloaded or imported.
+    """Returns photographs in the installed scikit-image, without importing it.
 
     Raises:
-        PurifierError: Where scikit-image is not installed.
-        OptionError: Where it came without them.
+        PurifierError: If scikit-image is not installed.
+        OptionError: If the photographs are missing in it.
     """
     require_extra("skimage", extra="demo", what="the photographs of purifier demo")
     package = find_spec("skimage")
@@ -136,37 +135,38 @@ def default_photographs() -> list[Path]:
     paths = [folder / name for name in _PHOTOGRAPHS]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise OptionError(
-            f"expected the photographs {', '.join(missing)} in {folder}, got none; give images of your own"
-        )
+        raise OptionError(f"expected the photographs {', '.join(missing)} in {folder}, got none; give your own images")
     return paths
 
 
 def run(
-    target: Target, photographs: Tensor, known: Sequence[str | None], purifiers: Mapping[str, Purifier], *, eps: float
+    target: LoadedModel,
+    photographs: Tensor,
+    known: Sequence[str | None],
+    purifiers: Mapping[str, Purifier],
+    *,
+    eps: float,
 ) -> list[Stage]:
-    """Attacks the classifier alone, then purifies what came out.
+    """Attacks the classifier alone, then purifies the attacked photographs.
 
     Args:
         target: The classifier.
         photographs: (N, 3, S, S) in [0, 1].
-        known: What each photograph shows, or None for what the classifier says of the clean one.
+        known: The class of each photograph, or None for the classifier's prediction for the clean photograph.
         purifiers: The purifiers to compare, by name.
         eps: Radius of the Linf ball, in [0, 1] units.
 
     Returns:
-        The stages "clean" and "attacked", then one a purifier.
+        The stages "clean" and "attacked", then one for each purifier.
     """
-    import torch
-
     from purifier.attacks import PGD
 
     clean_labels = _classify(target, photographs)[0]
-    classes = list(target.classes)
+    classes = list(target.classes or ())
     labels = [clean if name is None else classes.index(name) for clean, name in zip(clean_labels, known, strict=True)]
     generator = torch.Generator().manual_seed(0)
     attack = PGD(eps=eps, alpha=eps / 4, steps=_STEPS, norm="Linf", generator=generator)
-    attacked = attack(target.model, photographs, torch.tensor(labels))
+    attacked = attack(target.call, photographs, torch.tensor(labels))
     with torch.inference_mode():
         pictures = {"clean": photographs, "attacked": attacked} | {
             name: purifier(attacked) for name, purifier in purifiers.items()
@@ -179,23 +179,21 @@ def run(
     return stages
 
 
-def _classify(target: Target, images: Tensor) -> tuple[list[int], list[float]]:
-    import torch
-
+def _classify(target: LoadedModel, images: Tensor) -> tuple[list[int], list[float]]:
     with torch.inference_mode():
-        confidences, labels = target.model(images).float().softmax(1).max(1)
+        confidences, labels = target.call(images).float().softmax(1).max(1)
     return labels.tolist(), confidences.tolist()
 
 
 def _said(stage: Stage, row: int, classes: Sequence[str]) -> str:
-    """A label and its confidence, such as "cat 98 %"; of synonyms ("tabby, tabby cat") the first."""
+    """Returns a prediction and its confidence, such as "cat 98 %"; of synonyms ("tabby, tabby cat"), the first."""
     label = classes[stage.labels[row]].split(",")[0]
     short = label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
     return f"{short} {stage.confidences[row]:.0%}".replace("%", " %")
 
 
 def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Returns the lines of a table with a row a stage and a column a photograph, a few photographs at a time."""
+    """Returns the lines of a table with a row for each stage and a column for each photograph, a few at a time."""
     lines = []
     first = max(len(stage.name) for stage in stages)
     cell = _LABEL_WIDTH + len(" 100 %  wrong")
@@ -219,23 +217,23 @@ def _cell(stage: Stage, row: int, classes: Sequence[str], width: int) -> str:
     return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
 
 
-def draw_figure(stages: Sequence[Stage], shown: set[str], target: Target, eps: float, out: Path) -> Path:
-    """Writes demo.png: clean, attacked, the perturbation, and what the `shown` purifiers gave.
+def draw_figure(stages: Sequence[Stage], shown: set[str], target: LoadedModel, eps: float, out: Path) -> Path:
+    """Writes demo.png: the clean, attacked and purified photographs and the perturbation.
 
     Args:
-        stages: What `run` gave.
+        stages: The stages, from `run`.
         shown: Names of the purifiers to show.
         target: The classifier.
         eps: Radius of the ball in units of 1/255, for the caption.
-        out: The folder; made if it is not there.
+        out: The folder, which is made if it does not exist.
 
     Raises:
-        OptionError: Where it cannot be written.
+        OptionError: If the folder cannot be written.
     """
     from purifier.commands._demo_figure import Column, draw
 
     def column(title: str, stage: Stage) -> Column:
-        captions = [_said(stage, row, target.classes) for row in range(len(stage.labels))]
+        captions = [_said(stage, row, target.classes or ()) for row in range(len(stage.labels))]
         return Column(title, stage.images, captions, stage.right)
 
     clean, attacked, *purified = stages

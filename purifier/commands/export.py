@@ -1,22 +1,19 @@
-"""purifier export: a purifier, or a model behind one, as an ONNX or torch-export file."""
+"""purifier export: writes a purifier, or a model behind one, as an ONNX or torch.export file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
+from torch import nn
 
+from purifier import Purifier, wrap
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
-from purifier.commands._model_options import MODEL_HELP
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from purifier import Purifier
+from purifier.commands._model_options import MODEL_HELP, given, iterations_option
+from purifier.models.loading import load_model
 
 
 @click.command("export")
@@ -28,17 +25,21 @@ if TYPE_CHECKING:
     default="onnx",
     show_default=True,
     type=click.Choice(["onnx", "torch-export"]),
-    help="onnx for ONNX Runtime and others; torch-export for torch.export.load.",
+    help="onnx for ONNX Runtime and other runtimes; torch-export for torch.export.load.",
 )
-@click.option("--iterations", type=int, help="How often the method is applied (gs, ncis and alloy).")
+@iterations_option
 @click.option(
-    "--chain", "others", multiple=True, metavar="NAME_OR_FOLDER", help="Another purifier, applied after the one before."
+    "--chain",
+    "others",
+    multiple=True,
+    metavar="NAME_OR_FOLDER",
+    help="Purifier to apply next. Can be given several times.",
 )
 @click.option("--opset", type=int, help="ONNX operator set, 18 or newer.  [default: 18]")
 @click.option("--size", metavar="HxW", help="Fix height and width, such as 224x224.  [default: any]")
 @click.option("--model", "model_spec", metavar="MODEL", help=f"Export this model behind the purifier: {MODEL_HELP}")
-@click.option("--mean", metavar="R,G,B", help="Mean that the model's images are normalised with, in [0, 1] units.")
-@click.option("--std", metavar="R,G,B", help="Standard deviation, likewise; the file then takes normalised images.")
+@click.option("--mean", metavar="R,G,B", help="Mean of the normalisation that the model expects, in [0, 1] units.")
+@click.option("--std", metavar="R,G,B", help="Standard deviation of it. OUT then takes normalised images.")
 def command(
     name: str,
     out: Path,
@@ -53,9 +54,9 @@ def command(
 ) -> None:
     """Write a purifier, or a model behind one, as a file that runs without this library.
 
-    OUT takes float32 images (N, 3, H, W) in [0, 1], any number of any size unless --size is given. It carries the
-    purifier's name, configuration and hash. Its outputs on random images are compared with the library's before it
-    gets its name; what was there under that name is replaced.
+    OUT takes float32 images (N, 3, H, W) in [0, 1]: any number of images, and any size unless --size is given. It
+    contains the purifier's name, configuration and hash. Its outputs on random images are compared with those of this
+    library before an existing OUT is replaced.
     """
     if form == "onnx":
         for package in ("onnx", "onnxscript"):
@@ -63,7 +64,9 @@ def command(
 
     from purifier.inference.export import export
 
-    target = _target(_purifier(name, iterations, others), model_spec, _numbers("mean", mean), _numbers("std", std))
+    purifier = Purifier.from_pretrained(name, **given(iterations=iterations))
+    chained = Purifier.chain(purifier, *others) if others else purifier
+    target = _target(chained, model_spec, _numbers("mean", mean), _numbers("std", std))
     made = export(target, out, format=form, size=_size(size), opset=opset)
     facts = made.metadata
     opset_text = f", opset {facts['opset']}" if "opset" in facts else ""
@@ -77,23 +80,12 @@ def command(
         click.echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")
 
 
-def _purifier(name: str, iterations: int | None, others: Sequence[str]) -> Purifier:
-    from purifier import Purifier
-
-    options: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
-    purifier = Purifier.from_pretrained(name, **options)
-    return Purifier.chain(purifier, *others) if others else purifier
-
-
 def _target(purifier: Purifier, model_spec: str | None, mean: list[float] | None, std: list[float] | None) -> nn.Module:
     if model_spec is None:
         if mean is not None or std is not None:
-            raise OptionError("expected --mean and --std beside --model only, got them without; add --model")
+            raise OptionError("expected --model with --mean and --std, got none; add --model")
         return purifier
-    import purifier as library
-    from purifier.models.loading import load_model
-
-    return library.wrap(load_model(model_spec).call, purifier, mean=mean, std=std)
+    return wrap(load_model(model_spec).call, purifier, mean=mean, std=std)
 
 
 def _numbers(name: str, text: str | None) -> list[float] | None:

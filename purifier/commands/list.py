@@ -1,4 +1,4 @@
-"""purifier list: the purifiers that come with the package."""
+"""purifier list: lists the purifiers that come with the package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 from typing import Any
 
 import click
+import torch
+
+from purifier import _hub
+from purifier.methods import METHODS, build
 
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
 
@@ -14,8 +18,6 @@ _NO_WEIGHTS = "no weights yet: purifier convert | train"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(as_json: bool) -> None:
     """List the purifiers that come with the package."""
-    from purifier import _hub
-
     rows = [_row(name, _hub.bundled_config(name)) for name in _hub.list_purifiers(trained=False)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -31,10 +33,6 @@ def command(as_json: bool) -> None:
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    from purifier.methods import METHODS, build
-
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in build(config).parameters())
     return {

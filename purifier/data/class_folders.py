@@ -1,4 +1,4 @@
-"""Which class a folder of images stands for."""
+"""Assigning class folders to class numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from purifier._errors import InputError, PurifierWarning, nearest
 from purifier._images import images_below, no_images
 
-# Unknown folders that a message names.
+# Number of unknown folders that a message names.
 _SHOWN = 5
 
 
@@ -17,15 +17,15 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
     """Finds the images in a folder's class folders; see `number_folders`.
 
     Args:
-        root: The folder that holds a folder for each class.
-        classes: Names of the model's classes by number, if they are known.
+        root: The folder that contains the class folders.
+        classes: Names of the model's classes by number; None if unknown.
 
     Returns:
-        Each image with its class number; and the number of class folders if nothing but their order tells which class
-        each stands for, else None.
+        Each image with its class number; and the number of class folders if only their order assigns them to classes,
+        otherwise None.
 
     Raises:
-        InputError: If there are no class folders or no images, or the folders are not those of the classes.
+        InputError: If there are no class folders or no images, or the folders do not match the classes.
     """
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
@@ -40,8 +40,8 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
     loose = len(set(images_below(root)) - {path for path, _ in pairs})
     if loose:
         warnings.warn(
-            f"{loose} images of {root} are in no class folder and are left out; sort them in, or give a CSV file with "
-            "the columns file,label",
+            f"{loose} images of {root} are in no class folder and are left out; move them into class folders, or give "
+            "a CSV file with the columns file,label",
             PurifierWarning,
             stacklevel=4,
         )
@@ -51,17 +51,17 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
 def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | None) -> dict[str, int]:
     """Returns the class number of each folder.
 
-    Folders named after classes have the numbers of these; folders named by numbers have these; others are numbered in
-    sorted order, as by torchvision's ImageFolder. Where the classes are known, sorted order takes as many folders as
-    classes, and none of them named after a class of another number.
+    A folder named after a class gets that class's index. A folder named by a number gets that number. Otherwise
+    folders are numbered alphabetically, as by torchvision's ImageFolder; if the classes are known, there must be as
+    many folders as classes, and no folder named after a class may get another class's number.
 
     Args:
-        root: Where the folders are, for messages.
-        names: The folders.
-        classes: Names of the model's classes by number, where they are known.
+        root: The folder that contains them, for messages.
+        names: Names of the folders.
+        classes: Names of the model's classes by number; None if unknown.
 
     Raises:
-        InputError: Where the folders are not those of the classes.
+        InputError: If the folders do not match the classes.
 
     Example:
         >>> number_folders(Path("data"), ["cat", "dog"], ["ant", "cat", "dog"])
@@ -83,23 +83,23 @@ def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | No
             return ordered
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     raise InputError(
-        f"expected folders in {root} named after the model's {len(known)} classes or by their numbers, or as many, "
-        f"sorted as the classes are, got {len(names)} folders, of which these are no class: "
+        f"expected folders in {root} named after the model's {len(known)} classes or by their numbers, or one folder "
+        f"for each class in the order of the classes, got {len(names)} folders, of which these match no class: "
         f"{', '.join(_guess(name, known) for name in unknown[:_SHOWN])}{more}; rename them, or move them away"
     )
 
 
 def _told_apart(names: Sequence[str], classes: Sequence[str] | None) -> bool:
-    """Whether anything but their order says which class each folder is: the names of the classes, or numbers."""
+    """Whether class names or numbers assign the folders to classes, not only their order."""
     return bool(classes) or all(name.isdecimal() for name in names)
 
 
 def few_folders(folders: int, classes: int) -> str:
-    """What to say where nothing but their order tells folders apart, and they are not as many as the classes."""
+    """The message for folders that only their order assigns to classes, but whose number is not that of the classes."""
     return (
-        f"expected as many class folders as the model has classes, {classes}, where the names of the classes are not "
-        f"known, got {folders}, which could be any; name them by the numbers of the classes, or give the model an "
-        "attribute `classes` with their names"
+        f"expected as many class folders as the model has classes, {classes}, because the names of the classes are not "
+        f"known, got {folders}; name the folders by the numbers of the classes, or give the model an attribute "
+        "`classes` with their names"
     )
 
 

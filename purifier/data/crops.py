@@ -1,5 +1,6 @@
-"""Random crops of the images in folders, each a function of (seed, index) alone, so that a resumed run sees what
-an unbroken one would have seen.
+"""Random crops of the images in folders.
+
+A crop is a function of (seed, index) alone, so a resumed run gets the same crops as an unbroken one.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError
-from purifier.data.degrade import varied
+from purifier.data.degrade import degraded
 from purifier.data.images import central_square, read_pixels, to_tensor
 
-# Zeros that are added on each side of small images before the crop.
+# Width of the border of zeros that `padded_crop` adds, in pixels.
 _PADDING = 4
 
 _T = TypeVar("_T")
 
 
 def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
-    """Returns (training, validation): each `every`-th file validates.
+    """Splits files into (training, validation): each `every`-th file is for validation.
 
     Raises:
-        InputError: Where that leaves no file to train on.
-        OptionError: Where every file would validate.
+        InputError: If there are fewer than two files.
+        OptionError: If `every` is below 2, which leaves no file for training.
     """
     if every < 2:
         raise OptionError(f"expected validation_every >= 2, got {every}, which leaves no images to train on")
     if len(paths) < 2:
-        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add more")
+        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add images")
     return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
 
 
@@ -41,7 +42,7 @@ def evenly(items: Sequence[_T], count: int) -> list[_T]:
     """Returns at most `count` items, spread over the sequence.
 
     Raises:
-        OptionError: Where `count` is below 1.
+        OptionError: If `count` is below 1.
     """
     if count < 1:
         raise OptionError(f"expected at least 1 image to validate on, got validation_images={count}")
@@ -49,17 +50,17 @@ def evenly(items: Sequence[_T], count: int) -> list[_T]:
 
 
 class RandomCrops(Dataset[Tensor]):
-    """Square crops, flipped at random, of images that are shrunk at random first.
+    """Random square crops of images. Each image is first shrunk at random, and each crop is flipped at random.
 
     Args:
         paths: Image files.
-        crop_size: Side of the crop in pixels; smaller images are enlarged to it.
+        crop_size: Side of the crop in pixels. Smaller images are enlarged to it.
         length: Number of crops.
-        seed: With the index, decides everything about a crop.
-        shrink: Smallest factor by which an image may be shrunk before the crop; 1 leaves its size alone.
-        aliased: Share of those that are shrunk without a filter against aliasing.
-        vary: Share of the crops that are changed as pictures are without an attacker; see `varied`.
-        cache_bytes: Decoded images are kept in memory up to this many bytes.
+        seed: Random seed. A crop depends on the seed and its index only.
+        shrink: Smallest factor, in (0, 1], by which an image is shrunk before the crop. 1 keeps its size.
+        aliased: Share of the shrunk images that are shrunk without antialiasing.
+        vary: Share of the crops that are degraded; see `degraded`.
+        cache_bytes: Size of the cache of decoded images, in bytes.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class RandomCrops(Dataset[Tensor]):
         factor = random.uniform(self.shrink, 1.0)
         height, width = (max(self.crop_size, round(side * factor)) for side in pixels.shape[:2])
         if (height, width) != pixels.shape[:2]:
-            # Chances are drawn only where they are asked for, so that crops without them are what they always were.
+            # Drawn only if needed, so that the crops of runs without this option do not change.
             aliased = self.aliased > 0 and random.random() < self.aliased
             pixels = _aliased(pixels, height, width, random) if aliased else resized(pixels, height, width)
         top = random.integers(height - self.crop_size + 1)
@@ -102,7 +103,7 @@ class RandomCrops(Dataset[Tensor]):
         crop = pixels[top : top + self.crop_size, left : left + self.crop_size]
         crop = crop[:, ::-1] if random.random() < 0.5 else crop
         vary = self.vary > 0 and random.random() < self.vary
-        return to_tensor(varied(np.ascontiguousarray(crop), random) if vary else crop)
+        return to_tensor(degraded(np.ascontiguousarray(crop), random) if vary else crop)
 
     def _pixels(self, number: int) -> np.ndarray:
         if number in self._cache:
@@ -115,35 +116,38 @@ class RandomCrops(Dataset[Tensor]):
 
 
 def _aliased(pixels: np.ndarray, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Takes the nearest pixels, or mixes the nearest four."""
+    """Shrinks pixels without antialiasing: by nearest neighbour, or bilinearly."""
     kernel = Image.Resampling.NEAREST if random.random() < 0.5 else Image.Resampling.BILINEAR
     scale = (pixels.shape[1] / width, 0, 0, 0, pixels.shape[0] / height, 0)
     return np.asarray(Image.fromarray(pixels).transform((width, height), Image.Transform.AFFINE, scale, kernel))
 
 
 def resized(pixels: np.ndarray, height: int, width: int, *, nearest: bool = False) -> np.ndarray:
-    """Resizes pixels (H, W, 3) or a mask (H, W), uint8."""
+    """Resizes pixels (H, W, 3), uint8, bicubically, or a mask (H, W) by nearest neighbour, with PIL."""
     if pixels.shape[:2] == (height, width):
         return pixels
     how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(pixels).resize((width, height), how))
 
 
-def square_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Cuts out the central square of pixels (H, W, 3) and resizes it to (size, size, 3)."""
+def bicubic_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cuts out the central square of pixels (H, W, 3), uint8, and resizes it to (size, size, 3) with PIL, bicubic."""
     rows, columns = central_square(*pixels.shape[:2])
     return resized(pixels[rows, columns], size, size)
 
 
 def padded_crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """Crop of the central square that is moved by up to 4 pixels, with zeros beyond the border, flipped at random."""
-    padded = np.pad(square_pixels(pixels, size), ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
+    """Returns the central square of pixels (H, W, 3) at `size`, shifted by up to 4 pixels and flipped at random."""
+    padded = np.pad(bicubic_square(pixels, size), ((_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
     top, left = random.integers(2 * _PADDING + 1, size=2)
     return _flipped(padded[top : top + size, left : left + size], random)
 
 
 def resized_crop(pixels: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """Square crop of a quarter to the whole of the shorter side, squared, resized to `size`, flipped at random."""
+    """Returns a random square of pixels (H, W, 3) at `size`, flipped at random.
+
+    Its area is a quarter to the whole of the largest square.
+    """
     shorter = min(pixels.shape[:2])
     side = max(1, round(shorter * random.uniform(0.25, 1.0) ** 0.5))
     top, left = (random.integers(length - side + 1) for length in pixels.shape[:2])

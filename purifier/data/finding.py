@@ -1,4 +1,4 @@
-"""Finding sets of images: class folders or a CSV file of labels, masks beside images, COCO files of boxes."""
+"""Finding sets of images: class folders, CSV files of labels, folders of masks, COCO files of boxes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def labelled_images(
     labels: str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> LabelledImages:
-    """Finds images with a class each: a folder for each class, or a folder and a CSV file with the labels.
+    """Finds images with one class each, in class folders or listed in a CSV file.
 
-    Folders named after `classes` get those numbers; folders named by numbers get these; others are numbered in sorted
-    order, where `classes` are not known or as many.
+    `number_folders` says which class a folder stands for.
 
     Args:
-        folder: Where the images are.
-        size: Side in pixels; None for their own size.
-        count: How many, evenly over all; None for all.
-        labels: CSV file with columns "file" (below the folder) and "label" (a number, or a name out of `classes`).
-        classes: Names of the model's classes by number.
+        folder: The folder of images or class folders.
+        size: Side of the resized images in pixels. None keeps their own size.
+        count: Number of images, spread evenly over all. None means all.
+        labels: CSV file with the columns "file" (a path below the folder) and "label" (a class number, or one of
+            `classes`).
+        classes: Names of the model's classes by number. None if unknown.
 
     Raises:
-        InputError: Where there are no images, labels are missing or not understood, or folders are not of `classes`.
+        InputError: If there are no images, a label is missing or unknown, or the folders do not match `classes`.
     """
     root = image_folder(folder)
     pairs, folders = images_by_class(root, classes) if labels is None else (_of_csv(root, Path(labels), classes), None)
@@ -51,7 +51,7 @@ def labelled_images(
 
 def _of_csv(root: Path, table: Path, classes: Sequence[str] | None) -> list[tuple[Path, int]]:
     if not table.is_file():
-        raise InputError(f"expected a CSV file of labels, got {table}, which is not there")
+        raise InputError(f"expected a CSV file of labels, got {table}, which does not exist")
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"file", "label"} <= set(reader.fieldnames or ()):
@@ -81,10 +81,10 @@ def _label(text: str | None, classes: Sequence[str] | None, place: str) -> int:
 def masked_images(
     folder: str | Path, size: int | None = None, count: int | None = None, *, masks: str | Path
 ) -> MaskedImages:
-    """Finds images and the mask of each: a file of the same name, .png, in the mask folder.
+    """Finds images and their masks: .png files of the same names in the mask folder.
 
     Raises:
-        InputError: Where there are no images, or one has no mask.
+        InputError: If there are no images, or an image has no mask.
     """
     root, mask_root = image_folder(folder), image_folder(masks)
     files = list_images([root])
@@ -100,10 +100,10 @@ def masked_images(
 def boxed_images(
     folder: str | Path, size: int | None = None, count: int | None = None, *, annotations: str | Path
 ) -> BoxedImages:
-    """Finds images and their boxes, as a COCO JSON file of instances has them; labels are its category ids.
+    """Finds images and their boxes in a COCO JSON file of instances; labels are its category ids.
 
     Raises:
-        InputError: Where the file is no COCO JSON, or an image is missing.
+        InputError: If the file is not a COCO JSON file, or an image is missing.
     """
     root, path = image_folder(folder), Path(annotations)
     try:
@@ -112,7 +112,7 @@ def boxed_images(
         boxes: dict[int, list[tuple[float, float, float, float, int, int]]] = {image["id"]: [] for image in images}
         for entry in entries:
             x, y, width, height = entry["bbox"]
-            # Boxes without an area are marks, and detectors refuse them.
+            # Detectors refuse boxes without an area.
             if width > 0 and height > 0:
                 corner = (x, y, x + width, y + height)
                 boxes[entry["image_id"]].append((*corner, entry["category_id"], entry.get("iscrowd", 0)))

@@ -1,4 +1,4 @@
-"""Reading image and mask files, for evaluation and for training: one function for each."""
+"""Reading image and mask files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_rgb(path: Path, *, turn: bool = True) -> Tensor:
 
     Args:
         path: The file.
-        turn: Whether to apply the EXIF orientation. Masks and boxes are in pixels of the file, without it.
+        turn: Whether to apply the EXIF orientation. Masks and boxes refer to the pixels without it.
 
     Raises:
         InputError: If the file cannot be read.
@@ -61,7 +61,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Reads a mask file as class numbers (H, W): palette indices or grey values, in the file's own integer type.
+    """Reads a mask file as class numbers (H, W), int32: palette indices or grey values.
 
     Raises:
         InputError: If the file cannot be read or has several channels.
@@ -75,14 +75,14 @@ def read_mask(path: Path) -> np.ndarray:
         raise InputError(f"expected a mask file, got {path}, which cannot be read: {error}") from error
     if values.ndim != 2:
         raise InputError(f"expected a mask with one channel of class numbers, got mode {mode!r} in {path}")
-    return values.astype(np.uint8) if values.dtype == bool else values
+    return values.astype(np.int32)  # PIL cannot resize int64
 
 
 def check_mask(pixels: Sequence[int], mask: Sequence[int], path: Path) -> None:
     """Checks that a mask has its image's height and width.
 
     Raises:
-        InputError: If it has not.
+        InputError: If it does not.
     """
     if tuple(pixels) != tuple(mask):
         raise InputError(f"expected a mask of the image's size {tuple(pixels)}, got {tuple(mask)} in {path}")

@@ -1,7 +1,7 @@
-"""Images with what is known about them: classes, boxes or masks.
+"""Images with classes, masks or boxes.
 
-Images are read when they are asked for, so a set may be larger than memory. Every set has a fingerprint of its files
-and targets, so that results of different data never mix.
+Images are read when they are asked for, so a set may be larger than memory. The fingerprint of a set changes with its
+files and targets, so that results of different data never mix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,14 +31,14 @@ class ImageSet(ABC):
     Attributes:
         root: The folder; names are relative to it.
         files: Its images.
-        size: Side in pixels that images are resized to, how depends on the task; None for their own size.
+        size: Side of the resized images in pixels; each kind of set resizes differently. None keeps their own size.
     """
 
     root: Path
     files: tuple[Path, ...]
     size: int | None = None
 
-    # Whether images are turned as their EXIF orientation says.
+    # Whether the EXIF orientation is applied.
     _turn: ClassVar[bool] = True
 
     def __len__(self) -> int:
@@ -47,7 +46,7 @@ class ImageSet(ABC):
 
     @property
     def names(self) -> list[str]:
-        """Path of each file below the root, with forward slashes."""
+        """Path of each file relative to the root, with forward slashes."""
         return [path.relative_to(self.root).as_posix() for path in self.files]
 
     @abstractmethod
@@ -58,16 +57,16 @@ class ImageSet(ABC):
             Float images in [0, 1], (N, 3, H, W), or for detection a list of (3, H, W); and their targets.
 
         Raises:
-            InputError: Where a file cannot be read, or the images are of different sizes.
+            InputError: If a file cannot be read, or the images are of different sizes.
         """
 
     @abstractmethod
     def pick(self, indices: Sequence[int]) -> Self:
-        """Returns the set of these images only."""
+        """Returns a set of these images only."""
 
     @abstractmethod
     def _target_bytes(self, index: int) -> bytes:
-        """What the fingerprint takes of a target."""
+        """Bytes of a target for the fingerprint."""
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over names, file contents, targets and size."""
@@ -79,7 +78,7 @@ class ImageSet(ABC):
         return digest.hexdigest()
 
     def batches(self, batch_size: int) -> Iterator[list[int]]:
-        """Yields runs of neighbours that are of one size, at most `batch_size` each; the same ones every time."""
+        """Yields batches of consecutive images of one size, at most `batch_size` each; always the same ones."""
         batch: list[int] = []
         last: Any = None
         for index in range(len(self)):
@@ -96,7 +95,7 @@ class ImageSet(ABC):
         return read_size(self.files[index], turn=self._turn) if self.size is None else self.size
 
     def spread(self, count: int | None) -> Self:
-        """Returns `count` images taken evenly over the set, so that sorted folders give all their classes."""
+        """Returns `count` images spread evenly over the set, so that sorted class folders all contribute."""
         if count is None or count >= len(self):
             return self
         if count < 1:
@@ -106,12 +105,12 @@ class ImageSet(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages(ImageSet):
-    """Images with a class each; resized images are the central square, scaled.
+    """Images with one class each. A resized image is the scaled central square.
 
     Attributes:
         labels: Class number of each image.
-        classes: Names of the classes by number, where they are known.
-        folders: How many class folders there are, where nothing but their order says which class each is.
+        classes: Names of the classes by number; None if unknown.
+        folders: Number of class folders if only their order assigns them to classes, otherwise None.
     """
 
     labels: tuple[int, ...]
@@ -119,7 +118,7 @@ class LabelledImages(ImageSet):
     folders: int | None = None
 
     def load(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images = [square(read_rgb(self.files[index]), self.size) for index in indices]
+        images = [bilinear_square(read_rgb(self.files[index]), self.size) for index in indices]
         return _stack(images), torch.tensor([self.labels[index] for index in indices])
 
     def pick(self, indices: Sequence[int]) -> Self:
@@ -132,12 +131,12 @@ class LabelledImages(ImageSet):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedImages(ImageSet):
-    """Images with a mask of class numbers each; resized ones are squashed to a square, masks by nearest neighbour.
+    """Images with one mask of class numbers each. Resizing squeezes images into a square; masks use nearest neighbours.
 
-    Images are read as they are stored, without their EXIF orientation, as masks are.
+    Images are read without their EXIF orientation, as masks are.
 
     Attributes:
-        masks: Mask file of each image: a palette or grey picture whose values are class numbers.
+        masks: Mask file of each image: a palette or greyscale image whose values are class numbers.
     """
 
     masks: tuple[Path, ...]
@@ -147,8 +146,9 @@ class MaskedImages(ImageSet):
     def load(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         images, masks = [], []
         for index in indices:
-            rgb, mask = read_rgb(self.files[index], turn=False), read_class_mask(self.masks[index])
-            check_mask(rgb.shape[-2:], mask.shape, self.masks[index])
+            rgb, path = read_rgb(self.files[index], turn=False), self.masks[index]
+            mask = torch.from_numpy(read_mask(path)).long()
+            check_mask(rgb.shape[-2:], mask.shape, path)
             if self.size is not None:
                 shape = (self.size, self.size)
                 rgb = _resize(rgb, shape)
@@ -167,13 +167,13 @@ class MaskedImages(ImageSet):
 
 @dataclass(frozen=True, kw_only=True)
 class BoxedImages(ImageSet):
-    """Images with boxes; resized ones are scaled so that the longer side is `size`, boxes with them.
+    """Images with boxes. Resized images, and their boxes, are scaled so that the longer side is `size`.
 
-    Images are read as they are stored, without their EXIF orientation, as boxes are.
+    Images are read without their EXIF orientation, as boxes are.
 
     Attributes:
         boxes: Boxes of each image as (x1, y1, x2, y2, category id, crowd), in pixels of the file.
-        categories: Names by category id.
+        categories: Names of the categories by id.
     """
 
     boxes: tuple[tuple[tuple[float, float, float, float, int, int], ...], ...]
@@ -200,23 +200,25 @@ class BoxedImages(ImageSet):
         return replace(self, files=files, boxes=tuple(self.boxes[index] for index in indices))
 
     def _shape(self, index: int) -> Any:
-        return None  # lists of images may differ in size
+        return None  # batches are lists of images, which may differ in size
 
     def _target_bytes(self, index: int) -> bytes:
         return json.dumps(self.boxes[index]).encode()
 
 
-def square(rgb: Tensor, size: int | None) -> Tensor:
-    """Cuts the central square out of an image (3, H, W) and resizes it to this side; None leaves the image as it is."""
+def bilinear_square(rgb: Tensor, size: int | None, share: float = 1.0) -> Tensor:
+    """Cuts out the central square of an image and resizes it with torch, bilinearly, with antialiasing.
+
+    Args:
+        rgb: Image (3, H, W), float, in [0, 1].
+        size: Side of the result in pixels. None returns the image unchanged.
+        share: Side of the square as a share of the image's shorter side.
+    """
     if size is None:
         return rgb
-    rows, columns = central_square(*rgb.shape[-2:])
+    height, width = rgb.shape[-2:]
+    rows, columns = central_square(height, width, share)
     return _resize(rgb[:, rows, columns], (size, size))
-
-
-def read_class_mask(path: Path) -> Tensor:
-    """Reads a mask file as a tensor (H, W) of class numbers, int64; see `read_mask`."""
-    return torch.from_numpy(read_mask(path).astype(np.int64))
 
 
 def _resize(rgb: Tensor, shape: tuple[int, int]) -> Tensor:

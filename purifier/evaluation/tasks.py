@@ -15,7 +15,8 @@ from purifier.attacks import SSP, Attack, DetectionAttack, SegmentationAttack
 from purifier.attacks.base import Loss
 from purifier.attacks.segmentation import read_logits
 from purifier.data.class_folders import few_folders
-from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages, read_class_mask
+from purifier.data.images import read_mask
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.evaluation.metrics.segmentation import check_masks, count_pixels
 from purifier.evaluation.plan import Attacked
 
@@ -134,7 +135,7 @@ class Segmentation(Task):
     def check(self, outputs: Any, data: Any) -> None:
         classes = read_logits(outputs).shape[1]
         for path in data.masks:
-            check_masks(read_class_mask(path), classes, ignore_index=self.ignore_index)
+            check_masks(torch.from_numpy(read_mask(path)).long(), classes, ignore_index=self.ignore_index)
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "ignore_index": self.ignore_index}

@@ -1,1 +1,1 @@
-"""How a method is run: in tiles, in half precision, as an exported graph; and what that costs."""
+"""Running methods: tiles, half precision, compilation, export, and measuring time and memory."""

@@ -1,4 +1,4 @@
-"""Graphs of modules: capturing them with torch.export, writing them as files, and running the files."""
+"""Graphs of modules: captured with torch.export, written as files, and run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from purifier._errors import OptionError, PurifierError, WeightsError
 
 INPUT = "images"
-# In an ONNX file every entry is a property of this prefix; a torch-export file has them all in one file of JSON.
+# Prefix of the metadata properties in an ONNX file. A torch-export file has the metadata in one JSON file.
 PREFIX = "purifier."
 EXTRA_FILE = "purifier.json"
 
@@ -28,35 +28,35 @@ def capture(module: nn.Module, size: tuple[int, int], *, any_size: bool) -> torc
     """Captures the graph of a module of images, for any batch size.
 
     Args:
-        module: Called with float32 images (N, 3, H, W).
-        size: Height and width to capture it at.
-        any_size: Whether the graph must hold for other heights and widths too.
+        module: A module of float32 images (N, 3, H, W).
+        size: Height and width of the example images.
+        any_size: Whether height and width stay open.
 
     Raises:
-        OptionError: Where the module computes something that a graph cannot hold.
+        OptionError: If the module cannot be captured.
     """
     dynamic = torch.export.Dim.DYNAMIC
     axes = {0: dynamic, 2: dynamic, 3: dynamic} if any_size else {0: dynamic}
-    # Two images, because a batch of one is taken for one that is always of one.
+    # Two images, because torch.export would fix a batch size of one.
     example = torch.full((2, 3, *size), 0.5)
     try:
         with _quiet():
             program = torch.export.export(_Entry(module), (example,), dynamic_shapes=(axes,))
-    except Exception as error:  # torch and the model raise all kinds of errors
+    except Exception as error:  # torch and the model raise many kinds of errors
         raise _no_graph(error, any_size) from error
     for node in program.graph.nodes:
-        # Where on this machine the sources lie is nobody's business.
+        # Stack traces contain paths of this machine.
         node.meta.pop("stack_trace", None)
     return program
 
 
 class _Entry(nn.Module):
-    """Gives every graph's input one name, whatever the module calls it."""
+    """Names the input of every graph `images`, whatever the module calls it."""
 
     def __init__(self, target: nn.Module) -> None:
         super().__init__()
         self.target = target
-        # Its children stay in the modes that they are in.
+        # An assignment does not change the modes of the children, as eval() would.
         self.training = False
 
     def forward(self, images: Tensor) -> Any:
@@ -64,7 +64,7 @@ class _Entry(nn.Module):
 
 
 def smallest_size(program: torch.export.ExportedProgram) -> tuple[int, int]:
-    """Returns the smallest height and width that a captured graph is known to hold for."""
+    """Returns the smallest height and width for which a captured graph is valid."""
     name = next(spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT")
     images = next(node for node in program.graph.nodes if node.name == name).meta["val"]
     height, width = (_lowest(program, size) for size in images.shape[-2:])
@@ -75,12 +75,12 @@ def _lowest(program: torch.export.ExportedProgram, size: Any) -> int:
     if isinstance(size, int):
         return size
     low = int(program.range_constraints[size.node.expr].lower)
-    # 2 is what torch.export supposes of every size that nothing is known of.
+    # torch.export assumes at least 2 for every unconstrained size.
     return 1 if low <= 2 else low
 
 
 def output_names(program: torch.export.ExportedProgram, name: str) -> list[str]:
-    """Returns a name for every tensor that a graph puts out: `name` where it is the only one, else its key."""
+    """Returns a name for every output tensor of a graph: `name` if it is the only one, else its key."""
     spec = program.call_spec.out_spec
     assert spec is not None
     paths = [path for path, _ in pytree.tree_leaves_with_path(pytree.tree_unflatten(range(spec.num_leaves), spec))]
@@ -91,11 +91,11 @@ def output_names(program: torch.export.ExportedProgram, name: str) -> list[str]:
 def write_onnx(
     program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str], *, opset: int, output: str
 ) -> None:
-    """Writes a captured graph as an ONNX file; weights of more than 2 GB go into a second one, PATH.data.
+    """Writes a captured graph as an ONNX file. Weights of more than 2 GB go into a second file, PATH.data.
 
     Raises:
-        OptionError: Where ONNX cannot express it in this opset.
-        PurifierError: Where a package is missing.
+        OptionError: If ONNX cannot express it in this opset.
+        PurifierError: If a package is missing.
     """
     _need("onnx", "onnxscript")
     images = next(node for node in program.graph.nodes if node.name == INPUT).meta["val"]
@@ -113,12 +113,12 @@ def write_onnx(
                 dynamic_shapes=(axes,),
                 verbose=False,
             )
-    except Exception as error:  # the exporter, too, raises all kinds of errors
+    except Exception as error:  # the exporter raises many kinds of errors
         raise _no_graph(error, len(axes) > 1) from error
     model = converted.model
     got = model.opset_imports.get("", opset)
     if got != opset:
-        raise OptionError(f"expected an opset that the exporter converts to, got {opset}; it wrote {got}: ask for that")
+        raise OptionError(f"expected an opset that the exporter supports, got {opset}; use {got}, which it wrote")
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
     model.producer_name = "purifier"
@@ -129,10 +129,10 @@ def write_onnx(
 def write_torch_export(
     program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str], any_size: bool
 ) -> None:
-    """Writes a captured graph as torch.export.save does, the metadata in a file of JSON inside.
+    """Writes a captured graph with torch.export.save, and its metadata in a JSON file inside.
 
     Raises:
-        OptionError: Where the file format has no place for something in the graph.
+        OptionError: If the file format cannot hold the graph.
     """
     try:
         with _quiet(), path.open("wb") as file:
@@ -144,7 +144,7 @@ def write_torch_export(
 
 
 def run_onnx(path: Path, images: Tensor) -> list[Tensor]:
-    """Runs an ONNX file with ONNX Runtime on the CPU; returns its outputs."""
+    """Runs an ONNX file with ONNX Runtime on the CPU and returns its outputs."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -152,7 +152,7 @@ def run_onnx(path: Path, images: Tensor) -> list[Tensor]:
 
 
 def run_torch_export(path: Path, images: Tensor) -> list[Tensor]:
-    """Loads a torch-export file and runs it; returns its outputs."""
+    """Loads and runs a torch-export file and returns its outputs."""
     with _quiet(), path.open("rb") as file:
         module = torch.export.load(file).module()
     with torch.inference_mode():
@@ -160,14 +160,14 @@ def run_torch_export(path: Path, images: Tensor) -> list[Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Returns what `write_onnx` or `write_torch_export` was given, without loading weights or running anything.
+    """Returns the metadata of a file of `write_onnx` or `write_torch_export`, without loading its weights.
 
     Raises:
-        WeightsError: Where the file is neither's.
+        WeightsError: If it is another file.
     """
     found = _torch_export_metadata(path) if zipfile.is_zipfile(path) else _onnx_metadata(path)
     if not found:
-        raise WeightsError(f"expected a file that purifier export wrote, got {path}, which has no metadata of ours")
+        raise WeightsError(f"expected a file from purifier export, got {path}, which has none of its metadata")
     return found
 
 
@@ -185,7 +185,7 @@ def _onnx_metadata(path: Path) -> dict[str, str]:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own errors, a missing file
-        raise WeightsError(f"expected a file that purifier export wrote, got {path}: {_line(error)}") from error
+        raise WeightsError(f"expected a file from purifier export, got {path}: {_line(error)}") from error
     return {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
 
 
@@ -201,8 +201,8 @@ def _need(*packages: str) -> None:
 def _no_graph(error: Exception, any_size: bool) -> OptionError:
     if any_size:
         advice = (
-            "its graph may hold for one image size only: state that size (size=(224, 224), --size 224x224), or export "
-            "it in the other format"
+            "its graph may be valid for one image size only: give that size (size=(224, 224), --size 224x224), or use "
+            "the other format"
         )
     else:
         advice = "export the purifier alone and run the model behind it, or use the other format"
@@ -210,7 +210,7 @@ def _no_graph(error: Exception, any_size: bool) -> OptionError:
 
 
 def _line(error: BaseException) -> str:
-    """The kind of an error's first cause, and the first line of what it says."""
+    """Returns the type of an error's first cause, and the first line of its message."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
@@ -219,7 +219,7 @@ def _line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what torch's exporters say of their own inner workings from the user."""
+    """Suppresses the logs and warnings of torch's exporters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,38 +1,35 @@
-"""Compiling: a purifier's methods through torch.compile, made when they are first called.
+"""Runs a purifier's methods through torch.compile, which compiles on the first call.
 
-Where compiling fails (no C++ compiler, an unsupported Python or platform), the methods run as they are, and one warning
-a process says so.
+If compiling fails (no C++ compiler, an unsupported Python or platform), the methods run uncompiled after one warning.
 """
 
 from __future__ import annotations
 
 import types
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import OptionError, PurifierWarning
-from purifier.methods import Method, innermost, leaves
-from purifier.methods._no_grad import makes_graph
+from purifier._errors import OptionError, warn_once
+from purifier._tracing import is_tracing
+from purifier.methods import Method, innermost
 
 _BACKEND = "inductor"
-_warned = False
 
 _Apply = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Compiler:
-    """Runs methods compiled. It knows nothing of them that a copy would need, so a copy starts afresh.
+    """Runs methods compiled. A copy shares no compiled code with the original.
 
-    torch.compile itself sees to it that new sizes, dtypes, devices, options and modes of gradients get code of their
-    own. Methods that no graph holds (a codec, noise) run as they are.
+    torch.compile recompiles for new sizes, dtypes, devices, options and grad modes. Methods that cannot be captured as
+    a graph (a codec, noise) run uncompiled.
 
     Args:
-        mode: Of torch.compile: "default", or "reduce-overhead", which on a GPU replays CUDA graphs. Where gradients are
-            on it is the default one, because a graph's next call overwrites what a backward pass would read.
+        mode: Mode of torch.compile: "default" or "reduce-overhead", which replays CUDA graphs. With gradients it is
+            always "default", because the next replay would overwrite values that the backward pass needs.
     """
 
     def __init__(self, mode: str = "default") -> None:
@@ -45,46 +42,51 @@ class Compiler:
 
     @property
     def option(self) -> bool | str:
-        """The option `compile` that asks for it."""
+        """The value of the option `compile` for this mode."""
         return True if self.mode == "default" else self.mode
 
     def run(self, method: Method, images: Tensor) -> Tensor:
-        """Applies a method to images (N, 3, H, W), as the method itself does but for rounding; gradients flow.
+        """Applies a method to images (N, 3, H, W), with the same output up to rounding. Gradients flow.
 
-        The output is to be read before the next call, which may overwrite it.
+        Read the output before the next call, which may overwrite it.
         """
-        # Within another graph there is nothing left to compile.
-        if self._failed or makes_graph():
+        # Inside another graph, that graph's compiler does the work.
+        if self._failed or is_tracing():
             return method(images)
-        for number, leaf in enumerate(leaves(method)):
+        for number, part in enumerate(method.sequence):
             if number:
                 images = images.clamp(0, 1)
-            plain = any(part.export_obstacle is not None for part in innermost(leaf))
-            images = leaf(images) if plain else self._run_leaf(number, leaf, images)
+            plain = any(leaf.export_obstacle is not None for leaf in innermost(part))
+            images = part(images) if plain else self._run_part(number, part, images)
         return images
 
-    def _run_leaf(self, number: int, leaf: Method, images: Tensor) -> Tensor:
+    def _run_part(self, number: int, part: Method, images: Tensor) -> Tensor:
         if self._failed:
-            return leaf(images)
+            return part(images)
         mode = "default" if torch.is_grad_enabled() else self.mode
         try:
             if (number, mode) not in self._calls:
                 self._calls[number, mode] = torch.compile(_own_code(_apply), backend=_BACKEND, mode=mode)
-            return self._calls[number, mode](leaf, images)
-        except Exception as error:  # compilers raise all kinds of errors
-            # An error of the method itself, such as too little memory, comes again here.
-            out = leaf(images)
+            return self._calls[number, mode](part, images)
+        except Exception as error:  # compilers raise many kinds of errors
+            # An error of the method itself, such as out of memory, is raised again here.
+            out = part(images)
             self._failed = True
             self._calls.clear()
-            _warn_once(error)
+            _warn(error)
             return out
 
 
 def make_compiler(compile: Any) -> Compiler | None:
-    """Returns what the option `compile` asks for, None where it is False.
+    """Returns the compiler for the option `compile` of `Purifier.from_pretrained`.
+
+    Args:
+        compile: True compiles on the first call, which takes longer. The output differs by rounding only. Tiles always
+            run uncompiled. "reduce-overhead" also replays CUDA graphs while no gradient is recorded, which helps with
+            small batches of one size on a GPU. False returns None.
 
     Raises:
-        OptionError: Where it is no mode and no bool.
+        OptionError: If it is something else.
     """
     if isinstance(compile, bool):
         return Compiler() if compile else None
@@ -99,19 +101,15 @@ def _apply(method: nn.Module, images: Tensor) -> Tensor:
 
 
 def _own_code(function: _Apply) -> _Apply:
-    """Returns the function with code of its own: torch limits how often one piece of code is compiled anew."""
+    """Returns the function with its own code object, because torch limits the recompilations of each code object."""
     assert isinstance(function, types.FunctionType)
     return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
-def _warn_once(error: Exception) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
-        warnings.warn(
-            f"expected to compile the purifier, got {type(error).__name__}: {reason[:200]}; it runs uncompiled, with "
-            "the same output. Leave compile out, or install what torch.compile needs. Shown once",
-            PurifierWarning,
-            stacklevel=2,
-        )
+def _warn(error: Exception) -> None:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason")
+    warn_once(
+        f"expected to compile the purifier, got {type(error).__name__}: {reason[:200]}; it runs uncompiled, with the "
+        "same output. Leave compile out, or install what torch.compile needs. Shown once",
+        stacklevel=2,
+    )

@@ -1,7 +1,6 @@
-"""Export: a purifier, or a model behind one, as a file that runs without this library.
+"""Export of a purifier, or a model behind one, as a file that runs without this library.
 
-The graph takes float32 images (N, 3, H, W) and computes what the module computes. Checks of the images' values are
-left out of it, the final clamp to [0, 1] stays in.
+The graph takes float32 images (N, 3, H, W). It contains the final clamp to [0, 1], but no checks of the images.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from purifier import _hub
+from purifier import _format
 from purifier._errors import OptionError, PurifierError
 from purifier._version import __version__
 from purifier.inference import _graphs
 from purifier.methods import Method, innermost
 
 FORMATS = ("onnx", "torch-export")
-# What the exporter translates to; newer ones are converted from it.
+# The opset that the exporter writes. Newer ones are converted from it.
 DEFAULT_OPSET = 18
 # Largest difference, absolute or relative to the largest output, between a file's outputs and the module's.
 TOLERANCE = 1e-4
-# Sizes to capture graphs at that hold for every size; a classifier may refuse small ones.
+# Sizes of the example images if the size stays open. A classifier may refuse small images.
 _PURIFIER_SIZE = (32, 48)
 _MODEL_SIZE = (224, 256)
 _ODD_SIZE = (33, 47)
@@ -45,10 +44,10 @@ class Exported:
     """A file that `export` wrote.
 
     Attributes:
-        path: Where it is.
-        metadata: What it says of itself; see `read_metadata`.
-        difference: Largest absolute difference between its outputs and the module's on random images, or None where
-            it could not be run because ONNX Runtime is not installed.
+        path: The file.
+        metadata: Its metadata; see `read_metadata`.
+        difference: Largest absolute difference between its outputs and the module's on random images. None if ONNX
+            Runtime is not installed.
     """
 
     path: Path
@@ -67,23 +66,21 @@ def export(
     """Writes a purifier, or a model behind one, as a file that runs without this library.
 
     The file takes `images`, float32 (N, 3, H, W): RGB in [0, 1], or the normalised images of a model that was wrapped
-    with mean and std. It puts out `purified`, of the same shape and in [0, 1], or what the model puts out. The batch
-    size is open; height and width are, too, unless `size` fixes them. Nothing checks the images' values any more.
-
-    A file that is there already is replaced, once the new one is whole and its outputs on random images have been
-    compared with the module's. The module itself is left as it is; one on a GPU is copied to the CPU first.
+    with mean and std. Its output is `purified`, of the same shape and in [0, 1], or the output of the model. Images are
+    not checked. The file is written after its outputs on random images were compared with the module's. The module
+    does not change; a copy of a module on a GPU is exported from the CPU.
 
     Args:
-        target: A `Purifier`, or what `wrap` returned.
-        path: The file to write.
+        target: A `Purifier`, or a model that `wrap` returned.
+        path: The file to write. An existing file is replaced.
         format: "onnx", or "torch-export" for `torch.export.load`.
-        size: Height and width to fix, for models that need that; None leaves them open.
-        opset: ONNX operator set, 18 or newer; 18 where None.
+        size: Height and width, for models that need a fixed size. None leaves them open, like the batch size.
+        opset: ONNX operator set, 18 or newer. None means 18.
 
     Raises:
-        OptionError: Where the purifier or the model cannot be expressed as such a graph, is in training mode or not
-            in float32, or an option is out of its range.
-        PurifierError: Where a package is missing, the file cannot be written, or its outputs are not the module's.
+        OptionError: If the target cannot be captured as a graph, is in training mode or not in float32, or if an
+            option is out of its range.
+        PurifierError: If a package is missing, the file cannot be written, or its outputs differ from the module's.
 
     Example:
         >>> import tempfile
@@ -93,28 +90,24 @@ def export(
         ...     export(Purifier.from_pretrained("bit-depth"), f"{folder}/b.pt2", format="torch-export").difference
         0.0
     """
-    path = Path(path)
-    opset = _check_options(path, format, size, opset)
+    opset = _check_options(Path(path), format, size, opset)
     _check_target(target, _purifier_of(target))
-    target = _on_cpu(target)
-    purifier = _purifier_of(target)
-    alone = target is purifier
+    return _write(_on_cpu(target), Path(path), format, size, opset)
+
+
+def _write(target: nn.Module, path: Path, format: str, size: tuple[int, int] | None, opset: int) -> Exported:
+    alone = target is _purifier_of(target)
     traced = size or (_PURIFIER_SIZE if alone else _MODEL_SIZE)
     program = _graphs.capture(target, traced, any_size=size is None)
-    smallest = _graphs.smallest_size(program)
-    metadata = _describe(target, purifier, alone, format, size, smallest, opset)
+    metadata = _describe(target, format, size, _graphs.smallest_size(program), opset)
     folder = _temporary_folder(path)
     try:
         draft = folder / path.name
         if format == "onnx":
-            output = "purified" if alone else "output"
-            _graphs.write_onnx(program, draft, metadata, opset=opset, output=output)
+            _graphs.write_onnx(program, draft, metadata, opset=opset, output="purified" if alone else "output")
         else:
             _graphs.write_torch_export(program, draft, metadata, size is None)
-        sizes = {traced} if size or not alone else {traced, _ODD_SIZE}
-        difference = _compare(
-            target, draft, format, sizes, exact=all(m.differentiable for m in innermost(purifier.method))
-        )
+        difference = _compare(target, draft, format, {traced} if size or not alone else {traced, _ODD_SIZE})
         _move(folder, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -122,35 +115,36 @@ def export(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns what a file that `export` wrote says of itself.
+    """Returns the metadata of a file that `export` wrote.
 
     Args:
         path: An ONNX or torch-export file. It is not run, and its weights are not loaded.
 
     Returns:
         kind ("purifier" or "wrapped model"); name; config, the JSON of config.json with method, options and the
-        SHA-256 of every weights file; sha256, that of the weights (see `weights_sha256`); version of this library;
-        torch, its version; opset (ONNX only); input, what images it takes, with mean and std where there are such;
-        size, "any" or HEIGHTxWIDTH; smallest_size; model, the kind of the wrapped model.
+        SHA-256 of every weights file; sha256, that of the weights (see `files_sha256`); version of this library;
+        torch, its version; opset (ONNX only); input, the images that it takes, with mean and std if it has any;
+        size, "any" or HEIGHTxWIDTH; smallest_size; model, the type of the wrapped model.
 
     Raises:
-        WeightsError: Where it is no such file.
-        PurifierError: Where the package onnx is missing.
+        OptionError: If the file does not exist.
+        WeightsError: If `export` did not write it.
+        PurifierError: If the package onnx is missing.
     """
     if not Path(path).is_file():
-        raise OptionError(f"expected a file that purifier export wrote, got {os.fspath(path)!r}, which is not there")
+        raise OptionError(f"expected a file from purifier export, got {os.fspath(path)!r}, which does not exist")
     return _graphs.read_metadata(Path(path))
 
 
-def weights_sha256(digests: Mapping[str, str]) -> str:
-    """Returns one SHA-256 for a purifier's weights.
+def files_sha256(digests: Mapping[str, str]) -> str:
+    """Returns one SHA-256 for all weights files of a purifier.
 
     Args:
-        digests: SHA-256 of every weights file that `save_pretrained` writes, by name, as config.json lists them.
+        digests: SHA-256 of every weights file that `save_pretrained` writes, by name, as in config.json.
 
     Returns:
-        That of the file where it is one; else that of the lines "DIGEST  NAME", sorted by name, as sha256sum writes
-        them. A purifier without weights has none of these lines.
+        The SHA-256 of the file if there is one file; otherwise that of the lines "DIGEST  NAME", sorted by name, as
+        sha256sum writes them. A purifier without weights has no lines.
     """
     if len(digests) == 1:
         return next(iter(digests.values()))
@@ -187,7 +181,7 @@ def _check_target(target: nn.Module, purifier: Any) -> None:
         if leaf.export_obstacle is not None:
             raise OptionError(
                 f"expected a purifier that can be exported as a graph, got {purifier.name!r}: {leaf.export_obstacle}, "
-                "which no graph holds; export the purifier without it, and run it in Python"
+                "so no graph can hold it; export the purifier without it, and run it in Python"
             )
     model = getattr(target, "model", None)
     if isinstance(model, nn.Module) and any(part.training for part in model.modules()):
@@ -209,20 +203,16 @@ def _on_cpu(target: nn.Module) -> nn.Module:
 
 
 def _describe(
-    target: Any,
-    purifier: Any,
-    alone: bool,
-    format: str,
-    size: tuple[int, int] | None,
-    smallest: tuple[int, int],
-    opset: int,
+    target: Any, format: str, size: tuple[int, int] | None, smallest: tuple[int, int], opset: int
 ) -> dict[str, str]:
-    digests = _hub.digests(purifier.method.state_dict())
+    purifier = _purifier_of(target)
+    alone = target is purifier
+    digests = _format.digests(purifier.method.state_dict())
     described = {
         "kind": "purifier" if alone else "wrapped model",
         "name": purifier.name,
         "config": json.dumps({**purifier._config(), "files": digests}),
-        "sha256": weights_sha256(digests),
+        "sha256": files_sha256(digests),
         "version": __version__,
         "torch": str(torch.__version__),
         "input": "float32 (N, 3, H, W), RGB, in [0, 1]",
@@ -244,7 +234,7 @@ def _show(size: tuple[int, int]) -> str:
 
 
 def _temporary_folder(path: Path) -> Path:
-    # Beside the file, so that moving it there is one step; a folder, because ONNX may need a second file.
+    # Beside the file, so that the move is atomic. A folder, because ONNX may write a second file.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -253,7 +243,7 @@ def _temporary_folder(path: Path) -> Path:
 
 
 def _move(folder: Path, path: Path) -> None:
-    """Gives the files in `folder` their places, the one that is called `path` last."""
+    """Moves the files in `folder` beside `path`, and the one with the name of `path` last."""
     try:
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             file.replace(path.with_name(file.name))
@@ -261,10 +251,12 @@ def _move(folder: Path, path: Path) -> None:
         raise PurifierError(f"expected a file that can be written, got {path}: {error}") from error
 
 
-def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]], *, exact: bool) -> float | None:
-    """Runs the file on random images; returns the largest difference, or None without ONNX Runtime."""
+def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]]) -> float | None:
+    """Runs the file on random images. Returns the largest difference, or None without ONNX Runtime."""
     if format == "onnx" and find_spec("onnxruntime") is None:
         return None
+    # Rounding methods turn a difference in the last bit into one of a whole level.
+    exact = all(leaf.differentiable for leaf in innermost(_purifier_of(target).method))
     run = _graphs.run_onnx if format == "onnx" else _graphs.run_torch_export
     largest = 0.0
     for size in sorted(sizes):
@@ -275,15 +267,14 @@ def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]],
             got = run(draft, images)
         except Exception as error:  # the runtime's own errors
             raise PurifierError(
-                f"expected a file that runs, got one that does not: {_graphs._line(error)}; it was not kept. "
-                "State the image size (size=(224, 224), --size 224x224), or try another opset"
+                f"expected a file that runs, got {_graphs._line(error)}; it was not kept. Give the image size "
+                "(size=(224, 224), --size 224x224), or try another opset"
             ) from error
         difference, scale = _difference(got, expected)
-        # Rounding turns a difference in the last bit into one of a whole level.
         if exact and not difference <= TOLERANCE * max(1.0, scale):
             raise PurifierError(
                 f"expected outputs equal to {TOLERANCE:g}, got a difference of {difference:.3g} on random images of "
-                f"{_show(size)}; the file was not kept. State the image size, or use another opset or format"
+                f"{_show(size)}; the file was not kept. Give the image size, or use another opset or format"
             )
         largest = max(largest, difference)
     return largest

@@ -1,4 +1,4 @@
-"""How much memory a call needs beyond what is held before it, and processes that are fresh enough to tell."""
+"""Peak memory of a call, measured in a fresh process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def in_fresh_process(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Returns what a function gives in a process that has imported torch and done nothing else yet.
+    """Returns the result of a function in a process that has imported torch and done nothing else.
 
     Args:
-        function: One of a module, so that it can be sent.
-        *arguments: What can be sent too.
+        function: A function of a module, which can be pickled.
+        *arguments: Its arguments, which can be pickled.
     """
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    # The server imports once and never computes; every process is forked off it.
+    # The server imports once and never computes. Each process is a fork of it.
     context = get_context("forkserver")
     context.set_forkserver_preload(["torch", "purifier"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -36,19 +36,19 @@ def in_fresh_process(function: Callable[..., _T], *arguments: Any) -> _T:
 def peak_extra_bytes(
     call: Callable[[], object], *, warm_up: Callable[[], object], device: str | torch.device = "cpu"
 ) -> int | None:
-    """Returns the rise of the peak memory while a call runs, over what was held before it, its output included.
+    """Returns how far the peak memory during a call exceeds the memory before it. The output counts.
 
-    On the CPU this is resident memory of the process, so it means something only in a process that has done nothing
-    of the kind before: memory that was freed there is taken again unseen. On CUDA it is what torch's allocator holds,
-    over what it held before the warm-up.
+    On the CPU this is the resident memory of the process. It is meaningful only in a fresh process, because memory
+    that was freed earlier can be reused without a rise. On CUDA it is the memory of torch's allocator, relative to
+    the time before the warm-up.
 
     Args:
-        call: What to measure.
-        warm_up: Loads the kernels: the same on a smaller image, say.
-        device: Where the call computes.
+        call: The call to measure.
+        warm_up: A call that loads the kernels, such as the same one on a smaller image.
+        device: The device of the call.
 
     Returns:
-        Bytes; None where this system does not tell (no Linux, no CUDA).
+        Bytes, or None if the system does not report them (neither Linux nor CUDA).
     """
     place = torch.device(device)
     return _cuda(call, warm_up, place) if place.type == "cuda" else _resident(call, warm_up)
@@ -70,7 +70,7 @@ def _resident(call: Callable[[], object], warm_up: Callable[[], object]) -> int 
     gc.collect()
     _give_back()
     try:
-        # Not ru_maxrss, which a process inherits from the one that started it.
+        # Not ru_maxrss, which a process inherits from its parent.
         _CLEAR.write_text("5")
         before = _status("VmRSS")
         call()
@@ -80,7 +80,7 @@ def _resident(call: Callable[[], object], warm_up: Callable[[], object]) -> int 
 
 
 def _give_back() -> None:
-    """Has the allocator return what it keeps of freed memory, which the call would take again unseen."""
+    """Returns freed memory to the system, because the call could reuse it without a rise."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

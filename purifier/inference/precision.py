@@ -1,4 +1,4 @@
-"""Which precision to compute in."""
+"""The device and the precision of computations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _NAMES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Returns the device; "auto" is the accelerator where there is one, None the CPU.
+    """Returns the device: "auto" means the accelerator if there is one, None means the CPU.
 
     Raises:
-        OptionError: Where there is no such device.
+        OptionError: If there is no such device.
     """
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -21,16 +21,16 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         resolved = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise OptionError(f"expected a device such as 'cpu', 'cuda' or 'auto', got {device!r}") from error
-    if not _is_here(resolved):
+    if not _is_available(resolved):
         raise OptionError(
-            f"expected a device that is here, got {device!r}, but torch sees no {resolved.type.upper()} device; use "
+            f"expected an available device, got {device!r}, but torch finds no {resolved.type.upper()} device; use "
             "'cpu'"
         )
     return resolved
 
 
-def _is_here(device: torch.device) -> bool:
-    # A tensor would start CUDA, which a process that forks afterwards must not.
+def _is_available(device: torch.device) -> bool:
+    # A tensor would initialise CUDA, which a process that forks later must not do.
     if device.type == "cuda":
         return torch.cuda.is_available()
     try:
@@ -41,17 +41,17 @@ def _is_here(device: torch.device) -> bool:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Returns the dtype; None is float32, "auto" is bfloat16 where the device computes it fast, else float32.
+    """Returns the dtype: None means float32, "auto" means bfloat16 if the device computes it fast, else float32.
 
     Raises:
-        OptionError: Where it is not one of the four that purifiers compute in.
+        OptionError: If purifiers do not compute in that dtype.
     """
     if dtype == "auto":
         return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
     resolved = torch.float32 if dtype is None else _NAMES.get(dtype) if isinstance(dtype, str) else dtype
     if not isinstance(resolved, torch.dtype) or resolved not in _NAMES.values():
         raise OptionError(
-            f"expected dtype to be 'auto', {', '.join(map(repr, _NAMES))} or such a torch dtype, got {dtype!r}"
+            f"expected dtype to be 'auto', {', '.join(map(repr, _NAMES))} or one of these torch dtypes, got {dtype!r}"
         )
     return resolved
 

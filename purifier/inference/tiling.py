@@ -1,7 +1,7 @@
 """Tiling: the same output in bounded memory.
 
-Each stage of a method is cut into tiles that overlap by the stage's halo, so every output pixel sees exactly what it
-would see in the whole image.
+Each stage of a method is applied to tiles that overlap by the stage's halo, so that every output pixel depends on the
+same input pixels as in the whole image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from purifier.methods import Method, Stage
 
 
 def apply_tiled(method: Method, images: Tensor, size: int) -> Tensor:
-    """Applies a method in tiles of at most `size` x `size` output pixels; gradients flow.
+    """Applies a method in tiles of at most `size` x `size` output pixels. Gradients flow.
 
     Args:
-        method: The method; each of its stages must have a finite halo.
+        method: The method. Stages without a finite halo see the whole image.
         images: (N, 3, H, W).
         size: Side of a tile, in pixels.
     """
@@ -29,18 +29,15 @@ def apply_tiled(method: Method, images: Tensor, size: int) -> Tensor:
 
 
 def check_tileable(method: Method, size: int, name: str) -> None:
-    """Raises OptionError where the method cannot be tiled."""
+    """Raises OptionError if the method cannot be tiled."""
     if not isinstance(size, int) or size < 16:
         raise OptionError(f"expected a tile size of at least 16 pixels, got {size!r}")
     if any(stage.halo is None for stage in method.stages()):
-        raise OptionError(
-            f"expected a purifier whose outputs look a bounded way, got {name!r}, which cannot be tiled; leave tiled() "
-            "out"
-        )
+        raise OptionError(f"{name!r} cannot be tiled: every output pixel depends on the whole image; leave tiled() out")
 
 
 def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (start, stop, first, last): a tile's own span and the span that it needs to see."""
+    """Yields (start, stop, first, last): the span of a tile's output and the span of its input."""
     size = max(align, size - size % align)
     for start in range(0, length, size):
         stop = min(length, start + size)

@@ -1,4 +1,4 @@
-"""How long calls take beside one another, in one process."""
+"""Timing of calls against each other, in one process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from purifier._errors import OptionError
 
-# Rounds that are measured however little time there is: fewer have no spread.
+# Rounds that are measured even without time left. Fewer have no quartiles.
 _FEWEST_RUNS = 3
 
 
@@ -32,7 +32,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Returns median and quartiles; of one value, three times that value.
+    """Returns the median and quartiles of some values. All three equal the value if there is only one.
 
     Example:
         >>> spread([3.0, 1.0, 2.0, 5.0, 4.0])
@@ -40,7 +40,7 @@ def spread(values: Iterable[float]) -> Spread:
     """
     measured = list(values)
     if not measured:
-        raise OptionError("expected measurements to take the median of, got none; run at least once")
+        raise OptionError("expected at least one measurement, got none; run at least once")
     if len(measured) == 1:
         return Spread(*measured * 3)
     return Spread(*statistics.quantiles(measured, n=4, method="inclusive"))
@@ -49,12 +49,11 @@ def spread(values: Iterable[float]) -> Spread:
 def speedup(reference: Iterable[float], other: Iterable[float]) -> Spread:
     """Returns how many times faster the other is: the spread of reference / other over the rounds.
 
-    Each round gives one ratio, of calls that came one after the other, so that a machine that is slow for a while
-    slows both sides of it.
+    Each round gives one ratio of consecutive calls, so that a temporarily slow machine slows both of them.
 
     Args:
-        reference: Seconds of the reference, round by round.
-        other: Seconds of the other in the same rounds.
+        reference: Seconds of the reference, per round.
+        other: Seconds of the other call in the same rounds.
     """
     return spread([slow / fast for slow, fast in zip(reference, other, strict=True)])
 
@@ -68,21 +67,21 @@ def interleave(
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Times calls against one another: each once a round, every other round backwards.
+    """Times calls against each other: each once per round, in reverse order in every other round.
 
     Args:
-        calls: What to time, by name.
-        device: Where they compute; an accelerator is waited for before and after each call.
-        runs: Rounds that count.
-        warmup: Rounds before them that do not.
-        seconds: No round begins after this time in all, once three were measured; no limit where None.
-        clock: Gives the time in seconds.
+        calls: The calls, by name.
+        device: Their device. An accelerator is synchronised before and after each call.
+        runs: Number of measured rounds.
+        warmup: Number of rounds before them that are not measured.
+        seconds: After this time no further round begins, except for the first three. None means no limit.
+        clock: Returns the time in seconds.
 
     Returns:
-        Seconds of each call, round by round, the same number for all.
+        Seconds of each call, per round, the same number for all.
 
     Raises:
-        OptionError: Where `runs` is less than 1 or `warmup` less than 0.
+        OptionError: If `runs` is less than 1 or `warmup` less than 0.
     """
     if runs < 1 or warmup < 0:
         raise OptionError(f"expected runs of at least 1 and warmup of at least 0, got runs={runs}, warmup={warmup}")
@@ -104,7 +103,7 @@ def interleave(
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until an accelerator has done what it was given; the CPU is never behind."""
+    """Waits until an accelerator has finished its work. Does nothing for the CPU."""
     accelerator = None if device.type == "cpu" else torch.accelerator.current_accelerator()
     if accelerator is not None and device.type == accelerator.type:
         torch.accelerator.synchronize(device)

@@ -1,15 +1,14 @@
-"""The purification methods, one a file: mathematics only, no files and no trained weights.
+"""The purification methods, one per file: mathematics only, no files and no trained weights.
 
-`METHODS` names them; `describe` and `build` turn a method into JSON values and back.
+`METHODS` maps their names to their classes. `describe` encodes a method as JSON values and `build` decodes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from purifier._errors import OptionError, WeightsError, nearest
-from purifier.methods._base import Method, Stage
+from purifier._errors import OptionError, WeightsError, nearest, warn_once
+from purifier.methods._base import Method, Stage, innermost
 from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
@@ -41,84 +40,90 @@ METHODS: dict[str, type[Method]] = {
     "tvm": TVM,
 }
 
-__all__ = ["METHODS", "Method", "Stage", "build", "describe", "innermost", "leaves", "method_name"]
+# Former names of options, which are still read. For 0.1's folders; remove it with the next format.
+_FORMER = {"caution": "gate_bias"}
+
+__all__ = ["METHODS", "Method", "Stage", "build", "describe", "innermost", "method_name", "tune"]
 
 
 def method_name(method: Method) -> str:
-    """Returns the name that `METHODS` has for a method."""
+    """Returns the name of a method in `METHODS`."""
     return next(name for name, kind in METHODS.items() if type(method) is kind)
 
 
 def describe(method: Method) -> dict[str, Any]:
-    """Returns {"method": name, "options": {...}}, all JSON values."""
-    return {"method": method_name(method), "options": method.options}
+    """Returns {"method": name, "options": {...}}, all JSON values. Methods among the options are described likewise."""
+    return {"method": method_name(method), "options": {key: _encode(value) for key, value in method.options.items()}}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encode(part) for part in value]
+    return describe(value) if isinstance(value, Method) else value
 
 
 def build(description: Any) -> Method:
-    """Builds the method that `describe` described, with fresh weights.
+    """Builds a method from the output of `describe`, with new random weights.
 
     Raises:
-        WeightsError: Where the description names no method or options that the method does not have.
-        OptionError: Where an option's value is out of its range.
+        WeightsError: If the description names no known method, or options that the method does not have.
+        OptionError: If an option's value is out of its range.
     """
-    name, given = _read(description)
-    options = given
-    if name == "chain":
-        if not isinstance(options.get("links"), list):
-            raise WeightsError(f"expected options of method 'chain' with a list of links, got {options}")
-        options = {**options, "links": [build(link) for link in options["links"]]}
-    if name == "gated":
-        options = {**options, "method": build(options.get("method"))}
+    name, options = _read(description)
+    decoded = {key: _decode(value) for key, value in options.items()}
     try:
-        return METHODS[name](**options)
+        return METHODS[name](**decoded)
     except TypeError as error:
-        raise WeightsError(f"expected options of method {name!r}, got {given}: {error}") from None
+        raise WeightsError(f"expected options of method {name!r}, got {options}: {error}") from None
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(part) for part in value]
+    return build(value) if isinstance(value, dict) else value
 
 
 def _read(description: Any) -> tuple[str, dict[str, Any]]:
-    """Returns the method's name and its options, as they stand in a configuration that anybody may have written."""
+    """Returns the name and the options of a method from a configuration, which may hold anything."""
     name, options = (description.get(key) if isinstance(description, dict) else None for key in ("method", "options"))
     if not isinstance(name, str) or name not in METHODS or not isinstance(options, dict):
         raise WeightsError(
             f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
             f"method={name!r}, options={options!r}; it may come from a newer version of purifier"
         )
-    return name, options
+    return name, _renamed(options, METHODS[name])
 
 
-def leaves(method: Method) -> Iterator[Method]:
-    """Yields what is applied in turn: the method itself, or the links of a chain, however nested."""
-    if isinstance(method, Chain):
-        for link in method.methods:
-            yield from leaves(link)
-    else:
-        yield method
-
-
-def innermost(method: Method) -> Iterator[Method]:
-    """Yields the methods that hold no other: the leaves, and in place of a gated one what is behind its gate."""
-    for leaf in leaves(method):
-        if isinstance(leaf, Gated):
-            yield from innermost(leaf.method)
-        else:
-            yield leaf
+def _renamed(options: dict[str, Any], kind: type[Method]) -> dict[str, Any]:
+    """Returns the options under their present names."""
+    former = {old: new for old, new in _FORMER.items() if new in kind.tunable}
+    return {former.get(key, key): value for key, value in options.items()}
 
 
 def tune(description: Any, changes: dict[str, Any], name: str) -> dict[str, Any]:
-    """Returns the description with some options changed that may be changed without training again.
+    """Returns the description with some options changed. Only options that need no new training can be changed.
 
-    Options that are not the gate's own are those of the method behind it.
+    Options that are not tunable in a method are passed on to the one method inside it, if there is one.
+
+    Args:
+        description: The output of `describe`, or a config.json.
+        changes: New values of the options.
+        name: Name of the purifier, for messages.
 
     Raises:
-        WeightsError: Where the description names no method.
-        OptionError: Where the method has no such option, or it is fixed by the trained weights.
+        WeightsError: If the description names no known method.
+        OptionError: If the method has no such option, or if the trained weights fix it.
     """
     method, options = _read(description)
     tunable = METHODS[method].tunable
-    if method == "gated":
-        behind = {option: value for option, value in changes.items() if option not in tunable}
+    changes, given = _renamed(changes, METHODS[method]), changes
+    for old in given.keys() - changes.keys():
+        warn_once(f"the option {old!r} is now called {_FORMER[old]!r}; use that name. Shown once", stacklevel=4)
+    nested = [key for key, value in options.items() if isinstance(value, dict)]
+    if nested:
+        inner = {option: value for option, value in changes.items() if option not in tunable}
         changes = {option: value for option, value in changes.items() if option in tunable}
-        options = {**options, "method": tune(options.get("method"), behind, name)}
+        options = {**options, **{key: tune(options[key], inner, name) for key in nested}}
     for option in changes:
         if option in tunable:
             continue

@@ -1,4 +1,4 @@
-"""What every purification method is: a map from images to images, made of stages that can be tiled."""
+"""Base of the purification methods: maps from images to images, made of stages that can be tiled."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a method, with what tiling needs to know about it.
+    """One step of a method.
 
     Attributes:
-        apply: Map from images (N, 3, H, W) to images of the same shape.
-        halo: How far, in pixels, an output pixel looks beyond its own place; None where it looks everywhere.
-        align: Tiles must start at multiples of this many pixels.
+        apply: Maps images (N, 3, H, W) to images of the same shape.
+        halo: Largest distance, in pixels, between an output pixel and an input pixel that it depends on. None means
+            that every output pixel depends on the whole image.
+        align: Tiles must start at multiples of this number of pixels.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -28,14 +29,14 @@ class Stage:
 class Method(nn.Module):
     """Base of the purification methods: mathematics only, no files and no names.
 
-    A method maps images (N, 3, H, W) in [0, 1] to images of the same shape in its own dtype. It neither checks
-    its input nor clamps its output: `purifier.Purifier` does.
+    A method maps images (N, 3, H, W) in [0, 1] to images of the same shape, in its own dtype. `purifier.Purifier`
+    checks the input and clamps the output.
 
     Attributes:
-        differentiable: False where the exact gradient is zero almost everywhere (rounding, a codec).
-        random: True where two calls on the same images differ.
-        tunable: Options that may be changed without training again.
-        export_obstacle: Why it cannot be exported as a graph of standard operators; None where it can.
+        differentiable: False if the exact gradient is zero almost everywhere (rounding, a codec).
+        random: True if two calls on the same images differ.
+        tunable: Options that can be changed without training again.
+        export_obstacle: Why the method cannot be exported as a graph of standard operators, or None.
     """
 
     differentiable: ClassVar[bool] = True
@@ -46,7 +47,12 @@ class Method(nn.Module):
     @property
     @abstractmethod
     def options(self) -> dict[str, Any]:
-        """The constructor's keyword arguments, all JSON values; `type(m)(**m.options)` builds its twin."""
+        """The constructor's keyword arguments. Each value is a JSON value, a method, or a list of methods."""
+
+    @property
+    def sequence(self) -> list[Method]:
+        """The methods that are applied one after the other: the method itself unless it is a chain."""
+        return [self]
 
     @abstractmethod
     def stages(self) -> list[Stage]:
@@ -62,3 +68,10 @@ class Method(nn.Module):
         for stage in self.stages():
             images = stage.apply(images)
         return images
+
+
+def innermost(method: Method) -> list[Method]:
+    """Returns the methods inside a composite method that contain no other, in order; [method] if there are none."""
+    values = [value if isinstance(value, list) else [value] for value in method.options.values()]
+    nested = [part for value in values for part in value if isinstance(part, Method)]
+    return [leaf for part in nested for leaf in innermost(part)] or [method]

@@ -1,4 +1,4 @@
-"""Reflect borders (whole-sample symmetric) of any width, also wider than the image."""
+"""Reflect borders (whole-sample symmetric) of any width, even wider than the image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def reflect_index(positions: Tensor, size: int) -> Tensor:
     """Folds positions on a line into 0 .. size - 1 by reflection about the first and last sample.
 
-    The border sample is not repeated (-1 -> 1, size -> size - 2), and the reflection goes on for as long as it
-    has to, so a border may be wider than the image. A line of one sample is constant.
+    The border sample is not repeated (-1 -> 1, size -> size - 2). The reflection repeats, so a border may be wider than
+    the image. A line of one sample is constant.
 
     Args:
         positions: Integer positions, any shape.
@@ -19,14 +19,14 @@ def reflect_index(positions: Tensor, size: int) -> Tensor:
     if isinstance(size, int):
         period: int | Tensor = max(2 * (size - 1), 1)
     else:
-        # A tensor, and no branch for a line of one sample, so that graphs exported for every size hold for it.
+        # A tensor instead of a branch for a line of one sample, so that a graph for every size includes that case.
         period = (2 * torch.arange(size, device=positions.device)[-1:]).clamp_min(1)
     folded = positions.remainder(period)
     return torch.minimum(folded, period - folded)
 
 
 def reflect_pad(images: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
-    """Pads images (..., H, W) by reflection; gradients flow to every copied pixel."""
+    """Pads images (..., H, W) by reflection. Gradients flow to every copied pixel."""
     height, width = images.shape[-2:]
     if _may_differ(top) or _may_differ(bottom):
         rows = torch.arange(-top, height + bottom, device=images.device)
@@ -41,11 +41,11 @@ def crop(images: Tensor, height: int, width: int) -> Tensor:
     """Returns the first rows and columns of images (..., H, W)."""
     if isinstance(height, int) and isinstance(width, int):
         return images[..., :height, :width]
-    # While a graph is exported for every size, a slice would ask whether it is as long as it says.
+    # In a graph for every size, a slice would add a constraint on the size.
     rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
 def _may_differ(border: int) -> bool:
-    """Whether a border is there; yes where its width depends on a size that is left open."""
+    """Whether a border may have a width above 0; True if the width depends on an open size."""
     return not isinstance(border, int) or border != 0

@@ -1,4 +1,4 @@
-"""How much of an image should be purified at each of its places: all where it looks attacked, nothing where not."""
+"""The gate: a small network that estimates at every position how likely an image is attacked."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from purifier.methods._no_grad import by_parts
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 
-# Brings the grain of images to a scale that a network learns from.
+# Scales the high frequencies of images to a range that suits a network.
 _GAIN = 16
-# Logits of places as near as this, in cells, are averaged: a perturbation covers more than one of them.
+# Logits within this distance, in cells, are averaged, because a perturbation covers many cells.
 _RADIUS = 4
 
 
 class Gate(nn.Module):
-    """Maps images (N, 3, H, W) to weights (N, 1, H, W) in [0, 1]: 1 where they look attacked, 0 where they do not.
+    """Maps images (N, 3, H, W) to weights (N, 1, H, W) in [0, 1]: 1 where an attack is detected, 0 elsewhere.
 
-    That a purifier may be kept off images that nobody attacked is an idea of Meng and Chen, "MagNet: a Two-Pronged
-    Defense against Adversarial Examples", CCS 2017, whose detectors refuse an image; here each place of it has a weight
-    of its own. What it sees is what a pass of GS takes out of the image: the grain, in which an attack and a picture
-    differ, without the picture. Sizes that the cell does not divide are padded by reflection.
+    Its input is the high frequencies of the image, which one pass of GS removes; attacked and clean images differ in
+    them. The idea of purifying attacked images only is from Meng and Chen, "MagNet: a Two-Pronged Defense against
+    Adversarial Examples", CCS 2017 (https://arxiv.org/abs/1705.09064), whose detectors reject whole images. Sizes that
+    are not multiples of the cell are padded by reflection.
 
     Args:
-        filters: Width; twice as many for the last two layers.
-        blocks: Residual blocks at half the height and width, where grain is still at its finest: the more, the fainter
-            the attacks that they can tell from it.
+        filters: Width. The last two layers are twice as wide.
+        blocks: Residual blocks at half the height and width. More blocks detect weaker attacks.
     """
 
-    # The side of the squares that a logit is for.
+    # Side, in pixels, of the square of one logit.
     cell = 8
 
     def __init__(self, filters: int, blocks: int = 0) -> None:
@@ -58,18 +57,18 @@ class Gate(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         for layer in self.layers:
             if isinstance(layer, ResidualBlock):
-                # Nothing comes of a block at first, or every one of them would double what goes through.
+                # Start each block as the identity; otherwise every block would double the activations.
                 nn.init.zeros_(layer.conv2.weight)
 
     @property
     def halo(self) -> int:
-        """How far, in pixels, a weight looks."""
-        # Half a cell of the interpolation, _RADIUS cells of the average, a cell of the last 3 x 3 convolution, one
-        # position each of the other three, at strides of 4, 2 and 2 pixels, two of every block, and two of GS.
+        """Largest distance, in pixels, between a weight and a pixel that it depends on."""
+        # Interpolation: half a cell. Average: _RADIUS cells. Last 3 x 3 convolution: a cell. The other three: one
+        # position each, at strides of 4, 2 and 2 pixels. Each block: two positions of 2 pixels. GS: 2 pixels.
         return self.cell // 2 - 1 + (1 + _RADIUS + 1) * self.cell + 4 + 2 + 2 + 4 * self.blocks + 2
 
     def smoothed(self, images: Tensor) -> Tensor:
-        """A pass of GS; never in half precision, whose rounding would look like an attack."""
+        """Applies one pass of GS. Not in half precision, whose rounding errors resemble an attack."""
         device = images.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
@@ -77,17 +76,17 @@ class Gate(nn.Module):
         return self.smoothing(_exact(images))
 
     def logits(self, images: Tensor, smoothed: Tensor | None = None) -> Tensor:
-        """Logits (N, 1, ceil(H / 8), ceil(W / 8)) of being attacked, of every cell and its neighbours."""
+        """Returns the averaged logits of an attack in every cell, (N, 1, ceil(H / 8), ceil(W / 8))."""
         height, width = images.shape[-2:]
         grain = _GAIN * (_exact(images) - (self.smoothed(images) if smoothed is None else smoothed))
-        # Of positive numbers only: integer division rounds negative ones otherwise in other runtimes.
+        # With positive numbers only, because other runtimes round the division of negative integers differently.
         bottom, right = ((size + self.cell - 1) // self.cell * self.cell - size for size in (height, width))
         padded = reflect_pad(grain.to(images.dtype), 0, right, 0, bottom).contiguous(memory_format=torch.channels_last)
         cells = by_parts(self.layers, padded)
         return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
 
     def forward(self, images: Tensor, gate_bias: float = 0.0, smoothed: Tensor | None = None) -> Tensor:
-        """Weights of every place; `gate_bias` is added to the logits, `smoothed` is the pass of GS where it is known."""
+        """Returns the weights. `gate_bias` is added to the logits; `smoothed` is the output of `smoothed(images)`."""
         height, width = images.shape[-2:]
         cells = (self.logits(images, smoothed) + gate_bias).sigmoid()
         return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)

@@ -1,4 +1,4 @@
-"""A residual network that works at several scales: most of its arithmetic where positions are few."""
+"""A residual network at several scales, most of whose arithmetic is at the coarse ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from purifier.methods.nrp import ResidualBlock
 class Scales(nn.Module):
     """Maps features (N, C, H, W) to the same shape, through scales of 1, 1/2, 1/4, ... of both sides.
 
-    The form is that of Ronneberger et al., "U-Net", MICCAI 2015, as a denoiser against attacks has it in Liao et al.,
-    "Defense against Adversarial Attacks Using High-Level Representation Guided Denoiser", CVPR 2018; residual blocks
-    stand in for its convolutions, and what goes round the coarser scales is added, not concatenated. H and W must be
-    divisible by 2**(levels - 1).
+    It is a U-Net (Ronneberger et al., MICCAI 2015, https://arxiv.org/abs/1505.04597), like the denoiser of Liao et al.,
+    "Defense against Adversarial Attacks Using High-Level Representation Guided Denoiser", CVPR 2018
+    (https://arxiv.org/abs/1712.02976). Ours has residual blocks instead of convolutions, and its skip connections are
+    added instead of concatenated. H and W must be divisible by 2**(levels - 1).
 
     Args:
         channels: C.
-        filters: Width at the finest scale; every coarser one has twice as many.
-        blocks: Residual blocks on the way down and on the way up, at each scale; at the coarsest both are one.
+        filters: Width at the finest scale. It doubles with every coarser scale.
+        blocks: Residual blocks on the way down and on the way up, at each scale. The coarsest has twice as many.
         levels: Number of scales, at least 2.
     """
 

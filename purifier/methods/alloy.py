@@ -1,14 +1,19 @@
-"""Alloy: a residual network, at one scale or several, applied once or several times; this project's own method.
+"""Alloy: a residual network at one or several scales, applied once or several times. This project's own method.
 
-It joins one idea of each of three papers: training against perturbations of features, which needs no labels (Naseer et
-al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020); alignment of clean and attacked features in
-real networks ("General adversarial defense via pixel level and feature level distribution alignment", 2020); and
-repeated application of a small network (Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying
-Adversarial Perturbations", WACV 2024). How it is trained is in `purifier.training.alloy`.
+It combines one idea from each of three papers:
 
-No skip runs from input to output: it would carry the perturbation through. For the same reason the network may see a
-blurred image, which it learns to sharpen: most of a perturbation is finer than what a picture is recognised by. What
-that costs images that nobody attacked, a gate saves: it tells the two apart, and passes the latter round the network.
+- training against perturbations of features, which needs no labels: Naseer et al., "A Self-supervised Approach for
+  Adversarial Robustness", CVPR 2020 (https://arxiv.org/abs/2006.04924);
+- alignment of clean and attacked features in real networks: "General Adversarial Defense via Pixel Level and Feature
+  Level Distribution Alignment", 2020 (later version: https://arxiv.org/abs/2212.05387);
+- repeated application of a small network: Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying
+  Adversarial Perturbations", WACV 2024 (https://arxiv.org/abs/2106.11644).
+
+`purifier.training.alloy` trains it.
+
+No skip connection runs from input to output, because it would pass the perturbation on. For the same reason the input
+may be blurred first: most of a perturbation has higher frequencies than the content of an image, and the network learns
+to sharpen the image again. A gate leaves clean images nearly unchanged.
 """
 
 from __future__ import annotations
@@ -28,28 +33,28 @@ from purifier.methods.nrp import ResidualBlock
 
 
 class Alloy(Method):
-    """Residual blocks without normalisation on p x p patches, at one scale or several, applied k times.
+    """Residual blocks without normalisation on p x p patches, at one or several scales, applied k times.
 
-    Sizes that the patch, or that of the coarsest scale, does not divide are padded by reflection and cropped back.
+    Sizes that are not multiples of the coarsest scale's patch are padded by reflection and cropped back.
 
     Args:
-        iterations: k, how often the network is applied; 0 returns the images unchanged.
-        patch: p, the side of a patch, whose pixels are channels to the network.
-        filters: Width of the network; with several levels, of the finest one.
-        blocks: Number of residual blocks (convolution, ReLU, convolution); with several levels, on the way down and on
-            the way up at each of them.
-        levels: Scales that the network works at. Every coarser one has half the sides and twice the filters: it costs
-            the same, and looks twice as far.
+        iterations: k, the number of applications. 0 returns the images unchanged.
+        patch: p, the side of a patch, whose pixels are channels of the network's input.
+        filters: Width of the network, at the finest scale.
+        blocks: Number of residual blocks (convolution, ReLU, convolution). With several levels, this number on the way
+            down and on the way up, at each level.
+        levels: Number of scales. Each coarser scale has half the sides and twice the filters, and so the same cost and
+            twice the halo.
         clamp: Whether each application ends with a clamp to [0, 1].
-        blur: Passes of GS (K = 5) over the image before each application of the network; 0 for none.
-        gate: Width of the gate, a small network that keeps each application off places that do not look attacked, as
-            far as it is sure of them; 0 for none.
-        gate_blocks: Residual blocks of the gate.
-        gate_bias: What is added to the gate's logits: above 0 weaker attacks are purified too, and more of what nobody
-            attacked; with 20 everything is.
+        blur: Number of passes of GS (K = 5) before each application.
+        gate: Width of the gate, which restricts each application to positions where it detects an attack. 0 means no
+            gate.
+        gate_blocks: Number of residual blocks of the gate.
+        gate_bias: Added to the gate's logits. A higher bias purifies weaker attacks, and more of clean images. 20
+            purifies everything.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
     """
 
     tunable = ("iterations", "clamp", "gate_bias")
@@ -106,7 +111,7 @@ class Alloy(Method):
         }
 
     def stages(self) -> list[Stage]:
-        # Every convolution looks one patch of its scale further, and a pixel may be at the far side of its own patch.
+        # Every convolution adds one patch of its scale. A pixel may be at the far side of its own patch.
         (blur,) = self.smoothing.stages()
         assert blur.halo is not None
         blocks = self.blocks if self.levels == 1 else 2 * self.blocks
@@ -118,14 +123,14 @@ class Alloy(Method):
 
     @property
     def _align(self) -> int:
-        """What sides have to be a multiple of, so that every scale has whole patches."""
+        """Sides must be multiples of this, so that every scale has complete patches."""
         return self.patch * 2 ** (self.levels - 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """One application of the network to images (N, 3, H, W), blurred first, where the gate says so; not clamped."""
+        """Applies blur, network and gate once to images (N, 3, H, W). The output is not clamped."""
         if self.gate is None:
             return self._rebuilt(self.smoothing(images))
-        # The gate, too, looks at a pass of GS; one is enough for both.
+        # The gate also needs a pass of GS, which the blur can reuse.
         once = self.gate.smoothed(images)
         out = self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
         return images + self.gate(images, self.gate_bias, once) * (out - images)
@@ -134,6 +139,6 @@ class Alloy(Method):
         return on_patches(self.network, blurred, self.patch, self._align)
 
     def step(self, images: Tensor) -> Tensor:
-        """One application of the network, clamped where `clamp` says so."""
+        """Applies the method once, clamped if `clamp` is True."""
         out = self.reconstruct(images)
         return out.clamp(0, 1) if self.clamp else out

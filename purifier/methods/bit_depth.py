@@ -1,6 +1,7 @@
 """Bit-depth reduction.
 
-Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS 2018, section III-B.
+Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS 2018, section III-B
+(https://arxiv.org/abs/1704.01155).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class BitDepth(Method):
     """Rounds every value to one of 2^bits levels. The exact gradient is zero almost everywhere.
 
     Args:
-        bits: Bits a channel, 1 .. 8.
+        bits: Bits per channel, 1 .. 8.
     """
 
     differentiable = False

@@ -11,26 +11,30 @@ from purifier.methods._base import Method, Stage
 
 
 class Chain(Method):
-    """Applies methods one after the other; values are clamped to [0, 1] between them.
+    """Applies methods one after the other and clamps the values to [0, 1] between them.
 
     Args:
-        links: The methods, first applied first.
+        links: The methods, in the order in which they are applied.
     """
 
     def __init__(self, links: Sequence[Method]) -> None:
         super().__init__()
+        if not isinstance(links, list | tuple) or not all(isinstance(link, Method) for link in links):
+            raise TypeError(f"expected links to be a list of methods, got {links!r}")
         self.links = nn.ModuleList(links)
 
     @property
     def methods(self) -> list[Method]:
-        """The links, typed."""
+        """The links."""
         return [link for link in self.links if isinstance(link, Method)]
 
     @property
     def options(self) -> dict[str, Any]:
-        from purifier.methods import describe
+        return {"links": self.methods}
 
-        return {"links": [describe(link) for link in self.methods]}
+    @property
+    def sequence(self) -> list[Method]:
+        return [part for link in self.methods for part in link.sequence]
 
     def stages(self) -> list[Stage]:
         stages = []

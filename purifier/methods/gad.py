@@ -1,13 +1,14 @@
 """GAD: an encoder-decoder that is trained in front of one given model.
 
-"General adversarial defense via pixel level and feature level distribution alignment" (under review at ICLR 2021),
-section 3 and appendix A.1: the "global generator" of pix2pixHD (Wang et al., CVPR 2018), with two down-sampling layers
-for classification and four for segmentation and detection. No skip runs from input to output: it would carry the
-perturbation through.
+"General Adversarial Defense via Pixel Level and Feature Level Distribution Alignment" (submitted to ICLR 2021; later
+version: https://arxiv.org/abs/2212.05387), section 3 and appendix A.1. The network is the "global generator" of
+pix2pixHD (Wang et al., CVPR 2018, https://arxiv.org/abs/1711.11585), with two down-sampling layers for classification
+and four for segmentation and detection. No skip connection runs from input to output, because it would pass the
+perturbation on.
 
-Deviations: the default normalisation is over all channels together ("layer"), because pix2pixHD's instance norm sets
-the mean of every channel to 0, so that a network with it cannot tell a bright picture from a dark one. The hyperbolic
-tangent at the end is stretched by a tenth, so that black and white are reached at finite features; `Purifier` clamps.
+Deviations: the default normalisation is over all channels together ("layer"). pix2pixHD's instance norm sets the mean
+of every channel to 0, so a network with it cannot distinguish bright images from dark ones. The final hyperbolic
+tangent is stretched by a tenth, so that finite features reach black and white.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from purifier.methods._borders import reflect_pad
 
 Norm = Literal["layer", "instance", "none"]
 
-# Half the output's range; [0, 1] has 0.5.
-_REACH = 0.55
+# Half of the output's range; [0, 1] would be 0.5.
+_HALF_RANGE = 0.55
 
 
 class ResidualBlock(nn.Module):
@@ -47,18 +48,18 @@ class ResidualBlock(nn.Module):
 class GAD(Method):
     """The generator: 7x7 stem, down-sampling, residual blocks, up-sampling, 7x7 head.
 
-    Images of any size are padded by reflection to a multiple of 2**downsamples and cropped back. Every output pixel
-    depends on the whole image, through the normalisation, where there is one.
+    Images of any size are padded by reflection to a multiple of 2**downsamples and cropped back. Through the
+    normalisation, every output pixel depends on the whole image.
 
     Args:
-        filters: Width at full size; every down-sampling doubles it.
+        filters: Width at full size. Every down-sampling doubles it.
         blocks: Number of residual blocks at the smallest size.
         downsamples: Number of halvings.
-        norm: "layer" (over all channels and places of an image), "instance" (each channel by itself, as in pix2pixHD)
-            or "none", whose weights start larger, so that features keep their size.
+        norm: "layer" (over all channels and positions of an image), "instance" (per channel, as in pix2pixHD) or
+            "none", with larger initial weights, so that features keep their scale.
 
     Raises:
-        OptionError: Where an option is out of its range.
+        OptionError: If an option is out of its range.
     """
 
     def __init__(self, *, filters: int = 32, blocks: int = 6, downsamples: int = 2, norm: Norm = "layer") -> None:
@@ -98,15 +99,15 @@ class GAD(Method):
         return [Stage(self.purify, halo=None)]
 
     def purify(self, images: Tensor) -> Tensor:
-        """Runs the network on images (N, 3, H, W): the same shape, from -0.05 to 1.05."""
+        """Applies the network to images (N, 3, H, W). The output has the same shape, in [-0.05, 1.05]."""
         height, width = images.shape[-2:]
         multiple = 2**self.downsamples
-        # Two at least at the smallest size: one place has neither a reflection nor a variance.
+        # At least two positions at the smallest size, because one has neither a reflection nor a variance.
         wanted = [max(-(-side // multiple), 2) * multiple for side in (height, width)]
-        # The stem reflects three pixels, which takes four.
+        # At least four pixels, because the stem pads three by reflection.
         padded = reflect_pad(images, 0, max(wanted[1], 4) - width, 0, max(wanted[0], 4) - height)
         features = self.head(self.up(self.body(self.down(self.stem(padded)))))
-        out: Tensor = 0.5 + _REACH * features[..., :height, :width].tanh()
+        out: Tensor = 0.5 + _HALF_RANGE * features[..., :height, :width].tanh()
         return out
 
 
@@ -122,7 +123,7 @@ def _norm(kind: Norm, channels: int) -> nn.Module:
 
 def _enlarge(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        # Each output of a transposed convolution of stride 2 sees a quarter of the kernel.
+        # Each output of a transposed convolution of stride 2 uses a quarter of the kernel.
         gain = 1.0 if isinstance(module, nn.Conv2d) else 2.0
         fan = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
         nn.init.normal_(module.weight, std=gain * (2 / fan) ** 0.5)

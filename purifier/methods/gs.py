@@ -1,12 +1,12 @@
 """GS: iterative Gaussian smoothing.
 
 Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024,
-section 3.3: G^i, i passes of a K x K Gaussian kernel with sigma = (K - 1) / 6.
+section 3.3 (https://arxiv.org/abs/2106.11644): G^i, i passes of a K x K Gaussian kernel with sigma = (K - 1) / 6.
 
-The paper does not state the border; ours is whole-sample symmetric ("reflect"), however wide. Such a border is
-kept by a symmetric kernel, so i passes equal one pass of the kernel convolved i times with itself, and the whole
-is one linear map per axis: y = A_H x A_W^T. The ends of that kernel, all but nothing for many passes, are left out:
-its reach grows with the square root of i, and the cost hardly grows.
+The paper does not state the border. Ours is whole-sample symmetric ("reflect"), of any width. A symmetric kernel
+preserves that symmetry, so i passes equal one pass of the kernel convolved i times with itself, which is one linear map
+per axis: y = A_H x A_W^T. The negligible ends of that kernel are left out, so its halo grows with the square root of i
+and the cost hardly grows.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._options import check_integer
+from purifier._tracing import is_tracing
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
-from purifier.methods._no_grad import makes_graph
 
 # First sample, and the one after the last.
 _Range = tuple[int, int]
 
-# An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. What is
-# fastest was measured: on a CPU blocks spare products with zeros, on a GPU each one costs a launch.
+# An axis is smoothed in blocks of at most this many samples, each by a product with its part of the matrix. These
+# sizes were the fastest: on a CPU blocks avoid products with zeros, on a GPU each block costs a kernel launch.
 _BLOCK_CPU = 128
 _BLOCK_GPU = 384
-# Compiled code has one dense matrix an axis up to this size, above it a convolution: both hold for changing sizes.
+# Compiled code uses one dense matrix per axis up to this size and a convolution above it. Both allow dynamic sizes.
 _DENSE_COMPILED = 384
-# Taps at an end of the kernel are left out while they sum to no more than this; single precision resolves 6e-8.
+# Taps at each end of the kernel are left out while their sum is at most this. Single precision resolves 6e-8.
 _NEGLIGIBLE = 1e-9
 
 
@@ -49,7 +49,7 @@ def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
     total = sum(once)
     once = [tap / total for tap in once]
     taps = [1.0]
-    # Lists rather than generators, which torch.compile cannot trace through.
+    # Lists, because torch.compile cannot trace generators.
     for _ in range(iterations):
         border = [0.0] * (kernel_size - 1)
         wide = border + taps + border
@@ -63,7 +63,7 @@ def _known_taps(kernel_size: int, iterations: int) -> tuple[float, ...]:
 
 
 def trimmed(taps: list[float]) -> list[float]:
-    """Leaves out the ends of a symmetric kernel that change no output by more than 2e-9 of the range."""
+    """Removes the ends of a symmetric kernel, which change no output by more than 2e-9 of the range."""
     dropped, lost = 0, 0.0
     while lost + taps[dropped] <= _NEGLIGIBLE:
         lost += taps[dropped]
@@ -74,20 +74,20 @@ def trimmed(taps: list[float]) -> list[float]:
 def _matrix(
     taps: Sequence[float], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Returns the rows `span` and the columns `seen` of the (size, size) matrix that smooths an axis, border included.
+    """Returns the rows `span` and the columns `seen` of the (size, size) matrix that smooths an axis with its borders.
 
     Args:
         taps: The kernel.
-        size: Samples of the axis.
+        size: Number of samples of the axis.
         span: First output sample, and the one after the last.
-        seen: First input sample and the one after the last; no output of the span looks further.
-        dtype: Of the matrix.
-        device: Where it is to be.
+        seen: First input sample that an output of the span depends on, and the one after the last.
+        dtype: Dtype of the matrix.
+        device: Device of the matrix.
     """
     radius = len(taps) // 2
     offsets = torch.arange(-radius, radius + 1, device=device)
     sources = reflect_index(torch.arange(*span, device=device)[:, None] + offsets, size) - seen[0]
-    # Taps that fold onto one sample add up, so half-precision matrices are summed in single precision first.
+    # Taps that fold onto one sample are summed, in single precision or better.
     exact = torch.promote_types(dtype, torch.float32)
     weights = torch.tensor(taps, dtype=exact, device=device).expand(span[1] - span[0], -1)
     matrix = torch.zeros(span[1] - span[0], seen[1] - seen[0], dtype=exact, device=device)
@@ -98,7 +98,7 @@ def _matrix(
 def _kept(
     taps: tuple[float, ...], size: int, span: _Range, seen: _Range, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """A matrix that is kept for the next call, which may want a gradient and be on another stream."""
+    """Returns a cached matrix. Later calls may need a gradient and may run on another stream."""
     with torch.inference_mode(False), torch.no_grad():
         matrix = _matrix(taps, size, span, seen, dtype, device)
     if device.type == "cuda":
@@ -107,21 +107,21 @@ def _kept(
 
 
 def _kept_matrix(taps: list[float], size: int, span: _Range, seen: _Range, like: Tensor) -> Tensor:
-    """The same as `_matrix`, made once where it is a tensor like any other and no part of a graph."""
+    """Returns the same as `_matrix`, from a cache unless a graph is being recorded."""
     captured = like.is_cuda and torch.cuda.is_current_stream_capturing()
-    if type(like) is not Tensor or makes_graph() or captured:
+    if type(like) is not Tensor or is_tracing() or captured:
         return _matrix(taps, size, span, seen, like.dtype, like.device)
     return _kept(tuple(taps), size, span, seen, like.dtype, like.device)
 
 
 def _blocks(taps: list[float], size: int, longest: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Yields (first, last, matrix): the input samples that a block of the outputs sees, and its part of the matrix."""
+    """Yields (first, last, matrix) per block of outputs: the span of its input samples and its part of the matrix."""
     radius, length = len(taps) // 2, -(-size // -(-size // longest))
     made: dict[tuple[int, int, int], Tensor] = {}
     for start in range(0, size, length):
         stop = min(start + length, size)
         first, last = max(0, start - radius), min(size, stop + radius)
-        # Blocks of one shape whose view is not cut short have one matrix.
+        # Blocks with equal shape and equal distances to their input span have the same matrix.
         shape = (start - first, stop - start, last - stop)
         if shape not in made:
             made[shape] = _kept_matrix(taps, size, (start, stop), (first, last), like)
@@ -129,7 +129,7 @@ def _blocks(taps: list[float], size: int, longest: int, like: Tensor) -> Iterato
 
 
 def _smooth_blocks(images: Tensor, taps: list[float]) -> Tensor:
-    """Smooths both axes block by block; an axis of one block is a product with one dense matrix."""
+    """Smooths both axes block by block. An axis of one block is a product with one dense matrix."""
     height, width = images.shape[-2:]
     longest = _BLOCK_CPU if images.device.type == "cpu" else _BLOCK_GPU
     lines = images.flatten(0, -2)
@@ -149,7 +149,7 @@ def _smooth_dense(images: Tensor, taps: list[float]) -> Tensor:
 
 
 def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
-    """The same map as a graph that holds for every size: one convolution an axis, after padding."""
+    """Returns the same output with a graph for every size: one convolution per axis, after padding."""
     radius, channels = len(taps) // 2, images.shape[1]
     kernel = torch.tensor(taps, dtype=images.dtype, device=images.device).expand(channels, 1, 1, -1)
     rows = F.conv2d(reflect_pad(images, radius, radius, 0, 0), kernel, groups=channels)
@@ -171,7 +171,7 @@ class GaussianSmoothing(Method):
 
     Args:
         kernel_size: K, odd and positive; sigma is (K - 1) / 6 pixels.
-        iterations: i, the number of passes; 0 returns the images unchanged.
+        iterations: i, the number of passes. 0 returns the images unchanged.
     """
 
     tunable = ("kernel_size", "iterations")
@@ -186,7 +186,7 @@ class GaussianSmoothing(Method):
         return {"kernel_size": self.kernel_size, "iterations": self.iterations}
 
     def stages(self) -> list[Stage]:
-        if makes_graph():
+        if is_tracing():
             taps = trimmed(gaussian_kernel(self.kernel_size, self.iterations))
         else:
             taps = list(_known_taps(self.kernel_size, self.iterations))

@@ -1,7 +1,8 @@
 """JPEG compression and decompression.
 
-Dziugaite et al., "A study of the effect of JPG compression on adversarial images", 2016; Guo et al., "Countering
-Adversarial Images using Input Transformations", ICLR 2018. The codec is Pillow's (libjpeg), on the CPU.
+Dziugaite et al., "A study of the effect of JPG compression on adversarial images", 2016
+(https://arxiv.org/abs/1608.00853); Guo et al., "Countering Adversarial Images using Input Transformations", ICLR 2018
+(https://arxiv.org/abs/1711.00117). The codec is Pillow's (libjpeg), on the CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _round_trip(images: Tensor, quality: int) -> Tensor:
     return (torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255).to(images)
 
 
-# An operator of its own, so that compiled graphs call the codec without looking into it.
+# A custom operator, so that compiled graphs call the codec without tracing it.
 _codec = torch.library.custom_op(
     "purifier::jpeg", _round_trip, mutates_args=(), schema="(Tensor images, int quality) -> Tensor"
 )
@@ -58,7 +59,7 @@ class JPEG(Method):
         return {"quality": self.quality}
 
     def stages(self) -> list[Stage]:
-        # Blocks are 16 x 16 where colour is subsampled, and decoding smooths the colour into the next block.
+        # Blocks with subsampled colour are 16 x 16, and decoding smooths the colour across block borders.
         return [Stage(self._code, halo=16, align=16)]
 
     def _code(self, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Median smoothing.
 
-Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS 2018, section III-C.
+Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS 2018, section III-C
+(https://arxiv.org/abs/1704.01155).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from purifier.methods._borders import reflect_pad
 
 
 class Median(Method):
-    """Replaces every value by the median of its K x K window, reflect borders; the gradient goes to that value.
+    """Replaces every value by the median of its K x K window, with reflect borders. Its gradient goes to that median.
 
     Args:
         kernel_size: K, odd.
@@ -44,7 +45,7 @@ class Median(Method):
         return windows.flatten(-2).median(-1).values
 
     def _median_any_size(self, images: Tensor, padded: Tensor) -> Tensor:
-        """The same values by operators that other runtimes have too."""
+        """Returns the same values, with operators that other runtimes have too."""
         rows, columns = (torch.arange(size, device=images.device) for size in images.shape[-2:])
         places = range(self.kernel_size)
         shifted = [padded.index_select(-2, rows + y) for y in places]

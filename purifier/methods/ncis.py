@@ -1,11 +1,12 @@
 """NCIS: neural contextual iterative smoothing, with its blind-spot network FBI-Net.
 
 Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024,
-section 4: F(x) = FBI-E(x) + G(x) (eq. 10), where G is one Gaussian pass with K = 11 and FBI-E is FBI-Net between
-a space-to-depth and a depth-to-space by m = 2 (eq. 9). Purifying applies F i times.
+section 4 (https://arxiv.org/abs/2106.11644): F(x) = FBI-E(x) + G(x) (eq. 10), where G is one Gaussian pass with K = 11
+and FBI-E is FBI-Net between space-to-depth and depth-to-space by m = 2 (eq. 9). Purifying applies F i times.
 
-Ours: sizes that m does not divide are padded by reflection and cropped back; each application may be clamped to
-[0, 1] (`clamp`); the PReLUs are sized by their convolution's output channels (the published code by its input's).
+Deviations: sizes that are not multiples of m are padded by reflection and cropped back. Each application may be clamped
+to [0, 1] (`clamp`). The PReLUs have their convolution's number of output channels; the published code uses the number
+of input channels.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from purifier.methods.gs import GaussianSmoothing
 _RING = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
 _KNIGHT = [(2, 2)] + [(2 + y, 2 + x) for y in (-2, -1, 1, 2) for x in (-2, -1, 1, 2) if abs(y) != abs(x)]
 _CORNERS = [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)]
-# The same taps as grids of two by two, a slice of rows and one of columns each; a grid is a dilated convolution.
+# The same taps without the centre, as 2 x 2 grids of (rows, columns). Each grid is a dilated convolution.
 _KNIGHT_GRIDS = [(slice(1, None, 2), slice(0, None, 4)), (slice(0, None, 4), slice(1, None, 2))]
 _CORNER_GRIDS = [(slice(0, None, 2), slice(0, None, 2))]
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution of which only some taps exist; the weights of the others are zero and stay zero.
+    """A convolution with only some taps. The weights of the other taps are zero and stay zero.
 
     Args:
         channels_in: Input channels.
         channels_out: Output channels.
-        kernel_size: Odd size of the square kernel; the padding keeps height and width.
-        taps: (row, column) of the taps that exist.
+        kernel_size: Odd size of the square kernel. The padding keeps height and width.
+        taps: (row, column) of each tap.
         dilation: Distance between taps, in pixels.
-        grids: Slices of rows and columns that hold all these taps but the centre, and no others, two by two; where it
-            is given, the CPU computes these taps only.
+        grids: Slices of rows and columns whose 2 x 2 grids are exactly these taps without the centre. With grids, the
+            CPU computes these taps only.
     """
 
     mask: Tensor
@@ -71,23 +72,25 @@ class MaskedConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def check_weights(self) -> None:
-        """Raises WeightsError where a loaded weight of a missing tap is not zero."""
+        """Raises WeightsError if a loaded weight of a missing tap is not zero."""
         if bool((self.weight * (1 - self.mask)).count_nonzero()):
-            raise WeightsError("expected zero weights at the masked taps, got others; the file is of another network")
+            raise WeightsError(
+                "expected zero weights at the masked taps, got others; the file belongs to another network"
+            )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Convolves; the gradient of a missing tap is zero, so no optimiser step revives it."""
-        # On a GPU one whole convolution is taken for faster than three that each read and write all the features.
+        """Convolves. The gradient of a missing tap is zero, so optimiser steps keep its weight at zero."""
+        # On a GPU one full convolution replaces three that would each read and write all features.
         if self.grids and features.device.type == "cpu" and not torch.compiler.is_exporting():
             return self._convolve_taps(features)
         return self._conv_forward(features, self.weight * self.mask, self.bias)
 
     def _convolve_taps(self, features: Tensor) -> Tensor:
-        """Sums a dilated 2 x 2 convolution for every grid of taps and a 1 x 1 convolution for the centre."""
+        """Sums a dilated 2 x 2 convolution per grid of taps and a 1 x 1 convolution for the centre."""
         overwrite, centre = may_overwrite(), self.kernel_size[0] // 2
         out = F.conv2d(features, self.weight[:, :, centre, centre, None, None], self.bias)
         for rows, columns in self.grids:
-            # Half the distance of the two taps is how far the first one is from the centre: that much padding.
+            # The padding is the distance of the first tap from the centre.
             steps = [step.step * width for step, width in zip((rows, columns), self.dilation, strict=True)]
             first = [(centre - step.start) * width for step, width in zip((rows, columns), self.dilation, strict=True)]
             part = F.conv2d(features, self.weight[:, :, rows, columns], padding=first, dilation=steps)
@@ -96,7 +99,7 @@ class MaskedConv2d(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Two 1 x 1 convolutions with a PReLU between, averaged with their input, then a PReLU."""
+    """Two 1 x 1 convolutions with a PReLU between them, averaged with their input, then a PReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -112,16 +115,16 @@ class ResidualBlock(nn.Module):
 
 
 def _mean(one: Tensor, other: Tensor, overwrite: bool) -> Tensor:
-    """Returns the mean of two tensors, in the place of the first where that may be overwritten."""
+    """Returns the mean of two tensors, in place of the first if `overwrite` is True."""
     return one.add_(other).mul_(0.5) if overwrite else (one + other) / 2
 
 
 class FBINet(nn.Module):
-    """The blind-spot network: an output pixel never depends on the input pixel at its own place.
+    """The blind-spot network: an output pixel never depends on the input pixel at its own position.
 
     Args:
         channels: Input and output channels.
-        filters: Width of every hidden layer.
+        filters: Width of the hidden layers.
         layers: Number of masked convolutions (context layers), at least 2.
     """
 
@@ -143,8 +146,8 @@ class FBINet(nn.Module):
         self.out_conv = nn.Conv2d(filters, channels, 1)
 
     @property
-    def radius(self) -> int:
-        """How far, in its own pixels, an output pixel looks."""
+    def halo(self) -> int:
+        """Largest distance between an output pixel and an input pixel that it depends on."""
         return 1 + 2 + 3 * (len(self.context) - 2)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -161,10 +164,10 @@ class FBINet(nn.Module):
 
 
 class FBIE(nn.Module):
-    """FBI-Net on m x m patches (eq. 9): an output patch never depends on the input patch at its own place.
+    """FBI-Net on m x m patches (eq. 9): an output patch never depends on the input patch at its own position.
 
     Args:
-        patch: m; height and width that m does not divide are padded by reflection and cropped back.
+        patch: m. Sizes that are not multiples of m are padded by reflection and cropped back.
         filters: Width of FBI-Net.
         layers: Depth of FBI-Net.
     """
@@ -175,19 +178,19 @@ class FBIE(nn.Module):
         self.net = FBINet(3 * patch * patch, filters, layers)
 
     @property
-    def radius(self) -> int:
-        """How far, in image pixels, an output pixel looks at most."""
-        return self.patch * (self.net.radius + 1)
+    def halo(self) -> int:
+        """Largest distance, in pixels, between an output pixel and an input pixel that it depends on."""
+        return self.patch * (self.net.halo + 1)
 
     def forward(self, images: Tensor) -> Tensor:
         return on_patches(self.net, images, self.patch)
 
 
 class NCIS(Method):
-    """Replaces every patch by what its surroundings and a Gaussian pass say of it, several times.
+    """Replaces every patch by a prediction from its surroundings plus a Gaussian pass, several times.
 
     Args:
-        iterations: i, how often F is applied; 0 returns the images unchanged.
+        iterations: i, the number of applications of F. 0 returns the images unchanged.
         patch: m of FBI-E.
         filters: Width of FBI-Net.
         layers: Depth of FBI-Net.
@@ -230,15 +233,15 @@ class NCIS(Method):
         }
 
     def stages(self) -> list[Stage]:
-        halo = max(self.network.radius, self.smoothing.kernel_size // 2)
+        halo = max(self.network.halo, self.smoothing.kernel_size // 2)
         return [Stage(self.step, halo=halo, align=self.network.patch)] * self.iterations
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """F(x) = FBI-E(x) + G(x), unclamped: what training fits to x (eq. 7)."""
+        """Returns F(x) = FBI-E(x) + G(x), not clamped. Training fits it to x (eq. 7)."""
         out: Tensor = self.network(images) + self.smoothing(images)
         return out
 
     def step(self, images: Tensor) -> Tensor:
-        """One application of F, clamped where `clamp` says so."""
+        """Applies F once, clamped if `clamp` is True."""
         out = self.reconstruct(images)
         return out.clamp(0, 1) if self.clamp else out

@@ -1,7 +1,8 @@
 """Projected Gaussian noise, the first half of dynamic inference.
 
-Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 4.1: noise of sigma 0.05,
-projected to within 16/255 and clamped to [0, 1], is added before purifying, against attackers who know the purifier.
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 4.1
+(https://arxiv.org/abs/2006.04924). Against attackers who know the purifier, noise of sigma 0.05 is added before
+purifying, limited to an absolute value of 16/255; the noisy image is clamped to [0, 1].
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from purifier.methods._base import Method, Stage
 
 
 class ProjectedNoise(Method):
-    """Adds Gaussian noise that is cut off at eps. Gradients pass through; the noise is new in every call.
+    """Adds Gaussian noise, clipped to [-eps, eps] and new in every call. Gradients flow.
 
     Args:
         sigma: Standard deviation, in units of the [0, 1] range.
-        eps: Largest absolute value, same units.
+        eps: Largest absolute value of the noise, in the same units.
     """
 
     random = True

@@ -1,8 +1,9 @@
 """NRP: the neural representation purifier, in its two published sizes.
 
-Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 3 and 4.1; the smaller
-one, "NRP (resG)", was published with the paper's code. Attribute names are those of the published checkpoints, so
-that their state dicts load unchanged. No skip runs from input to output: it would carry the perturbation through.
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, sections 3 and 4.1
+(https://arxiv.org/abs/2006.04924). The smaller one, "NRP (resG)", was published with the paper's code,
+https://github.com/Muzammal-Naseer/NRP. Attribute names are those of the published checkpoints, so that their state
+dicts load unchanged. No skip connection runs from input to output, because it would pass the perturbation on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def _add(features: Tensor, change: Tensor, share: float, overwrite: bool) -> Tensor:
-    """Returns features + share * change; `change` is written over where it may be."""
+    """Returns features + share * change, in place of `change` if `overwrite` is True."""
     if not overwrite:
         return features + (change if share == 1 else share * change)
     return (change if share == 1 else change.mul_(share)).add_(features)
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each fed by all the features before it; the last, times 0.2, is added to the input."""
+    """Five convolutions on all earlier features. The output of the last, times 0.2, is added to the input."""
 
     def __init__(self, filters: int, growth: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ class DenseBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         overwrite, seen = may_overwrite(), features
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            # Not into one buffer: a convolution takes dense features only, so it would copy the slice that it is given.
+            # Not slices of one buffer, because a convolution would copy each slice.
             seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2, inplace=overwrite)), 1)
         return _add(features, self.conv5(seen), 0.2, overwrite)
 
@@ -80,7 +81,7 @@ class NRP(Method):
     Args:
         filters: Width of the trunk.
         blocks: Number of basic blocks.
-        growth: Features that each convolution of a dense block adds.
+        growth: Number of features that each convolution of a dense block adds.
     """
 
     def __init__(self, *, filters: int = 64, blocks: int = 23, growth: int = 32) -> None:
@@ -100,13 +101,13 @@ class NRP(Method):
         return [Stage(self.purify, halo=15 * self.blocks + 2)]
 
     def purify(self, images: Tensor) -> Tensor:
-        """Runs the network; the output is not clamped."""
+        """Applies the network. The output is not clamped."""
         return by_parts(self._purify, images)
 
     def _purify(self, images: Tensor) -> Tensor:
         features = self.conv_first(images.contiguous(memory_format=torch.channels_last))
         for block in self.RRDB_trunk:
-            # Block by block, so that the first features are not held until the last are there.
+            # Block by block, so that earlier features are freed.
             features = block(features)
         out: Tensor = self.trunk_conv(features)
         return out
@@ -136,7 +137,7 @@ class NRPResG(Method):
         return [Stage(self.purify, halo=2 * self.blocks + 2)]
 
     def purify(self, images: Tensor) -> Tensor:
-        """Runs the network; the output is not clamped."""
+        """Applies the network. The output is not clamped."""
         return by_parts(self._purify, images)
 
     def _purify(self, images: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ class NRPResG(Method):
         features = F.leaky_relu(first, 0.1, inplace=may_overwrite())
         del first
         for block in self.recon_trunk:
-            # Block by block, so that the first features are not held until the last are there.
+            # Block by block, so that earlier features are freed.
             features = block(features)
         out: Tensor = self.conv_last(features)
         return out

@@ -1,8 +1,8 @@
-"""Resizing: the part of resizing and padding that leaves contents in place.
+"""Resizing: the part of resizing and padding that keeps contents in place.
 
-Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018, shrink an image and pad it with zeros
-back to its size, which moves its contents. A purifier must not move them, or boxes and masks would be off, so ours
-enlarges again instead of padding: the shift is undone and the loss of fine detail stays. It is not random.
+Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018 (https://arxiv.org/abs/1711.01991), shrink
+an image and pad it with zeros to its old size, at random. That moves the contents, so boxes and masks would be wrong.
+Ours enlarges the image again instead of padding it, and is not random.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from purifier.methods._base import Method, Stage
 
 
 class ResizePad(Method):
-    """Shrinks by `scale` (bilinear, anti-aliased) and enlarges again (bilinear); contents stay in place.
+    """Shrinks by `scale` (bilinear, anti-aliased) and enlarges again (bilinear). Contents stay in place.
 
     Args:
-        scale: Side of the smaller image over that of the larger, in (0, 1].
+        scale: Side of the small image, as a share of the side of the original, in (0, 1].
     """
 
     tunable = ("scale",)
@@ -40,7 +40,7 @@ class ResizePad(Method):
     def _resample(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         smaller = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
-        # In single precision at least: torch resamples float16 with anti-aliasing on GPUs only.
+        # In single precision or better: on the CPU, torch cannot resample float16 with anti-aliasing.
         precise = images.to(torch.promote_types(images.dtype, torch.float32))
         down = F.interpolate(precise, smaller, mode="bilinear", antialias=True, align_corners=False)
         return F.interpolate(down, (height, width), mode="bilinear", align_corners=False).to(images.dtype)

@@ -1,12 +1,12 @@
 """Total variation minimisation.
 
-Guo et al., "Countering Adversarial Images using Input Transformations", ICLR 2018, section 4.2: keep a random
-share of the pixels and fill the image in by total variation. Solved by the primal-dual iteration of Chambolle and
-Pock, "A first-order primal-dual algorithm for convex problems", 2011, algorithm 1, unrolled, so that gradients
-are exact.
+Guo et al., "Countering Adversarial Images using Input Transformations", ICLR 2018, section 4.2
+(https://arxiv.org/abs/1711.00117): keep a random share of the pixels and reconstruct the image by total variation. The
+solver is the primal-dual iteration of Chambolle and Pock, "A first-order primal-dual algorithm for convex problems",
+2011, algorithm 1 (https://doi.org/10.1007/s10851-010-0251-1). It is unrolled, so gradients are exact.
 
-Ours: which pixels are kept is a fixed function of the image size, so equal images give equal outputs; the
-variation is isotropic and taken over all three channels together.
+Deviations: the kept pixels depend on the seed and the image size only, so equal images give equal outputs. The total
+variation is isotropic and joint over the three channels.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _draw_kept(images: Tensor, keep: float, seed: int) -> Tensor:
     return (drawn < keep).to(images)
 
 
-# An operator of its own, because compiled graphs cannot hold a generator.
+# A custom operator, because compiled graphs cannot hold a generator.
 _kept_pixels = torch.library.custom_op(
     "purifier::kept_pixels", _draw_kept, mutates_args=(), schema="(Tensor images, float keep, int seed) -> Tensor"
 )
@@ -48,15 +48,15 @@ _kept_pixels.register_fake(lambda images, keep, seed: images.new_empty(images.sh
 
 
 class TVM(Method):
-    """Fills an image in from some of its pixels, as smoothly as they allow.
+    """Reconstructs an image from some of its pixels by total variation.
 
     Minimises 1/2 ||m (z - x)||^2 + weight * TV(z) over z, with m the kept pixels.
 
     Args:
-        keep: Share of pixels that are kept, in (0, 1].
+        keep: Share of the pixels that are kept, in (0, 1].
         weight: Weight of the total variation.
         steps: Primal-dual iterations.
-        seed: Decides which pixels are kept.
+        seed: Seed of the kept pixels.
     """
 
     tunable = ("keep", "weight", "steps", "seed")
@@ -79,7 +79,7 @@ class TVM(Method):
     def _minimise(self, images: Tensor) -> Tensor:
         if self.weight == 0:
             return images
-        # Keeps the derivative of the root below finite where the image is flat; float16 has no smaller one.
+        # Keeps the derivative of the square root finite in flat regions. It is the smallest value in float16.
         least = max(1e-12, torch.finfo(images.dtype).tiny)
         kept = _kept_pixels(images.detach(), self.keep, self.seed)
         step = 8**-0.5  # the gradient's norm is at most sqrt(8)

@@ -108,7 +108,7 @@ def test_names_and_options(package):
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(OptionError, match=r'pip install "\.\[autoattack\]" in a checkout'):
+    with pytest.raises(OptionError, match=r'pip install "torch-purifier\[autoattack\]"'):
         AutoAttack()
 
 
@@ -183,7 +183,7 @@ def test_the_strongest_shows_its_attacks():
 
 
 def test_strongest_of_what_does_not_belong_together_is_refused():
-    with pytest.raises(OptionError, match="expected attacks to take the strongest of, got none"):
+    with pytest.raises(OptionError, match="expected attacks to choose the strongest of, got none"):
         Strongest()
     with pytest.raises(OptionError, match="expected untargeted attacks"):
         Strongest(PGD(targeted=True))

@@ -129,7 +129,7 @@ def test_it_beats_the_plain_attack_on_dynamic_inference():
         calls = [nn.functional.cross_entropy(defended(attacked), labels) for _ in range(200)]
         return torch.stack(calls).mean()
 
-    with pytest.warns(PurifierWarning, match=r"'gs-dynamic' is random; give Aware\(samples=10\)"):
+    with pytest.warns(PurifierWarning, match=r"'gs-dynamic' is random; use Aware\(samples=10\)"):
         plain = loss_under(1)
     assert loss_under(40) > plain
 
@@ -196,7 +196,7 @@ def test_one_sample_is_the_attack_itself():
 
 @pytest.mark.parametrize("samples", [0, 2.5, True])
 def test_numbers_of_samples_out_of_range_are_refused(samples):
-    with pytest.raises(OptionError, match="expected samples >= 1"):
+    with pytest.raises(OptionError, match="expected samples to be an integer of at least 1"):
         EOT(PGD(), samples=samples)
 
 

@@ -187,7 +187,7 @@ def test_transfer_without_surrogates_or_with_wrong_options_is_refused():
         Transfer(classifier(), names=["a", "b"])
     with pytest.raises(OptionError, match="expected average='logits' or average='probabilities'"):
         Transfer(classifier(), average="votes")
-    with pytest.raises(OptionError, match="expected samples >= 1"):
+    with pytest.raises(OptionError, match="expected samples to be an integer of at least 1"):
         Aware(samples=0)
 
 
@@ -195,10 +195,10 @@ def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalis
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
     defended = Purifier.from_pretrained("gs").wrap(model, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     images, labels = pictures(2, 3, 8, 8), torch.tensor([0, 1])
-    with pytest.raises(InputError, match=r"made for normalised ones \(mean, std\); call attacks\.Aware"):
+    with pytest.raises(InputError, match=r"made for normalised images \(mean, std\); call attacks\.Aware"):
         PGD(eps=0.1, steps=1)(defended, images, labels)
     for inside in (torch.compile(defended, backend="eager"), nn.DataParallel(defended)):
-        with pytest.raises(InputError, match="made for normalised ones"):
+        with pytest.raises(InputError, match="made for normalised images"):
             PGD(eps=0.1, steps=1)(inside, images, labels)
     assert Aware()(PGD(eps=0.1, steps=1), defended, images, labels).shape == images.shape
 

@@ -79,7 +79,7 @@ def test_other_settings_than_the_presets_are_printed_and_not_written() -> None:
 def test_the_gpu_preset_says_where_there_is_no_gpu() -> None:
     done = speed("--preset", "gpu", "--methods", "gs")
     assert done.returncode != 0
-    assert "torch sees no CUDA device" in done.stderr and "Traceback" not in done.stderr
+    assert "torch finds no CUDA device" in done.stderr and "Traceback" not in done.stderr
 
 
 def row(name: str, kind: str = "ours", **changes: Any) -> dict[str, Any]:

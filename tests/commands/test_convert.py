@@ -1,4 +1,4 @@
-"""purifier convert: published checkpoints become folders; everything else is refused in one clear sentence."""
+"""purifier convert: published checkpoints become folders; everything else is refused with an error."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_half_precision_is_widened_without_a_change_of_value(tmp_path: Path) -> 
     assert_loads(tmp_path / "out", state)
 
 
-def test_the_folder_says_where_it_came_from(tmp_path: Path) -> None:
+def test_the_folder_names_its_source(tmp_path: Path) -> None:
     source = saved(tmp_path, small_resg(), "NRP_resG.pth")
     convert_checkpoint(source, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -163,7 +163,9 @@ def test_a_pickle_with_code_in_it_is_refused_and_the_code_is_not_run(
 
 def test_a_pickled_network_is_refused_as_code(tmp_path: Path) -> None:
     torch.save(NRPResG(filters=2, blocks=1), tmp_path / "a.pth")
-    with pytest.raises(UnsafeFileError, match=r"holds a call of purifier\.methods\.nrp\.NRPResG .* bare state dict"):
+    with pytest.raises(
+        UnsafeFileError, match=r"holds a call of purifier\.methods\.nrp\.NRPResG .* save its state dict"
+    ):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "out")
 
 
@@ -186,7 +188,7 @@ def test_a_truncated_file_is_refused(archive: bool, share: float, tmp_path: Path
     torch.save(small_resg(), tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
     data = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(WeightsError, match=r"got a\.pth of [\d,]+ bytes, which cannot be read .* cut short"):
+    with pytest.raises(WeightsError, match=r"got a\.pth of [\d,]+ bytes, which cannot be read .* truncated"):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "out")
 
 
@@ -201,7 +203,7 @@ def test_another_kind_of_file_is_refused(name: str, data: bytes, tmp_path: Path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"expected a checkpoint file, got .*a\.pth, which is not there"):
+    with pytest.raises(WeightsError, match=r"expected a checkpoint file, got .*a\.pth, which does not exist"):
         convert_checkpoint(tmp_path / "a.pth", tmp_path / "out")
 
 
@@ -212,10 +214,10 @@ def without(state: State, *keys: str) -> State:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "to hold a state dict, .* got list"),
-        ({}, "to hold a state dict, .* got nothing"),
+        ([1, 2], "to hold a state dict .* got list"),
+        ({}, "to hold a state dict .* got an empty dict"),
         ({"epoch": 3, "net": 1}, "state dict of tensors, .* got other entries: epoch, net"),
-        ({"conv.weight": torch.zeros(1)}, "to be NRP .* or NRP resG .* got tensors called conv.weight"),
+        ({"conv.weight": torch.zeros(1)}, "to be NRP .* or NRP resG .* got tensors named conv.weight"),
         (
             {**small_resg(), "bn.weight": torch.zeros(6)},
             "to be nrp-resg with filters=6, blocks=3, got the unknown bn.w",
@@ -247,24 +249,19 @@ def test_another_network_is_refused_with_what_differs(content: object, message: 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_something_in_it_is_written_to_only_when_told(tmp_path: Path) -> None:
+def test_a_folder_with_files_in_it_is_written_to_only_with_overwrite(tmp_path: Path) -> None:
     source = saved(tmp_path, small_resg())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     with pytest.raises(OptionError, match=r"an empty or a new folder, .* pass --overwrite"):
         convert_checkpoint(source, tmp_path / "out")
     convert_checkpoint(source, tmp_path / "out", overwrite=True)
-    assert_loads(tmp_path / "out", small_resg_of(source))
+    assert_loads(tmp_path / "out", torch.load(source, weights_only=True))
     with pytest.raises(OptionError, match="which is a file"):
         convert_checkpoint(source, tmp_path / "out" / "mine.txt")
 
 
-def small_resg_of(source: Path) -> State:
-    state: State = torch.load(source, weights_only=True)
-    return state
-
-
-def test_the_command_says_what_it_made(tmp_path: Path) -> None:
+def test_the_command_prints_the_method_and_the_folder(tmp_path: Path) -> None:
     source = saved(tmp_path, small_resg(), "NRP_resG.pth")
     result = CliRunner().invoke(command, ["convert", str(source), str(tmp_path / "out")])
     assert result.exit_code == 0, result.output

@@ -1,4 +1,4 @@
-"""purifier export: files written as asked, and errors in a line."""
+"""purifier export: files written as asked, and errors in one line."""
 
 from __future__ import annotations
 
@@ -74,4 +74,4 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
     result = run("gs", tmp_path / "p.onnx")
     assert isinstance(result.exception, PurifierError)
     assert "'onnx' for purifier export --format onnx" in str(result.exception)
-    assert ".[export]" in str(result.exception)
+    assert "torch-purifier[export]" in str(result.exception)

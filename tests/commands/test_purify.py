@@ -1,4 +1,4 @@
-"""purifier purify: files in, files out, whatever stops it or stands in its way."""
+"""purifier purify: which files are written, with which content, and runs that resume."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from PIL import Image
 
 from purifier import InputError, OptionError, Purifier
 from purifier.cli import command, main
-from purifier.commands.purify import Job, plan, run
+from purifier.commands._jobs import Job, plan
+from purifier.commands.purify import run
 
-COMMAND = [sys.executable, "-c", "from purifier.cli import main; main()", "purify"]
+COMMAND = [sys.executable, "-m", "purifier", "purify"]
 
 
 def photograph(path: Path, size: tuple[int, int] = (20, 14), seed: int = 0, **options: Any) -> Image.Image:
@@ -62,7 +63,7 @@ def test_a_file_goes_into_a_folder_under_its_own_name(tmp_path: Path) -> None:
     assert set(files(tmp_path / "out")) == {"a.png"}
 
 
-def test_a_gate_leaves_alone_what_does_not_look_attacked(tmp_path: Path) -> None:
+def test_a_gate_leaves_a_clean_image_nearly_unchanged(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 4, (64, 64, 3)).copy()
     ramp[:, 32:] //= 2
     Image.fromarray(ramp).save(tmp_path / "a.png")
@@ -95,7 +96,7 @@ def test_lossless_output_is_exact_also_from_jpeg_with_an_orientation(tmp_path: P
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "I;16"])
-def test_other_kinds_of_pictures_keep_their_kind(mode: str, tmp_path: Path) -> None:
+def test_images_keep_their_mode(mode: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8)
     if mode == "I;16":
         Image.fromarray(values[..., 0].astype(np.uint16) * 257).save(tmp_path / "a.png")
@@ -107,7 +108,7 @@ def test_other_kinds_of_pictures_keep_their_kind(mode: str, tmp_path: Path) -> N
         assert image.mode == mode
 
 
-def test_a_second_run_skips_what_is_there_and_overwrite_does_not(tmp_path: Path) -> None:
+def test_a_second_run_skips_existing_outputs_unless_overwrite_is_given(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     photograph(tmp_path / "in" / "b.png", seed=1)
     purify(tmp_path / "in", tmp_path / "out")
@@ -120,16 +121,14 @@ def test_a_second_run_skips_what_is_there_and_overwrite_does_not(tmp_path: Path)
     assert files(tmp_path / "out") == whole
 
 
-def test_other_settings_than_those_of_the_pictures_that_are_there_are_refused(tmp_path: Path) -> None:
+def test_existing_outputs_of_other_settings_are_refused(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--tile", 32).output
     made = files(tmp_path / "out")
     result = purify(tmp_path / "in", tmp_path / "out", "--iterations", 3)
     assert isinstance(result.exception, OptionError)
-    assert "got those of others (purifier.options.iterations: 7 there, 3 here); choose another DST" in str(
-        result.exception
-    )
-    # Neither tiles nor the size of batches change what comes out.
+    assert "got others (purifier.options.iterations: 7 there, 3 here); choose another DST" in str(result.exception)
+    # Outputs do not depend on tiles or the batch size.
     again = purify(tmp_path / "in", tmp_path / "out", "--batch-size", 1)
     assert "skipped 1" in again.output and "note" not in again.output
     assert files(tmp_path / "out") == made
@@ -139,30 +138,30 @@ def test_other_settings_than_those_of_the_pictures_that_are_there_are_refused(tm
     assert isinstance(purify(tmp_path / "in", tmp_path / "out").exception, OptionError)
 
 
-def test_a_folder_that_was_emptied_takes_other_settings(tmp_path: Path) -> None:
+def test_an_emptied_folder_takes_other_settings(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     purify(tmp_path / "in", tmp_path / "out")
     (tmp_path / "out" / "a.png").unlink()
     assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3).output
 
 
-def test_pictures_of_unknown_settings_are_kept_with_a_note(tmp_path: Path) -> None:
+def test_images_of_unknown_settings_are_kept_with_a_note(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     photograph(tmp_path / "out" / "a.png")
     for _ in range(2):
         result = purify(tmp_path / "in", tmp_path / "out")
         assert result.exit_code == 0 and "skipped 1" in result.output
-        assert (
-            "note: kept the pictures that are in DST (1), made with settings of which there is no record;"
-            in result.stderr
-        )
+        assert "note: kept the images in DST whose settings are unknown (1); use --overwrite" in result.stderr
     photograph(tmp_path / "b.png")
     assert "note" not in purify(tmp_path / "in" / "a.png", tmp_path / "c.png").output
-    assert "note: kept the pictures that are in DST (1)" in purify(tmp_path / "in" / "a.png", tmp_path / "b.png").stderr
+    assert (
+        "note: kept the images in DST whose settings are unknown (1)"
+        in purify(tmp_path / "in" / "a.png", tmp_path / "b.png").stderr
+    )
     assert not list(tmp_path.rglob(".purifier.json"))
 
 
-def test_an_overwriting_run_leaves_no_record_that_part_of_the_pictures_belies(tmp_path: Path) -> None:
+def test_overwriting_a_part_of_the_images_removes_the_record(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         photograph(tmp_path / "in" / f"{name}.png", seed=number)
     purify(tmp_path / "in", tmp_path / "out")
@@ -170,7 +169,8 @@ def test_an_overwriting_run_leaves_no_record_that_part_of_the_pictures_belies(tm
     assert "purified 1" in purify(only, tmp_path / "out", "--iterations", 3, "--overwrite").output
     for options in ([], ["--iterations", 3]):
         assert (
-            "note: kept the pictures that are in DST (2)" in purify(tmp_path / "in", tmp_path / "out", *options).stderr
+            "note: kept the images in DST whose settings are unknown (2)"
+            in purify(tmp_path / "in", tmp_path / "out", *options).stderr
         )
 
 
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert "expected a folder that can be written, got" in str(result.exception)
 
 
-def test_two_sources_of_one_output_name_are_kept_apart(tmp_path: Path) -> None:
+def test_two_sources_with_one_short_output_name_get_long_names(tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "a.png", "b.jpg", "c/a.png")):
         photograph(tmp_path / "in" / name, seed=number)
     assert purify(tmp_path / "in", tmp_path / "out", "--iterations", 0).exit_code == 0
@@ -225,7 +225,7 @@ def test_format_keep_writes_each_file_in_its_own_format(tmp_path: Path) -> None:
             assert image.format == kind
 
 
-def test_outputs_inside_the_source_folder_are_not_purified_again(tmp_path: Path) -> None:
+def test_outputs_in_the_source_folder_are_not_sources(tmp_path: Path) -> None:
     photograph(tmp_path / "a.png")
     assert "purified 1, skipped 0" in purify(tmp_path, tmp_path / "out").output
     assert "purified 0, skipped 1" in purify(tmp_path, tmp_path / "out").output
@@ -233,7 +233,7 @@ def test_outputs_inside_the_source_folder_are_not_purified_again(tmp_path: Path)
     assert set(files(tmp_path)) == {"a.png", "out/a.png"}
 
 
-def test_files_that_cannot_be_read_are_reported_and_stop_nothing(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_reported_and_the_others_purified(tmp_path: Path) -> None:
     for number in range(3):
         photograph(tmp_path / "in" / f"{number}.png", seed=number)
     (tmp_path / "in" / "0bad.png").write_text("no image")
@@ -245,7 +245,7 @@ def test_files_that_cannot_be_read_are_reported_and_stop_nothing(tmp_path: Path)
     assert "purified 3, skipped 0, failed 2" in result.stdout
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
-    assert "0bad.png, which cannot be read: it is of no known format" in errors[0]
+    assert "0bad.png, which cannot be read: its format is unknown" in errors[0]
     assert "1cut.png, which cannot be read" in errors[1]
     assert set(files(tmp_path / "out")) == {"0.png", "1.png", "2.png"}
 
@@ -264,11 +264,11 @@ def test_a_batch_that_does_not_fit_in_memory_is_purified_one_by_one(tmp_path: Pa
 
     summary = run(plan(tmp_path / "in", tmp_path / "out"), forgetful)  # type: ignore[arg-type]
     assert calls == [3, 1, 1, 1]
-    assert summary.purified == 2
+    assert summary.written == 2
     assert [(path.name, reason) for path, reason in summary.failures] == [("1.png", "out of memory")]
 
 
-def test_images_of_one_size_go_together_and_large_ones_alone(tmp_path: Path) -> None:
+def test_a_batch_has_images_of_one_size_and_large_images_come_alone(tmp_path: Path) -> None:
     for number in range(5):
         photograph(tmp_path / "in" / f"{number}.png", size=(8, 8))
     photograph(tmp_path / "in" / "2between.png", size=(9, 8))
@@ -284,7 +284,7 @@ def test_images_of_one_size_go_together_and_large_ones_alone(tmp_path: Path) -> 
     assert sorted(sizes) == [(1, 8, 9), (1, 1100, 2000), (1, 1100, 2000), (2, 8, 8), (3, 8, 8)]
 
 
-def test_an_image_has_the_same_company_in_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run_computes_the_same_batches(tmp_path: Path) -> None:
     for number in range(6):
         photograph(tmp_path / "in" / f"{number}.png", size=(8, 8), seed=number)
     jobs = plan(tmp_path / "in", tmp_path / "out")
@@ -297,7 +297,7 @@ def test_an_image_has_the_same_company_in_a_run_that_goes_on(tmp_path: Path) -> 
     run(jobs, watched, batch_size=3)  # type: ignore[arg-type]
     jobs[4].target.unlink()
     summary = run(jobs, watched, batch_size=3)  # type: ignore[arg-type]
-    assert (summary.purified, summary.skipped) == (1, 5)
+    assert (summary.written, summary.skipped) == (1, 5)
     assert len(seen) == 3
     assert torch.equal(seen[1], seen[2])
 
@@ -313,16 +313,16 @@ def test_tiles_give_the_same_output(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "error", "message"),
     [
-        ("nothing", "out", InputError, "an image file or a folder of them, got .*nothing, which is not there"),
+        ("nothing", "out", InputError, "an image file or a folder of images, got .*nothing, which does not exist"),
         ("empty", "out", InputError, r"expected images \(\.png, .*\) below .*empty, got none"),
-        ("in", "in", OptionError, "a folder other than SRC"),
-        ("in", "in/a.png", OptionError, "a folder to write to, got .*, which is a file"),
-        ("in/a.png", "in/a.png", OptionError, "outputs apart from the sources"),
+        ("in", "in", OptionError, "a DST other than SRC"),
+        ("in", "in/a.png", OptionError, "a folder to write to, as SRC is a folder, got .*, which is a file"),
+        ("in/a.png", "in/a.png", OptionError, "outputs that replace no source"),
         ("in/a.png", "out.gif", InputError, "a file name that ends in one of"),
-        ("nested/in", "nested", OptionError, "outputs apart from the sources"),
+        ("nested/in", "nested", OptionError, "outputs that replace no source"),
     ],
 )
-def test_calls_that_cannot_work_say_so_before_anything_is_written(
+def test_wrong_calls_are_refused_before_anything_is_written(
     source: str, target: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     photograph(tmp_path / "in" / "a.png")
@@ -347,7 +347,7 @@ def test_a_wrong_option_of_the_purifier_is_one_line_and_exit_code_1(
     assert errors[0].startswith("error: expected the options quality for 'jpeg', got 'iterations'")
 
 
-def test_what_a_killed_run_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
+def test_old_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
     old, new = tmp_path / "out" / ".a.png.1.part", tmp_path / "out" / ".a.png.2.part"
@@ -360,7 +360,7 @@ def test_what_a_killed_run_left_is_swept_once_it_is_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_and_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_killed_run_is_completed_with_the_files_of_an_uninterrupted_one(tmp_path: Path) -> None:
     for number in range(60):
         photograph(tmp_path / "in" / f"{number:02}.png", size=(160, 120) if number % 3 else (120, 120), seed=number)
     options = ["--purifier", "tvm", "--device", "cpu", "--dtype", "float32", "--batch-size", "4"]

@@ -115,7 +115,7 @@ def test_without_accelerate_the_extra_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "ncis", "--data", "photographs", "--out", "run"])
     assert stop.value.code == 1
-    assert 'pip install ".[train]"' in capsys.readouterr().err
+    assert 'pip install "torch-purifier[train]"' in capsys.readouterr().err
 
 
 def test_the_settings_are_handed_on(monkeypatch):

@@ -1,92 +1,74 @@
-"""Crops that are varied as pictures are without an attacker."""
-
-from __future__ import annotations
-
-from pathlib import Path
+"""Changes that images undergo without an attacker."""
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from purifier.data import degrade as _vary
-from purifier.data.crops import RandomCrops
-from purifier.data.degrade import varied
+from purifier.data.degrade import degraded
 
-
-@pytest.fixture
-def paths(tmp_path: Path) -> list[Path]:
-    # Smooth, so that what is done to them shows.
-    ramp = np.linspace(40, 200, 48).astype(np.uint8)
-    pixels = np.stack([np.tile(ramp, (48, 1)), np.tile(ramp[:, None], (1, 48)), np.full((48, 48), 90, np.uint8)], 2)
-    Image.fromarray(pixels).save(tmp_path / "one.png")
-    return [tmp_path / "one.png"]
+RAMP = np.linspace(40, 200, 64).astype(np.uint8)
+# Smooth, so that every change is visible.
+SMOOTH = np.stack([np.tile(RAMP, (64, 1)), np.tile(RAMP[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], 2)
+CALLS = 200
 
 
-def crops(paths: list[Path], vary: float) -> torch.Tensor:
-    made = RandomCrops(paths, crop_size=32, length=40, seed=3, vary=vary)
-    return torch.stack([made[number] for number in range(40)])
+@pytest.fixture(scope="module")
+def changes() -> np.ndarray:
+    """Differences that many calls make, (CALLS, 64, 64, 3)."""
+    return np.stack([degraded(SMOOTH, np.random.default_rng(seed)).astype(int) - SMOOTH for seed in range(CALLS)])
 
 
-def test_a_share_of_the_crops_is_varied_and_each_is_a_function_of_its_number(paths: list[Path]) -> None:
-    plain, some, all_of_them = (crops(paths, vary) for vary in (0.0, 0.5, 1.0))
-    changed = (some != plain).flatten(1).any(1).sum().item()
-    # Of those that are varied one in eight stays as it was.
-    assert 8 <= changed <= 28 < (all_of_them != plain).flatten(1).any(1).sum().item()
-    assert torch.equal(crops(paths, 1.0), all_of_them)
-    assert torch.equal((255 * all_of_them).round() / 255, all_of_them)
-    assert (all_of_them - plain).abs().mean() < 0.03
+def test_shape_and_dtype_stay() -> None:
+    for seed in range(10):
+        result = degraded(SMOOTH[:50, :37], np.random.default_rng(seed))
+        assert result.shape == (50, 37, 3) and result.dtype == np.uint8
 
 
-def test_images_are_shrunk_without_a_filter_where_that_is_asked_for(paths: list[Path]) -> None:
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    Image.fromarray(stripes).save(paths[0])
-
-    def made(**options: float) -> torch.Tensor:
-        crops = RandomCrops(paths, crop_size=32, length=40, seed=3, shrink=0.5, **options)
-        return torch.stack([crops[number] for number in range(40)])
-
-    filtered, aliased = made(), made(aliased=1.0)
-    assert torch.equal(made(aliased=0.0), filtered) and torch.equal(made(aliased=1.0), aliased)
-    assert not torch.equal(made(vary=1.0), made(vary=1.0, aliased=1.0))
-    # Of stripes one pixel wide a filter leaves grey; the nearest pixels are black and white still.
-    extreme = ((aliased == 0) | (aliased == 1)).flatten(1).all(1).float().mean().item()
-    assert 0.3 < extreme < 0.7
-    assert ((filtered == 0) | (filtered == 1)).flatten(1).all(1).float().mean().item() < 0.1
+def test_equal_seeds_give_equal_pixels_and_the_input_does_not_change() -> None:
+    pixels = SMOOTH.copy()
+    first, again = (degraded(pixels, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(first, again) and np.array_equal(pixels, SMOOTH)
+    assert not np.array_equal(first, degraded(pixels, np.random.default_rng(6)))
 
 
-@pytest.mark.parametrize("kind", ["sharpened", "noisy", "grey noise", "compressed"])
-def test_each_change_is_made(kind: str, paths: list[Path]) -> None:
-    class Chosen:
-        """Chances that make one of the three changes, at its strongest."""
+def test_images_of_one_kind_are_changed_differently_and_some_not_at_all() -> None:
+    texture = np.random.default_rng(0).integers(60, 200, (32, 32, 3)).astype(np.uint8)
+    results = {degraded(texture, np.random.default_rng(seed)).tobytes() for seed in range(CALLS)}
+    unchanged = np.mean([np.array_equal(degraded(texture, np.random.default_rng(s)), texture) for s in range(CALLS)])
+    # Each of the three changes has a probability of one half, so an eighth of the images has none.
+    assert 0.05 < unchanged < 0.2
+    assert len(results) > CALLS / 2
 
-        def __init__(self) -> None:
-            noisy = [False] if kind == "noisy" else [True] if kind == "grey noise" else []
-            wanted = [kind == "sharpened", bool(noisy), *noisy, kind == "compressed"]
-            self.chances = iter(wanted)
-            self.normal = np.random.default_rng(0).normal
 
-        def random(self) -> float:
-            return 0.0 if next(self.chances) else 1.0
+def test_changes_are_small(changes: np.ndarray) -> None:
+    # Noise has a standard deviation of at most 3; on smooth images the other changes are smaller still.
+    assert changes.std(axis=(1, 2, 3)).max() < 4
+    assert np.abs(changes.mean(axis=(1, 2, 3))).max() < 2
 
-        def uniform(self, low: float, high: float) -> float:
-            return high
 
-        def integers(self, low: int, high: int) -> int:
-            return low if kind == "compressed" else high - 1
+def test_noise_is_equal_in_all_channels_in_half_of_the_cases() -> None:
+    # JPEG and sharpening barely change a uniform grey image, so what is left is the noise.
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    results = [degraded(grey, np.random.default_rng(seed)).astype(int) for seed in range(CALLS)]
+    noisy = [result for result in results if result[..., 0].std() > 1]
+    assert 0.15 < len(noisy) / CALLS < 0.5
+    equal = np.mean([np.ptp(result, axis=2).max() <= 2 for result in noisy])
+    assert 0.3 < equal < 0.7
 
-    pixels = np.asarray(Image.open(paths[0])).copy()
-    pixels[20:28, 20:28] = 255
-    found = varied(pixels, Chosen()).astype(float)  # type: ignore[arg-type]
-    assert found.shape == pixels.shape
-    difference = found - pixels
-    spread = difference[:16, :16].std()
-    if kind == "sharpened":
-        assert difference[10:38, 10:38].min() < -5 and spread < 1
-    elif kind != "compressed":
-        assert spread == pytest.approx(_vary._NOISE_LEVELS, rel=0.1)
-        channels = difference[:16, :16].reshape(-1, 3)
-        assert np.ptp(channels, axis=1).max() == 0 if kind == "grey noise" else abs(np.corrcoef(channels.T)[0, 1]) < 0.2
-    else:
-        assert np.abs(difference).max() > 2 and found.dtype == float
+
+def test_some_images_show_the_blocks_of_jpeg() -> None:
+    # The second differences of a ramp are near zero. JPEG bends it at the borders of its 8 x 8 blocks.
+    def bends(pixels: np.ndarray) -> float:
+        second = np.abs(np.diff(pixels.astype(float), 2, axis=1)).mean((0, 2))
+        at_borders = np.isin(np.arange(len(second)) % 8, (6, 7))
+        return float(second[at_borders].mean() / second[~at_borders].mean())
+
+    found = np.array([bends(degraded(SMOOTH, np.random.default_rng(seed))) for seed in range(CALLS)])
+    assert bends(SMOOTH) < 1.3
+    assert 0.1 < np.mean(found > 1.5) < 0.6
+
+
+def test_some_images_are_sharpened() -> None:
+    edge = np.full((32, 32, 3), 100, np.uint8)
+    edge[:, 16:] = 150
+    overshoot = [degraded(edge, np.random.default_rng(seed))[:, 16].mean() - 150 for seed in range(CALLS)]
+    assert 0.3 < np.mean(np.array(overshoot) > 2) < 0.7

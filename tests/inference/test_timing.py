@@ -82,7 +82,7 @@ def test_an_evaluation_waits_for_the_accelerator_on_both_sides(monkeypatch: pyte
 def test_median_and_quartiles_of_known_values() -> None:
     assert spread([5.0, 1.0, 4.0, 2.0, 3.0]) == Spread(2.0, 3.0, 4.0)
     assert spread([7.0]) == Spread(7.0, 7.0, 7.0)
-    with pytest.raises(OptionError, match="expected measurements to take the median of, got none"):
+    with pytest.raises(OptionError, match="expected at least one measurement, got none"):
         spread([])
 
 

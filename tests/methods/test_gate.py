@@ -1,4 +1,4 @@
-"""The gate of Alloy: its arithmetic, how far it looks, sizes; what passes it."""
+"""The gate of Alloy: its arithmetic, halo, sizes and effect on the output."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_it_equals_a_computation_from_its_state_dict(blocks: int) -> None:
 
 
 @pytest.mark.parametrize("blocks", [0, 2])
-def test_it_looks_as_far_as_its_halo_and_no_further(blocks: int) -> None:
+def test_its_farthest_dependency_is_at_its_halo(blocks: int) -> None:
     made = gate(blocks=blocks)
     cells = 2 * (made.halo // Gate.cell) + 5
     image = pictures(1, 3, cells * Gate.cell, cells * Gate.cell, dtype=torch.float64).requires_grad_()
@@ -78,7 +78,7 @@ def test_it_looks_as_far_as_its_halo_and_no_further(blocks: int) -> None:
     assert (stage.halo, stage.align) == (made.halo, 24)
 
 
-def test_blocks_change_nothing_before_they_have_learnt() -> None:
+def test_untrained_blocks_are_the_identity() -> None:
     images = pictures(1, 3, 24, 24)
     torch.manual_seed(0)
     plain = Gate(3)
@@ -114,7 +114,7 @@ def test_one_pass_of_gs_serves_the_network_and_the_gate(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("bias", "share"), [(-1000.0, 0.0), (0.0, 0.5), (1000.0, 1.0)])
-def test_the_purifier_does_as_much_as_the_gate_lets_it(bias: float, share: float) -> None:
+def test_the_change_of_the_image_is_weighted_by_the_gate(bias: float, share: float) -> None:
     gated, images = small_method("alloy", iterations=1, gate=3), pictures(2, 3, 18, 21)
     last = gated.gate.layers[-1]
     torch.nn.init.zeros_(last.weight)
@@ -124,7 +124,7 @@ def test_the_purifier_does_as_much_as_the_gate_lets_it(bias: float, share: float
     torch.testing.assert_close(gated.reconstruct(images), images + share * (free.reconstruct(images) - images))
 
 
-def test_each_place_has_a_weight_of_its_own() -> None:
+def test_each_position_has_its_own_weight() -> None:
     # The gate is open where the picture is grained, in its left half.
     gated = small_method("alloy", iterations=1, gate=1)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_each_place_has_a_weight_of_its_own() -> None:
     assert (purified[..., :40] - images[..., :40]).abs().mean() > 0.1
 
 
-def test_caution_decides_how_much_is_purified_and_can_be_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
+def test_a_higher_gate_bias_purifies_more_and_can_be_set_at_loading(tmp_path: Path) -> None:
     saved, images = Purifier(small_method("alloy", iterations=1, gate=3), name="gated"), pictures(2, 3, 18, 24)
     saved.save_pretrained(tmp_path)
     outputs = [Purifier.from_pretrained(tmp_path, gate_bias=gate_bias)(images) for gate_bias in (-20, -1, 0, 1, 20)]

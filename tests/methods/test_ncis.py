@@ -42,7 +42,7 @@ def test_no_output_pixel_of_the_network_depends_on_its_own_input_pixel(layers: i
     torch.manual_seed(layers)
     net = FBINet(3, 6, layers).double()
     enliven(net)
-    size = 2 * net.radius + 3
+    size = 2 * net.halo + 3
     centre = size // 2
     image = pictures(1, 3, size, size, dtype=torch.float64).requires_grad_()
     for channel in range(3):
@@ -56,7 +56,7 @@ def test_no_output_pixel_of_the_network_depends_on_its_own_input_pixel(layers: i
 def test_the_network_looks_as_far_as_its_radius_and_no_further() -> None:
     net = FBINet(3, 6, 4).double()
     enliven(net)
-    radius = net.radius
+    radius = net.halo
     size = 2 * radius + 5
     image = pictures(1, 3, size, size, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(net(image)[0, :, size // 2, size // 2].sum(), image)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purifier.methods import _no_grad as _thrift
+from purifier.methods import _no_grad
 from tests.builders import pictures, small_method, unchanged
 
 networks = pytest.mark.parametrize("name", ["ncis", "nrp", "nrp-resg"])
@@ -44,9 +44,9 @@ def test_no_module_overwrites_its_input(name: str) -> None:
 def test_parts_of_a_batch_give_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method, images, seen = small_method(name), pictures(5, 3, 16, 12), []
     with torch.no_grad():
-        monkeypatch.setattr(_thrift, "_PIXELS", 10**9)
+        monkeypatch.setattr(_no_grad, "_PIXELS", 10**9)
         whole = method(images)
-        monkeypatch.setattr(_thrift, "_PIXELS", 2 * 16 * 12 // (4 if name == "ncis" else 1))
+        monkeypatch.setattr(_no_grad, "_PIXELS", 2 * 16 * 12 // (4 if name == "ncis" else 1))
         first = next(part for part in method.modules() if isinstance(part, nn.Conv2d))
         first.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
         torch.testing.assert_close(method(images), whole, rtol=0, atol=1e-6)

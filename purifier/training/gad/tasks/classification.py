@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from purifier._errors import InputError
 from purifier.attacks import PGD
 from purifier.data.class_folders import few_folders, images_by_class
-from purifier.data.crops import padded_crop, resized_crop, square_pixels
+from purifier.data.crops import bicubic_square, padded_crop, resized_crop
 from purifier.data.images import read_pixels, to_tensor
 from purifier.models.layers import call_and_catch, last_layer
 from purifier.training._divergence import divergence
@@ -57,7 +57,7 @@ class Classification(Task):
         path, label = item
         pixels = read_pixels(path)
         if random is None:
-            return to_tensor(square_pixels(pixels, self.size)), label
+            return to_tensor(bicubic_square(pixels, self.size)), label
         crop = padded_crop if self.size <= _SMALL else resized_crop
         return to_tensor(crop(pixels, self.size, random)), label
 

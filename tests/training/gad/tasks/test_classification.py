@@ -102,7 +102,7 @@ def test_folders_that_are_not_of_the_models_classes_are_refused(tmp_path: Path) 
         Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
     model = classifier()
     model.classes = ["cat", "dog", "emu"]  # type: ignore[assignment]
-    with pytest.raises(InputError, match=r"of which these are no class: 'dgo' \(did you mean 'dog'\?\); rename them"):
+    with pytest.raises(InputError, match=r"of which these match no class: 'dgo' \(did you mean 'dog'\?\); rename them"):
         task(tmp_path, model).items()
 
 
@@ -167,7 +167,9 @@ def test_fewer_folders_than_classes_are_refused_where_nothing_says_which_they_ar
     made = task(root)
     made.items()
     for act in (lambda: made.attack(images, labels, 0), lambda: made.observe(images, labels)):
-        with pytest.raises(InputError, match=r"expected as many class folders as the model has classes, 3, .* got 2, "):
+        with pytest.raises(
+            InputError, match=r"expected as many class folders as the model has classes, 3, .* got 2; name "
+        ):
             act()
     named = classifier()
     named.classes = ["a-red", "b-green", "c-blue"]

@@ -1,0 +1,233 @@
+"""Work on image files: which file is written where, in which batches, and what became of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from purifier._errors import InputError, OptionError, PurifierError
+from purifier._files import PART
+from purifier._images import check_suffix, images_below, no_images, read_size
+
+Format = Literal["png", "keep"]
+
+# A batch holds at most this many pixels for each image that --batch-size allows, so large images go alone.
+_PIXELS_PER_IMAGE = 1 << 20
+# Temporary files older than this were left by a killed run: no other run can still be writing them.
+_STALE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image file and the file that is made of it."""
+
+    source: Path
+    target: Path
+
+
+@dataclass
+class Summary:
+    """What became of the files.
+
+    Attributes:
+        written: Number of files that were written.
+        skipped: Number of files whose output existed already.
+        failures: Files that could not be read, processed or written, each with the reason.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+
+    def report(self, done: str) -> None:
+        """Prints every failure and the totals, and ends the command with exit code 1 if there is a failure.
+
+        Args:
+            done: The start of the last line, such as "purified 3".
+        """
+        for path, reason in self.failures:
+            text = reason if str(path) in reason else f"{path}: {reason}"
+            click.echo(f"error: {' '.join(text.split())}", err=True)
+        click.echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}")
+        if self.failures:
+            raise click.exceptions.Exit(1)
+
+
+class Work(ABC):
+    """What a command does with a batch of image files, in three steps."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Any:
+        """Reads one file.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def compute(self, jobs: Sequence[Job], images: Sequence[Any]) -> Sequence[Any]:
+        """Returns for each image of a batch what `write` needs, or the exception that it failed with."""
+
+    @abstractmethod
+    def write(self, job: Job, image: Any, result: Any) -> None:
+        """Writes the output of one job, given what `read` and `compute` returned for it."""
+
+
+def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job]) -> Summary:
+    """Works on files in batches of images of one size, with a progress bar.
+
+    A second call completes a run that was killed, with identical outputs: the batches depend only on the jobs, and
+    jobs that are done are computed again with the others of their batch.
+
+    Args:
+        jobs: The jobs, from `plan`.
+        work: What to do.
+        batch_size: The largest number of images in a batch.
+        done: Jobs whose output exists and is kept.
+    """
+    from tqdm import tqdm
+
+    summary = Summary()
+    _remove_stale({job.target.parent for job in jobs})
+    with tqdm(total=len(jobs), unit="image", disable=None) as bar:
+        for batch in _batches(jobs, batch_size):
+            summary.skipped += sum(job in done for job in batch)
+            if not done.issuperset(batch):
+                _process_batch(batch, work, done, summary)
+            bar.update(len(batch))
+    return summary
+
+
+def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Summary) -> None:
+    failed: list[tuple[Job, Exception]] = []
+    read: list[tuple[Job, Any]] = []
+    for job in batch:
+        try:
+            read.append((job, work.read(job.source)))
+        except InputError as error:
+            failed.append((job, error))
+    results = work.compute([job for job, _ in read], [image for _, image in read]) if read else []
+    for (job, image), result in zip(read, results, strict=True):
+        if job in done:
+            continue
+        try:
+            if isinstance(result, Exception):
+                raise result
+            work.write(job, image, result)
+            summary.written += 1
+        except (PurifierError, OSError, RuntimeError, ValueError) as error:
+            failed.append((job, error))
+    summary.failures += [(job.source, str(error)) for job, error in failed if job not in done]
+
+
+def _batches(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
+    """Yields jobs whose images have one size; a file whose size cannot be read comes alone."""
+    waiting: dict[tuple[int, int], list[Job]] = {}
+    for job in jobs:
+        try:
+            size = read_size(job.source)
+        except InputError:
+            yield [job]
+            continue
+        batch = waiting.setdefault(size, [])
+        batch.append(job)
+        if len(batch) >= min(batch_size, max(1, batch_size * _PIXELS_PER_IMAGE // (size[0] * size[1]))):
+            yield waiting.pop(size)
+    yield from waiting.values()
+
+
+def _remove_stale(folders: Iterable[Path]) -> None:
+    """Removes the temporary files of killed runs."""
+    for folder in folders:
+        for path in folder.glob(f".*{PART}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """Returns the content of a JSON file that states with which "settings" images were made.
+
+    None means that the file does not exist or is not such a file.
+    """
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return note if isinstance(note["settings"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
+    """Decides which files are processed and where the outputs go, without reading any image.
+
+    Args:
+        source: An image file or a folder, which is searched recursively.
+        target: A file (if `source` is a file) or a folder. If it is inside `source`, the images in it are not sources.
+        form: "png", or "keep" for the format of each source.
+
+    Raises:
+        InputError: If there is nothing to process.
+        OptionError: If an output would replace a source, or `target` is a file and `source` a folder.
+    """
+    if source.is_file() and target.suffix and not target.is_dir():
+        check_suffix(target)
+        jobs = [Job(source, target)]
+    elif source.is_file():
+        jobs = [Job(source, target / _output_names([Path(source.name)], form)[0])]
+    elif source.is_dir():
+        files = _sources(source, target)
+        names = _output_names([path.relative_to(source) for path in files], form)
+        jobs = [Job(path, target / name) for path, name in zip(files, names, strict=True)]
+    else:
+        raise InputError(f"expected an image file or a folder of images, got {source}, which does not exist")
+    sources = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        if job.target.resolve() in sources:
+            raise OptionError(
+                f"expected outputs that replace no source, got {job.target}, which is a source; choose another DST"
+            )
+    return jobs
+
+
+def _sources(source: Path, target: Path) -> list[Path]:
+    if target.exists() and not target.is_dir():
+        raise OptionError(f"expected a folder to write to, as SRC is a folder, got {target}, which is a file")
+    files = images_below(source)
+    outputs = target.resolve()
+    if outputs == source.resolve():
+        raise OptionError(f"expected a DST other than SRC, got {target} for both; choose another DST")
+    # A DST that contains SRC excludes nothing.
+    if outputs.is_relative_to(source.resolve()):
+        files = [path for path in files if not path.resolve().is_relative_to(outputs)]
+    if not files:
+        raise no_images(source)
+    return files
+
+
+def _output_names(names: Sequence[Path], form: Format) -> list[Path]:
+    """Returns a different output name for each source: a.png for a.jpg, or a.jpg.png if two sources would be a.png.
+
+    Of a clash, every file gets the long name, so names do not depend on the order of the files.
+    """
+    if form == "keep":
+        return list(names)
+    long = [name.with_name(f"{name.name}.png") for name in names]
+    chosen = [name.with_suffix(".png") for name in names]
+    while True:
+        # Some file systems ignore case.
+        keys = [str(name).casefold() for name in chosen]
+        counts = Counter(keys)
+        clashing = [i for i, key in enumerate(keys) if counts[key] > 1 and chosen[i] != long[i]]
+        if not clashing:
+            return chosen
+        for i in clashing:
+            chosen[i] = long[i]
