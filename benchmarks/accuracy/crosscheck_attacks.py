@@ -63,35 +63,22 @@ class Other:
         return lambda x, y: attack(bounded, x, foolbox.criteria.Misclassification(y), epsilons=None)[1]
 
 
-# name: (ours, the other one, number of images)
+_STEPS: dict[str, Any] = {"eps": EPS, "alpha": ALPHA, "steps": STEPS}
+_CW = {"steps": 60, "binary_search_steps": 4, "initial_const": 0.1, "stepsize": 0.01}
+_SQUARE = {"eps": SQUARE_EPS, "n_queries": QUERIES, "p_init": 0.8, "loss": "margin"}
+# Our attack, the other implementation, and the number of images.
 PAIRS: dict[str, tuple[attacks.Attack, Other, int]] = {
-    "PGD": (
-        attacks.PGD(eps=EPS, alpha=ALPHA, steps=STEPS),
-        Other("torchattacks", "PGD", {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "random_start": True}),
-        200,
-    ),
-    "MI-FGSM": (
-        attacks.MIFGSM(eps=EPS, alpha=ALPHA, steps=STEPS, decay=1.0),
-        Other("torchattacks", "MIFGSM", {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "decay": 1.0}),
-        200,
-    ),
+    "PGD": (attacks.PGD(**_STEPS), Other("torchattacks", "PGD", {**_STEPS, "random_start": True}), 200),
+    "MI-FGSM": (attacks.MIFGSM(**_STEPS, decay=1.0), Other("torchattacks", "MIFGSM", {**_STEPS, "decay": 1.0}), 200),
     "APGD": (
         attacks.APGD(eps=EPS, steps=20),
         Other("torchattacks", "APGD", {"eps": EPS, "steps": 20, "loss": "ce"}),
         200,
     ),
-    "Square": (
-        attacks.Square(eps=SQUARE_EPS, queries=QUERIES, p=0.8),
-        Other("torchattacks", "Square", {"eps": SQUARE_EPS, "n_queries": QUERIES, "p_init": 0.8, "loss": "margin"}),
-        200,
-    ),
+    "Square": (attacks.Square(eps=SQUARE_EPS, queries=QUERIES, p=0.8), Other("torchattacks", "Square", _SQUARE), 200),
     "C&W": (
         attacks.CW(steps=60, search=4, c=0.1, alpha=0.01),
-        Other(
-            "foolbox",
-            "L2CarliniWagnerAttack",
-            {"steps": 60, "binary_search_steps": 4, "initial_const": 0.1, "stepsize": 0.01},
-        ),
+        Other("foolbox", "L2CarliniWagnerAttack", _CW),
         100,
     ),
 }
@@ -162,17 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         rows[name] = compare(name, model)
         rows = {key: rows[key] for key in PAIRS if key in rows}
-        write_result(
-            NAME,
-            {
-                "model": "demo",
-                "data": "objects/test, central squares of 128 x 128",
-                "seed": SEED,
-                "bound": BOUND,
-                "rows": rows,
-                "environment": environment(),
-            },
-        )
+        stated = {"model": "demo", "data": "objects/test, central squares of 128 x 128", "seed": SEED, "bound": BOUND}
+        write_result(NAME, {**stated, "rows": rows, "environment": environment()})
     print(crosscheck({"rows": rows}))
     apart = [name for name, row in rows.items() if abs(row["difference"]) > BOUND]
     if apart:

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -252,14 +251,9 @@ def _beside(times: dict[str, Any], context: str, form: Form, seconds: list[float
 
 
 def _environment(device: str) -> dict[str, Any]:
-    git = subprocess.run(
-        ["git", "status", "--porcelain", "--", "purifier", "benchmarks/**.py"],
-        capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         **environment(),
-        "uncommitted_changes": bool(git.stdout.strip()) if git.returncode == 0 else None,
         "torchvision": version("torchvision"),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
