@@ -1,4 +1,4 @@
-"""Small seeded purifiers, images and hub caches for the tests."""
+"""Small purifiers with seeded weights, images and hub caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from purifier import Purifier, _hub
 from purifier.methods import METHODS, Method
 
-# Options that make a method small; the others are small as they are.
+# Options that make a method small. Methods that are not listed are small by default.
 SMALL: dict[str, dict[str, Any]] = {
     "alloy": {"filters": 6, "blocks": 2},
     "gad": {"filters": 4, "blocks": 2},
@@ -31,7 +31,7 @@ CASES = [*sorted(METHODS), "dynamic"]
 
 
 def small_method(name: str, **options: Any) -> Method:
-    """Builds a method with seeded random weights, none of them trivial, and outputs mostly inside (0, 1)."""
+    """Builds a method with seeded random weights and outputs that lie mostly in (0, 1)."""
     torch.manual_seed(7)
     if name == "chain":
         return METHODS["chain"]([small_method("gs"), small_method("ncis"), small_method("median")])  # type: ignore[call-arg]
@@ -43,7 +43,7 @@ def small_method(name: str, **options: Any) -> Method:
 
 
 def enliven(module: nn.Module) -> None:
-    """Gives biases and PReLU slopes random values, and the last convolution outputs of a picture's size."""
+    """Randomises biases and PReLU slopes, and scales the last convolution to the range of an image."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     with torch.no_grad():
         for part in module.modules():
@@ -54,14 +54,14 @@ def enliven(module: nn.Module) -> None:
         if convolutions:
             last = convolutions[-1]
             last.weight.mul_(0.1)
-            # NCIS adds its network's output to a smoothed image; the others put out the image itself.
+            # The network of NCIS outputs a change of a smoothed image, the others output the image.
             if last.bias is not None and not any("out_conv" in name for name, _ in module.named_modules()):
                 last.bias.add_(0.5)
 
 
 @contextmanager
 def stand_in(folder: Path) -> Iterator[None]:
-    """Bundles the purifiers "gs" and "soft", for which "gs" stands in, and nothing else."""
+    """Bundles only the purifier "gs", and "soft", which loads "gs"."""
     for name in ("soft", "gs"):
         Purifier(METHODS["gs"](iterations=2), name=name).save_pretrained(folder / name)
     config = folder / "soft" / "config.json"
@@ -83,7 +83,7 @@ def small_purifier(case: str) -> Purifier:
 
 
 def seeded(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Returns the function with torch's generator set back before every call, so that random ones repeat."""
+    """Returns the function with torch's generator seeded before every call."""
 
     def call(images: Tensor) -> Tensor:
         torch.manual_seed(1)
@@ -135,14 +135,14 @@ def edit_config(folder: Path, **changes: Any) -> None:
 
 
 def rehash(folder: Path) -> None:
-    """Makes config.json name the weights files as they are now."""
+    """Updates the hashes in config.json to the present weights files."""
     edit_config(
         folder, files={f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.glob("*.safetensors")}
     )
 
 
 def fake_hub(cache: Path, repo: str, folder: Path, commit: str = "a" * 40, branch: str = "main") -> None:
-    """Puts a folder into a hub cache, laid out as huggingface_hub lays it out after a download."""
+    """Puts a folder into a hub cache, in the layout of huggingface_hub."""
     root = cache / f"models--{repo.replace('/', '--')}"
     (root / "refs").mkdir(parents=True, exist_ok=True)
     (root / "refs" / branch).write_text(commit)

@@ -1,16 +1,20 @@
-"""What tells attackers, surrogates and losses apart in the head of a file of records."""
+"""Fingerprints of models, threats, attacks and losses in the head of a file of records."""
+
+from __future__ import annotations
 
 import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import purifier
-from purifier import Purifier
+from purifier import PurifiedModel, Purifier
 from purifier._identity import model_identity
 from purifier.attacks import BPDA, EOT, PGD, SSP, Aware, DetectionAttack, Transfer, bare_model, whole_model
 from purifier.attacks.identity import attack_settings, threat_settings
@@ -19,15 +23,15 @@ MODEL = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.2, 0.2]
 
 
-def gs(iterations=1):
+def gs(iterations: int = 1) -> Purifier:
     return Purifier.from_pretrained("gs", iterations=iterations)
 
 
-def scaled(factor):
+def scaled(factor: float | Tensor) -> Callable[[Tensor], Tensor]:
     return lambda images: factor * images
 
 
-def behind(purify, **normalised):
+def behind(purify: str | Purifier, **normalised: list[float]) -> PurifiedModel:
     return purifier.wrap(MODEL, purify, **normalised)
 
 
@@ -46,14 +50,14 @@ def behind(purify, **normalised):
         (lambda: Aware(samples=1), lambda: Aware(samples=2)),
     ],
 )
-def test_threats_that_differ_are_told_apart_and_equal_ones_are_not(one, other):
+def test_settings_differ_exactly_if_the_threats_do(one: Callable[[], Any], other: Callable[[], Any]) -> None:
     assert threat_settings(one()) == threat_settings(one())
     assert threat_settings(other()) == threat_settings(other())
     assert threat_settings(one()) != threat_settings(other())
 
 
-def test_losses_of_ones_own_are_told_apart_by_what_they_do_and_hold():
-    def attack(loss):
+def test_own_losses_are_identified_by_their_code_and_held_values() -> None:
+    def attack(loss: Callable[..., Tensor]) -> dict[str, Any]:
         return attack_settings(DetectionAttack(PGD(), loss=loss))
 
     assert attack(lambda o, t: o.sum()) != attack(lambda o, t: o.mean())
@@ -63,7 +67,7 @@ def test_losses_of_ones_own_are_told_apart_by_what_they_do_and_hold():
     assert attack(scaled(weights[0])) != attack(scaled(weights[1]))
 
 
-def test_a_function_is_the_same_in_every_process():
+def test_a_function_is_the_same_in_every_process() -> None:
     script = (
         "import json\n"
         "from purifier._identity import model_identity\n"
@@ -83,22 +87,22 @@ def test_a_function_is_the_same_in_every_process():
     assert len(said) == 1
 
 
-def test_functions_of_torch_are_told_apart():
+def test_functions_of_torch_are_distinguished() -> None:
     assert model_identity(torch.add) != model_identity(torch.mul)
     assert model_identity(nn.functional.relu) != model_identity(nn.functional.gelu)
 
 
-def test_losses_of_the_library_go_by_their_names():
+def test_losses_of_the_library_are_identified_by_name() -> None:
     assert attack_settings(DetectionAttack(PGD(), loss="cls"))["loss"] == "cls"
     assert attack_settings(PGD()) == PGD().settings()
 
 
-def test_networks_inside_attacks_are_told_apart():
+def test_networks_inside_attacks_are_distinguished() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
     assert attack_settings(SSP(MODEL)) != attack_settings(SSP(other))
     assert attack_settings(EOT(SSP(MODEL), samples=2)) != attack_settings(EOT(SSP(other), samples=2))
 
 
-def test_models_without_a_purifier_are_known_by_kind_and_weights_alone():
+def test_models_without_a_purifier_are_identified_by_kind_and_weights() -> None:
     assert model_identity(MODEL).keys() == {"kind", "sha256"}
     assert whole_model(behind("gs")).purifier.name == "gs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_colour_profile_and_resolution_are_written_again(mode: str, tmp_path: Pa
         assert again.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def test_a_profile_of_printing_inks_is_not_put_on_rgb_values(tmp_path: Path) -> None:
+def test_a_cmyk_profile_is_dropped(tmp_path: Path) -> None:
     picture_of("CMYK").save(tmp_path / "a.jpg", icc_profile=b"inks")
     again = unchanged(tmp_path / "a.jpg")
     assert again.mode == "RGB"
@@ -202,7 +203,7 @@ def test_several_frames_are_refused(name: str, tmp_path: Path) -> None:
         take_apart(tmp_path / name)
 
 
-def test_of_a_phones_jpeg_with_a_preview_behind_it_the_photograph_is_read(tmp_path: Path) -> None:
+def test_the_photograph_of_a_phones_jpeg_with_a_preview_is_read(tmp_path: Path) -> None:
     photograph, preview = Image.new("RGB", (64, 32), "red"), Image.new("RGB", (16, 8), "blue")
     photograph.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
     with Image.open(tmp_path / "a.jpg") as stored:
@@ -213,7 +214,7 @@ def test_of_a_phones_jpeg_with_a_preview_behind_it_the_photograph_is_read(tmp_pa
 
 
 @pytest.mark.parametrize("read", [take_apart, read_size])
-def test_a_file_that_is_no_image_is_refused(read: object, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_refused(read: object, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(InputError, match=r"expected an image file, got .*a\.png, .* its format is unknown"):
         read(tmp_path / "a.png")  # type: ignore[operator]
@@ -245,7 +246,7 @@ def test_a_tensor_is_sent_to_the_purifier() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "a.tif", "a.tiff", "A.PNG"])
-def test_what_is_written_is_read_again_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_written_images_are_read_bit_for_bit(name: str, tmp_path: Path) -> None:
     image = picture_of("RGB")
     write_image(image, tmp_path / "new" / name)
     with Image.open(tmp_path / "new" / name) as again:
@@ -262,15 +263,13 @@ def test_what_is_written_is_read_again_bit_for_bit(name: str, tmp_path: Path) ->
         ("RGB", "a", "a file name that ends in one of"),
     ],
 )
-def test_formats_that_would_lose_something_are_refused(mode: str, name: str, message: str, tmp_path: Path) -> None:
+def test_formats_that_would_lose_information_are_refused(mode: str, name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         write_image(picture_of(mode), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_cannot_be_written_leaves_the_old_one_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(picture_of("RGB"), tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
 
@@ -285,7 +284,7 @@ def test_an_output_that_cannot_be_written_leaves_the_old_one_alone(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_images_below_a_folder_are_found_but_not_other_programs_notes(tmp_path: Path) -> None:
+def test_images_below_a_folder_are_found_without_hidden_files(tmp_path: Path) -> None:
     wanted = ["a.png", "deep/er/b.JPG"]
     for name in [*wanted, "._a.png", ".thumbnails/a.png", "deep/.cache/b.jpg", "notes.txt"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +294,7 @@ def test_images_below_a_folder_are_found_but_not_other_programs_notes(tmp_path: 
     assert images_below(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails/a.png"]
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     for name in ("kept/a.png", "elsewhere/b.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("RGB", SIZE).save(tmp_path / name)
@@ -306,12 +305,14 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     assert found == ["a.png", "again/b.png", "linked/b.png"]
 
 
-def test_a_folder_that_is_not_there_has_no_images_and_one_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_a_missing_folder_has_no_images_and_an_unreadable_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert images_below(tmp_path / "nothing") == []
     (tmp_path / "locked").mkdir()
     listed = Path.iterdir
 
-    def refusing(self):
+    def refusing(self: Path) -> Iterator[Path]:
         if self.name == "locked":
             raise PermissionError(13, "Permission denied")
         return listed(self)

@@ -1,6 +1,9 @@
-"""Records: what survives a kill, and what is refused."""
+"""Records: resuming after a kill, and refused files."""
+
+from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +13,11 @@ from purifier._records import Records, read_records
 SETTINGS = {"attack": {"name": "PGD", "steps": 10, "shape": (1, 2)}, "seed": 0}
 
 
-def record(index):
+def record(index: int) -> dict[str, int]:
     return {"index": index, "prediction": index * 2}
 
 
-def test_what_was_added_is_there_again(tmp_path):
+def test_added_records_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a" / "cell.jsonl"
     Records(path, SETTINGS).add([record(0), record(1)])
     again = Records(path, SETTINGS)
@@ -24,7 +27,7 @@ def test_what_was_added_is_there_again(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
-def test_a_line_that_was_cut_off_is_dropped_and_written_anew(tmp_path, cut):
+def test_an_incomplete_line_is_dropped_and_written_again(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "cell.jsonl"
     Records(path, SETTINGS).add([record(0), record(1)])
     whole = path.read_bytes()
@@ -36,14 +39,14 @@ def test_a_line_that_was_cut_off_is_dropped_and_written_anew(tmp_path, cut):
     assert path.read_bytes() == whole
 
 
-def test_a_file_whose_first_line_was_cut_off_is_begun_anew(tmp_path):
+def test_a_file_with_an_incomplete_first_line_is_started_again(tmp_path: Path) -> None:
     path = tmp_path / "cell.jsonl"
     path.write_text('{"settings": {"se')
     Records(path, SETTINGS).add([record(0)])
     assert Records(path, SETTINGS).by_index == {0: record(0)}
 
 
-def test_results_of_other_settings_are_refused_with_what_differs(tmp_path):
+def test_results_of_other_settings_are_refused_with_the_differences(tmp_path: Path) -> None:
     path = tmp_path / "cell.jsonl"
     Records(path, SETTINGS)
     other = {"attack": {"name": "PGD", "steps": 20, "shape": (1, 2)}, "seed": 0, "size": 3}
@@ -53,7 +56,7 @@ def test_results_of_other_settings_are_refused_with_what_differs(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["no json", '{"other": 1}', json.dumps([1])])
-def test_a_file_of_something_else_is_refused(tmp_path, line):
+def test_a_file_of_something_else_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "cell.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(InputError, match="expected lines of JSON"):

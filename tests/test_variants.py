@@ -47,7 +47,7 @@ def test_a_chain_of_chains_is_a_chain(tmp_path: object) -> None:
     assert torch.equal(Purifier.from_pretrained(str(tmp_path))(IMAGES), flat(IMAGES))
 
 
-def test_names_in_a_chain_go_where_the_purifiers_are() -> None:
+def test_names_in_a_chain_get_the_device_and_dtype_of_the_purifiers() -> None:
     chained = Purifier.chain("gs", small_purifier("ncis").to(torch.bfloat16))
     assert chained.dtype == torch.bfloat16
     assert chained(IMAGES).isfinite().all()
@@ -124,7 +124,7 @@ def test_variants_of_the_same_weights_keep_the_card_and_a_chain_has_none() -> No
     assert Purifier.chain(plain, "gs").card is None
 
 
-def test_what_is_no_purifier_is_refused_in_a_chain() -> None:
+def test_a_link_that_is_not_a_purifier_is_refused() -> None:
     with pytest.raises(OptionError, match=r"expected a purifier, or the name, .*, got NoneType; give one of"):
         Purifier.chain("gs", None)  # type: ignore[arg-type]
 
@@ -138,7 +138,7 @@ def test_a_variant_follows_the_weights_that_it_shares() -> None:
         assert variant(IMAGES).isfinite().all()
 
 
-def test_differentiable_is_false_where_one_link_is_not() -> None:
+def test_differentiable_is_false_if_one_link_is_not() -> None:
     assert Purifier.chain("gs", "median").differentiable
     assert not Purifier.chain("gs", "jpeg").differentiable
 
@@ -153,7 +153,7 @@ def test_repr_shows_the_options_of_every_method() -> None:
         assert part in shown
 
 
-def test_a_list_of_purifiers_is_refused_with_how_to_give_it() -> None:
+def test_a_list_of_purifiers_is_refused_with_advice() -> None:
     with pytest.raises(OptionError, match=r"got list; give several to chain one by one: Purifier\.chain"):
         Purifier.chain(["gs", "jpeg"])  # type: ignore[arg-type]
 
@@ -183,7 +183,7 @@ def test_a_gated_purifier_goes_where_the_purifier_is_and_keeps_its_tiles() -> No
     assert (gated(images) - whole(images)).abs().max() < 0.02
 
 
-def test_iterations_and_what_attacks_must_know_are_those_behind_the_gate() -> None:
+def test_iterations_differentiable_and_random_are_those_behind_the_gate() -> None:
     alloy = gated_alloy()
     gated = small_purifier("ncis").gated(alloy)
     gated.iterations = 1
@@ -194,18 +194,18 @@ def test_iterations_and_what_attacks_must_know_are_those_behind_the_gate() -> No
     assert small_purifier("dynamic").gated(alloy).random
 
 
-def test_the_shipped_gate_stands_before_a_shipped_purifier(tmp_path: object) -> None:
+def test_the_shipped_gate_works_with_a_shipped_purifier(tmp_path: object) -> None:
     gated = Purifier.from_pretrained("gs").gated()
     images = pictures(1, 3, 64, 64)
     gated.save_pretrained(str(tmp_path))
     assert torch.equal(Purifier.from_pretrained(str(tmp_path))(images), gated(images))
-    # Noise is taken for an attack, a flat image is not.
+    # The gate takes noise for an attack, but not a smooth image.
     torch.testing.assert_close(gated(images), Purifier.from_pretrained("gs")(images), rtol=0, atol=0.02)
     flat = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
     torch.testing.assert_close(gated(flat), flat, rtol=0, atol=1e-3)
 
 
-def test_a_gate_can_be_that_of_a_gated_purifier_and_takes_no_random_number() -> None:
+def test_a_gate_can_come_from_a_gated_purifier_and_draws_no_random_number() -> None:
     first, plain = small_purifier("gs").gated(gated_alloy()), small_purifier("ncis")
     before = torch.get_rng_state()
     second = plain.gated(first)
@@ -214,13 +214,13 @@ def test_a_gate_can_be_that_of_a_gated_purifier_and_takes_no_random_number() -> 
 
 
 @pytest.mark.parametrize("name", ["ncis", "alloy-s", "nrp-resg", "gs"])
-def test_loading_takes_no_random_number(name: str) -> None:
+def test_loading_draws_no_random_number(name: str) -> None:
     before = torch.get_rng_state()
     Purifier.from_pretrained(name)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_options_of_what_is_behind_a_gate_can_be_changed(tmp_path: object) -> None:
+def test_options_of_the_purifier_behind_a_gate_can_be_changed(tmp_path: object) -> None:
     small_purifier("ncis").gated(gated_alloy()).save_pretrained(str(tmp_path))
     loaded = Purifier.from_pretrained(str(tmp_path), iterations=1, gate_bias=-2.0)
     plain = small_purifier("ncis")
@@ -236,12 +236,12 @@ def test_a_second_gate_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "bit-depth"])
-def test_a_gate_before_what_has_no_gradient_is_refused(name: str) -> None:
+def test_a_gate_for_a_purifier_without_gradient_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=f"expected a purifier with an exact gradient to gate, got '{name}'"):
         Purifier.from_pretrained(name).gated(gated_alloy())
 
 
-def test_a_gate_of_what_has_none_is_refused() -> None:
+def test_a_source_without_a_gate_is_refused() -> None:
     for other in (gated_alloy(gate=0), small_purifier("gs"), "gs"):
         with pytest.raises(OptionError, match=r"expected a purifier with a gate, .*, got .*, without one"):
             small_purifier("ncis").gated(other)  # type: ignore[arg-type]

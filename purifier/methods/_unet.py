@@ -1,4 +1,4 @@
-"""A residual network at several scales, most of whose arithmetic is at the coarse ones."""
+"""A residual network at several scales (a U-Net)."""
 
 from __future__ import annotations
 

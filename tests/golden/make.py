@@ -1,4 +1,4 @@
-"""Writes the golden tensors: what tiny seeded purifiers make of one picture. Run after a deliberate change only.
+"""Writes the golden tensors: outputs of tiny purifiers for one image. Run it after a deliberate change only.
 
 python -m tests.golden.make
 """
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def wave(*shape: int, phase: float) -> Tensor:
-    """Numbers in [-1, 1] that no random generator decides, so that they outlive it."""
+    """Returns numbers in [-1, 1] that do not depend on a random generator, which may change."""
     count = int(torch.tensor(shape).prod())
     return torch.sin(torch.arange(count, dtype=torch.float64) ** 2 * 0.37 + phase).float().view(shape)
 

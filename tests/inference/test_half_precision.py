@@ -1,4 +1,4 @@
-"""float16 has no number above 65504: nothing inside a purifier may reach it, on any image."""
+"""No value inside a purifier overflows float16, whose largest number is 65504."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_extreme_images_overflow_nowhere_in_float16(name: str, compile: bool, de
     torch.testing.assert_close(out, exact, rtol=0, atol=0.02)
 
 
-def test_an_overflow_would_show() -> None:
+def test_the_check_detects_an_overflow() -> None:
     purify = Purifier.from_pretrained("nrp-resg", dtype=torch.float16)
     with torch.no_grad():
         purify.method.conv_first.weight.mul_(3e4)

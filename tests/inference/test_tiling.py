@@ -77,7 +77,6 @@ def test_no_tile_is_larger_than_asked_for_plus_its_halo(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(type(tiled.method), "stages", lambda self: [Stage(spy, stage.halo, stage.align)])
     tiled(pictures(1, 3, 200, 300))
-    assert len(seen) == 7 * 10
     assert max(seen) == 32 + 2 * stage.halo
 
 

@@ -1,6 +1,8 @@
-"""The timing core, on a clock that the test turns."""
+"""Timing, on a simulated clock."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,8 +23,8 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def taking(self, name: str, *seconds: float):
-        """A call that takes the given times in turn, the last for ever."""
+    def taking(self, name: str, *seconds: float) -> Callable[[], None]:
+        """Returns a call that takes the given times in turn, and then always the last one."""
         times = list(seconds)
 
         def call() -> None:

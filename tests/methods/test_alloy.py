@@ -110,7 +110,7 @@ def test_every_scale_takes_part() -> None:
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_no_skip_runs_from_input_to_output(levels: int) -> None:
+def test_no_skip_connection_runs_from_input_to_output(levels: int) -> None:
     method, images = small_method("alloy", iterations=1, levels=levels), pictures(1, 3, 9, 8)
     assert method.reconstruct(images).any()
     last = [part for part in method.modules() if isinstance(part, torch.nn.Conv2d)][-1]
@@ -123,7 +123,7 @@ def test_no_skip_runs_from_input_to_output(levels: int) -> None:
     ("patch", "levels", "blur"),
     [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 1, 1), (2, 1, 2), (1, 2, 0), (2, 2, 1), (1, 3, 0)],
 )
-def test_it_looks_as_far_as_its_halo_and_no_further(patch: int, levels: int, blur: int) -> None:
+def test_its_farthest_dependency_is_at_its_halo(patch: int, levels: int, blur: int) -> None:
     method = small_method("alloy", blocks=1, iterations=1, patch=patch, levels=levels, clamp=False, blur=blur).double()
     (stage,) = method.stages()
     assert stage.halo is not None
@@ -162,7 +162,7 @@ def test_the_network_sees_a_blurred_image_at_every_iteration() -> None:
     assert (once - sharp.step(images)).abs().max() > 1e-3
 
 
-def test_iterations_apply_the_step_that_often() -> None:
+def test_iterations_are_the_number_of_steps() -> None:
     purify, images = small_purifier("alloy"), pictures(1, 3, 10, 12)
     step = purify.method.step
     assert purify.iterations == 2
@@ -217,13 +217,13 @@ def test_options_out_of_their_range_are_refused(options: dict[str, object], mess
 
 
 @pytest.mark.parametrize("name", sorted(SIZES))
-def test_what_ships_is_of_the_intended_size(name: str) -> None:
+def test_the_shipped_network_has_the_intended_size(name: str) -> None:
     purifier = Purifier.from_pretrained(name)
     assert purifier.name == name
     options = purifier.method.options
     assert {key: options[key] for key in SIZES[name][0]} == SIZES[name][0]
 
 
-def test_a_clamp_that_is_no_bool_is_refused() -> None:
+def test_a_clamp_that_is_not_a_bool_is_refused() -> None:
     with pytest.raises(OptionError, match="expected clamp to be True or False, got 'false'"):
         Alloy(clamp="false")  # type: ignore[arg-type]

@@ -212,7 +212,7 @@ def test_noise_follows_its_generator_and_leaves_the_global_one_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_tvm_has_finite_gradients_in_half_precision_where_images_are_flat():
+def test_tvm_has_finite_gradients_in_half_precision_where_images_are_flat() -> None:
     images = torch.full((1, 3, 16, 16), 0.25, dtype=torch.float16)
     images[..., 8:] = 0.75
     images.requires_grad_(True)
@@ -221,7 +221,7 @@ def test_tvm_has_finite_gradients_in_half_precision_where_images_are_flat():
         assert gradient.isfinite().all() and gradient.abs().max() > 0
 
 
-def test_tvm_keeps_the_same_pixels_whatever_torchs_default_dtype_is():
+def test_tvm_keeps_the_same_pixels_whatever_torchs_default_dtype_is() -> None:
     images, purify = torch.rand(1, 3, 9, 8), Purifier.from_pretrained("tvm")
     expected = purify(images)
     torch.set_default_dtype(torch.float64)

@@ -55,7 +55,7 @@ def test_its_size_is_that_of_pix2pixhd() -> None:
 
 @pytest.mark.parametrize("downsamples", [1, 2, 4])
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (33, 16), (17, 64)])
-def test_any_size_comes_back(downsamples: int, size: tuple[int, int]) -> None:
+def test_any_size_is_kept(downsamples: int, size: tuple[int, int]) -> None:
     method = small_method("gad", filters=2, blocks=1, downsamples=downsamples)
     assert method(pictures(1, 3, *size)).shape == (1, 3, *size)
 
@@ -66,14 +66,14 @@ def test_padding_is_a_reflection_below_and_to_the_right() -> None:
     torch.testing.assert_close(method(images), method(padded)[..., :10, :13])
 
 
-def test_no_skip_runs_from_input_to_output() -> None:
+def test_no_skip_connection_runs_from_input_to_output() -> None:
     method, images = small_method("gad"), pictures(1, 3, 9, 8)
     torch.nn.init.zeros_(method.head.weight)
     torch.nn.init.zeros_(method.head.bias)
     assert torch.equal(method(images), torch.full_like(images, 0.5))
 
 
-def test_black_and_white_are_within_reach() -> None:
+def test_black_and_white_can_be_output() -> None:
     method = small_method("gad")
     torch.nn.init.zeros_(method.head.weight)
     for end in (-2.0, 2.0):

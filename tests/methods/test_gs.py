@@ -67,7 +67,7 @@ def test_blocks_equal_the_dense_matrix_also_where_the_border_is_wider_than_the_i
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_the_forms_that_are_compiled_equal_the_blocks(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
+def test_the_compiled_forms_equal_the_blocks(monkeypatch: pytest.MonkeyPatch, dense: bool) -> None:
     monkeypatch.setattr(gs, "_DENSE_COMPILED", 384 if dense else 0)
     torch._dynamo.reset()
     smooth = GaussianSmoothing(kernel_size=5, iterations=7)
@@ -123,7 +123,7 @@ def test_the_kernel_sums_to_one_and_has_the_standard_deviation_of_its_passes() -
 
 
 @pytest.mark.parametrize(("kernel_size", "iterations"), [(1, 0), (5, 1), (5, 7), (5, 20), (11, 20)])
-def test_the_ends_of_the_kernel_that_are_left_out_weigh_nothing(kernel_size: int, iterations: int) -> None:
+def test_the_omitted_ends_of_the_kernel_are_negligible(kernel_size: int, iterations: int) -> None:
     whole = gaussian_kernel(kernel_size, iterations)
     kept = trimmed(whole)
     ends = (len(whole) - len(kept)) // 2
@@ -133,7 +133,7 @@ def test_the_ends_of_the_kernel_that_are_left_out_weigh_nothing(kernel_size: int
     assert sum(whole[: ends + 1]) > 1e-9
 
 
-def test_the_reach_grows_with_the_square_root_of_the_iterations() -> None:
+def test_the_halo_grows_with_the_square_root_of_the_iterations() -> None:
     (few,), (many,) = (GaussianSmoothing(iterations=number).stages() for number in (5, 20))
     assert few.halo is not None and many.halo is not None
     assert many.halo <= 2.2 * few.halo
@@ -191,7 +191,7 @@ def test_matrices_are_kept_from_a_call_without_gradients_to_one_with_them() -> N
     assert made == 2 and gs._kept.cache_info().misses == made
 
 
-def test_matrices_of_other_dtypes_and_sizes_are_others() -> None:
+def test_cached_matrices_depend_on_dtype_and_size() -> None:
     method = GaussianSmoothing(kernel_size=5, iterations=2)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for size in (7, 12):

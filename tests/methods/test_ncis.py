@@ -53,15 +53,15 @@ def test_no_output_pixel_of_the_network_depends_on_its_own_input_pixel(layers: i
             assert seen[centre + row, centre + column] > 0
 
 
-def test_the_network_looks_as_far_as_its_radius_and_no_further() -> None:
+def test_the_farthest_dependency_of_the_network_is_at_its_halo() -> None:
     net = FBINet(3, 6, 4).double()
     enliven(net)
-    radius = net.halo
-    size = 2 * radius + 5
+    halo = net.halo
+    size = 2 * halo + 5
     image = pictures(1, 3, size, size, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(net(image)[0, :, size // 2, size // 2].sum(), image)
     rows = gradient[0].abs().sum((0, 2)).nonzero().flatten()
-    assert (rows.min(), rows.max()) == (size // 2 - radius, size // 2 + radius)
+    assert (rows.min(), rows.max()) == (size // 2 - halo, size // 2 + halo)
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
@@ -160,7 +160,7 @@ def test_one_iteration_is_the_network_plus_one_gaussian_pass() -> None:
     torch.testing.assert_close(method(images), expected.clamp(0, 1))
 
 
-def test_iterations_apply_the_step_that_often() -> None:
+def test_iterations_are_the_number_of_steps() -> None:
     purify, images = small_purifier("ncis"), pictures(1, 3, 10, 12)
     step = purify.method.step
     for iterations, expected in [(0, images), (1, step(images)), (3, step(step(step(images))))]:
@@ -197,6 +197,6 @@ def test_the_model_card_size_is_what_repr_says() -> None:
     assert "parameters=408,844" in repr(Purifier(NCIS()))
 
 
-def test_a_clamp_that_is_no_bool_is_refused() -> None:
+def test_a_clamp_that_is_not_a_bool_is_refused() -> None:
     with pytest.raises(OptionError, match="expected clamp to be True or False, got 'false'"):
         NCIS(clamp="false")  # type: ignore[arg-type]

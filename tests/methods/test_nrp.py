@@ -67,7 +67,7 @@ def test_resg_equals_a_computation_from_its_state_dict() -> None:
 
 
 @pytest.mark.parametrize(("name", "last"), [("nrp", "trunk_conv"), ("nrp-resg", "conv_last")])
-def test_no_skip_runs_from_input_to_output(name: str, last: str) -> None:
+def test_no_skip_connection_runs_from_input_to_output(name: str, last: str) -> None:
     method, images = small_method(name), pictures(1, 3, 9, 8)
     assert method(images).any()
     torch.nn.init.zeros_(getattr(method, last).weight)
@@ -76,7 +76,7 @@ def test_no_skip_runs_from_input_to_output(name: str, last: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nrp", "nrp-resg"])
-def test_it_looks_as_far_as_its_halo_and_no_further(name: str) -> None:
+def test_its_farthest_dependency_is_at_its_halo(name: str) -> None:
     method = small_method(name, blocks=1).double()
     (stage,) = method.stages()
     assert stage.halo is not None

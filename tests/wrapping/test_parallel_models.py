@@ -20,7 +20,7 @@ IMAGES = pictures(2, 3, 10, 8)
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
-    """One process that is a group of its own."""
+    """A group of one process."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
@@ -51,12 +51,12 @@ def test_a_model_inside_ddp_is_wrapped_and_trains(group: None) -> None:
 
 
 @pytest.mark.parametrize("kind", [nn.DataParallel, DistributedDataParallel])
-def test_a_wrapped_model_inside_them_gives_the_same(kind: type, group: None) -> None:
+def test_a_wrapped_model_inside_them_gives_the_same_output(kind: type, group: None) -> None:
     wrapped = purifier.wrap(classifier(), "gs")
     assert torch.equal(kind(wrapped)(IMAGES), wrapped(IMAGES))
 
 
-def test_a_replica_on_another_gpu_learns_where_the_purifier_does() -> None:
+def test_a_replica_on_another_gpu_is_trainable_if_the_purifier_is() -> None:
     purify = small_purifier("ncis")
     for learns in (False, True):
         purify.requires_grad_(learns)
@@ -66,7 +66,7 @@ def test_a_replica_on_another_gpu_learns_where_the_purifier_does() -> None:
 
 
 def copied_as_by_data_parallel(module: nn.Module) -> nn.Module:
-    """What torch.nn.parallel.replicate makes for a device: attributes that are not parameters, but of their graph."""
+    """Copies like torch.nn.parallel.replicate: the parameters become tensors of the parameters' graph."""
     copies = {part: part._replicate_for_data_parallel() for part in module.modules()}
     for part, replica in copies.items():
         replica._former_parameters = OrderedDict()

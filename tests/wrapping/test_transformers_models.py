@@ -37,7 +37,7 @@ def purify() -> Purifier:
 
 
 def values(processor: Any, images: Tensor) -> Tensor:
-    """What the processor makes of images in [0, 1] that have the right size already."""
+    """Normalises images in [0, 1] like the processor."""
     mean, std = (torch.tensor(list(v)).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
     return (images - mean) / std
 
@@ -85,7 +85,7 @@ def test_a_detector_with_labels_gives_its_loss_and_boxes(purify: Purifier) -> No
     torch.testing.assert_close(out.loss, by_hand.loss, rtol=1e-3, atol=1e-3)
 
 
-def test_the_pixel_mask_and_labels_of_a_detector_stay_the_very_objects(purify: Purifier) -> None:
+def test_the_pixel_mask_and_labels_of_a_detector_are_passed_on_as_the_same_objects(purify: Purifier) -> None:
     backbone = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_features=["stage4"])
     config = DetrConfig(
         use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone,
@@ -134,7 +134,7 @@ def test_an_image_processor_inside_a_larger_processor_is_found(purify: Purifier)
     assert (wrapped.mean, wrapped.std) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
 
 
-def test_a_processor_beside_mean_and_std_is_refused(purify: Purifier) -> None:
+def test_a_processor_together_with_mean_and_std_is_refused(purify: Purifier) -> None:
     with pytest.raises(OptionError, match="expected either processor or mean and std, got both"):
         purifier.wrap(lambda x: x, purify, processor=ViTImageProcessor(), mean=[0.5] * 3, std=[0.5] * 3)
 
