@@ -25,15 +25,7 @@ HubMixin = PyTorchModelHubMixin
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to download a repository; see `huggingface_hub.snapshot_download`.
-
-    Attributes:
-        revision: Branch, tag or commit.
-        token: Hub token, or True for the stored one.
-        cache_dir: The hub's cache folder.
-        local_files_only: Whether to use only files in the cache.
-        force_download: Whether to download files that are in the cache again.
-    """
+    """How to download a repository; see `Purifier.from_pretrained`."""
 
     revision: str | None = None
     token: str | bool | None = None

@@ -133,8 +133,8 @@ def test_the_wheel_carries_the_weights_and_runs_offline_outside_the_checkout(tmp
     home = tmp_path / "venv"
     venv.create(home, with_pip=False)
     site = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(home), "platbase": str(home)}))
-    # The dependencies of this environment. Its editable install of purifier comes after the wheel.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # The dependencies of this environment, without its editable install of purifier.
+    (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
     install = [*pip, "install", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
     assert subprocess.run(install, capture_output=True, text=True, check=False).returncode == 0
     for file in (ROOT / "weights").glob("*/config.json"):

@@ -36,7 +36,7 @@ from purifier import Purifier
 from purifier.attacks import CW, PGD, SSP, Attack, Blind, Square
 from purifier.methods._gate import Gate
 from purifier.methods.alloy import Alloy
-from purifier.training._photographs import PhotographTraining
+from purifier.training.settings import PhotographTraining
 
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs i=5": ("gs", {"iterations": 5}),

@@ -25,7 +25,7 @@ from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier.attacks import PGD, SSP
 from purifier.methods.gs import GaussianSmoothing
-from purifier.training._photographs import PhotographTraining
+from purifier.training.settings import PhotographTraining
 
 PURIFIERS = ("gs", "ncis", "nrp-resg", "alloy", "alloy-s")
 # Bands by the passes of GS that remove them, after those of the bands before.

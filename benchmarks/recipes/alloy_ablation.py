@@ -27,9 +27,9 @@ from benchmarks.kit import environment, photographs, write_result
 from benchmarks.recipes.alloy_judge import Judge, judged_table, judges_of, row_of, rows_of, unpurified
 from purifier import Purifier
 from purifier._files import write_text
-from purifier.training._checkpoint import load_checkpoint
 from purifier.training.alloy import AlloyTraining, train
-from purifier.training.alloy._lines import read_extractors, read_sources
+from purifier.training.alloy.config import read_extractors, read_sources
+from purifier.training.checkpoints import load_checkpoint
 
 BASE = Path(__file__).parent / "alloy-ablation.yaml"
 # The extractors that are one network.
@@ -62,7 +62,7 @@ def leave_out(base: AlloyTraining, *names: str) -> Changes:
 
 def attacked_only(base: AlloyTraining) -> Changes:
     """Attacks the extractors, without any loss of theirs."""
-    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors), "belief_weight": 0.0}
+    return {"extractors": tuple(f"{text.rpartition(':')[0]}:0" for text in base.extractors), "prediction_weight": 0.0}
 
 
 def untrained(**changes: Any) -> Changes:
@@ -90,8 +90,8 @@ ABLATIONS: dict[str, Callable[[AlloyTraining], Changes]] = {
     "pixels-only": attacked_only,
     "features-only": lambda base: {"pixel_weight": 0.0},
     "pixels-more": lambda base: {"pixel_weight": base.pixel_weight * 4},
-    "no-predictions": lambda base: {"belief_weight": 0.0},
-    "predictions-more": lambda base: {"belief_weight": base.belief_weight * 4},
+    "no-predictions": lambda base: {"prediction_weight": 0.0},
+    "predictions-more": lambda base: {"prediction_weight": base.prediction_weight * 4},
     "teacher": lambda base: {"teacher": "alloy", "pixel_weight": 0.0},
     # How it is applied, and how it learns.
     "no-blur": lambda base: {"blur": 0},

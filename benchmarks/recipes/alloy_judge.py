@@ -35,11 +35,11 @@ from purifier._images import read_size
 from purifier.attacks import PGD, SSP
 from purifier.data.crops import evenly
 from purifier.data.images import read_rgb
-from purifier.training._photographs import PhotographTraining, crops_and_validation
-from purifier.training._validation import psnr
-from purifier.training.alloy._extractors import Extractor, load_extractors
-from purifier.training.alloy._lines import read_extractors
-from purifier.training.alloy._losses import relative_distance
+from purifier.training.alloy.config import read_extractors
+from purifier.training.alloy.extractors import Extractor, load_extractors
+from purifier.training.alloy.recipe import relative_distance
+from purifier.training.settings import PhotographTraining
+from purifier.training.validation import psnr
 
 SIDE = 160
 ITERATIONS = (1, 2, 3)
@@ -103,7 +103,7 @@ def _in_batches(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 def held_out(base: PhotographTraining, count: int) -> Tensor:
     """Returns the middles (N, 3, 160, 160) of photographs of the validation part, which no training uses."""
-    _, paths = crops_and_validation(base)
+    _, paths = base.crops_and_validation()
     large = [path for path in paths if min(read_size(path)) >= SIDE]
     return torch.stack([center_crop(read_rgb(path), [SIDE, SIDE]) for path in evenly(large, count)])
 

@@ -5,82 +5,79 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from purifier._errors import OptionError, nearest
+from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP
 
-_TEXTS = {
-    "alloy": "Train Alloy, self-supervised, against attacks on a list of networks.",
-    "gad": "Train GAD in front of a model of yours, on labelled images.",
-    "ncis": "Train NCIS, self-supervised, on clean images.",
-    "nrp": "Train NRP, self-supervised, against perturbations of a network's features.",
+# Settings class and help text of each method.
+_METHODS = {
+    "alloy": ("AlloyTraining", "Train Alloy, self-supervised, against attacks on a list of networks."),
+    "gad": ("GADTraining", "Train GAD in front of a model of yours, on labelled images."),
+    "ncis": ("NCISTraining", "Train NCIS, self-supervised, on clean images."),
+    "nrp": ("NRPTraining", "Train NRP, self-supervised, against attacks on a network's features."),
 }
 
-_TARGET = click.Option(
-    ["--model"],
-    required=True,
-    help=f"Model to defend: {MODEL_HELP}",
-)
 
-
-class _Recipes(click.Group):
-    """The trainable methods; a recipe's options are made when it is asked for, out of its settings."""
+class _Methods(click.Group):
+    """The trainable methods. A method's options are made from its settings when its command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_TEXTS)
+        return sorted(_METHODS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "alloy":
-            from purifier.training.alloy._config import AlloyTraining
-
-            return _training(cmd_name, AlloyTraining)
-        if cmd_name == "ncis":
-            from purifier.training.ncis._config import NCISTraining
-
-            return _training(cmd_name, NCISTraining)
-        if cmd_name == "nrp":
-            from purifier.training.nrp._config import NRPTraining
-
-            return _training(cmd_name, NRPTraining)
-        if cmd_name == "gad":
-            from purifier.training.gad._config import GADTraining
-
-            return _training(cmd_name, GADTraining, _TARGET)
-        return None
+        return _training(cmd_name) if cmd_name in _METHODS else None
 
 
-@click.group("train", cls=_Recipes)
+@click.group("train", cls=_Methods)
 def command() -> None:
     """Train a purifier on folders of images."""
 
 
-def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.Command:
-    """Makes the command that trains a method: its package has `train`, its settings give the options."""
+class _Training(click.Command):
+    """A command that says what became of an option of earlier versions."""
+
+    former: Mapping[str, str]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.removeprefix("--").removeprefix("no-").replace("-", "_")
+            if name in self.former:
+                raise click.UsageError(f"No such option: {error.option_name}; {self.former[name]}") from None
+            raise
+
+
+def _training(name: str) -> click.Command:
+    """Makes the command that trains a method: its module has `train`, its settings give the options."""
+    class_name, text = _METHODS[name]
+    settings = getattr(importlib.import_module(f"purifier.training.{name}"), class_name)
 
     def run(out: Path, minutes: float | None, model: str | None = None, **values: Any) -> None:
         require_extra("accelerate", extra="train", what="purifier train")
         if values["tensorboard"]:
             require_extra("tensorboard", extra="train", what="purifier train --tensorboard")
         train = importlib.import_module(f"purifier.training.{name}").train
-        target = {}
-        if model is not None:
-            target["model"] = _target(model)
         config = settings(**values)
+        target = {} if model is None else {"model": _target(model)}
         folder = train(config, out, minutes=minutes, **target)
-        ends = "trained" if _is_done(config, out) else "not done yet, the same command goes on; so far there is"
-        click.echo(f"{ends} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+        done = (
+            "Trained" if _is_done(config, out) else "Stopped early. Run the same command to resume. Current purifier:"
+        )
+        click.echo(f"{done} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 
+    target = click.Option(["--model"], required=True, help=f"Model to defend: {MODEL_HELP}")
     out = click.Option(
         ["--out"],
         type=click.Path(path_type=Path, file_okay=False),
         required=True,
-        help="Folder to write; a run that was stopped goes on from what is in it.",
+        help="Folder to write. A stopped run resumes from the checkpoint in it.",
     )
     config = click.Option(
         ["--config"],
@@ -88,20 +85,21 @@ def _training(name: str, settings: type[Any], *more: click.Parameter) -> click.C
         is_eager=True,
         expose_value=False,
         callback=lambda ctx, option, path: _use_config(ctx, path, settings),
-        help="YAML file of settings, such as the training.yaml of a trained purifier; options given beside it win.",
+        help="YAML file of settings, such as the training.yaml of a trained purifier. Options override it.",
     )
     minutes = click.Option(
         ["--minutes"],
         type=float,
-        help="Stop after about that time; the same command then goes on. No limit if left out.",
+        help="Stop after about that time; the same command then resumes. No limit by default.",
     )
-    text = _TEXTS[name]
-    params: list[click.Parameter] = [*more, out, config, minutes, *options_of(settings)]
-    return click.Command(name, params=params, callback=run, help=text, short_help=text)
+    params = [*([target] if name == "gad" else []), out, config, minutes, *options_of(settings)]
+    made = _Training(name, params=params, callback=run, help=text, short_help=text)  # type: ignore[arg-type]
+    made.former = settings.former
+    return made
 
 
 def _target(spec: str) -> Any:
-    """Loads the model to defend, with the names of its classes where they are known."""
+    """Loads the model to defend, with the names of its classes if they are known."""
     from torch import nn
 
     from purifier.models.loading import load_model
@@ -115,15 +113,14 @@ def _target(spec: str) -> Any:
 
 
 def _is_done(config: Any, out: Path) -> bool:
-    from purifier.training._checkpoint import load_checkpoint
-    from purifier.training._loop import is_over
+    from purifier.training.checkpoints import load_checkpoint
 
     state = load_checkpoint(out / "checkpoint.pt")
-    return state is not None and is_over(config, state["step"], state["seconds"])
+    return state is not None and config.is_over(state["step"], state["seconds"])
 
 
 def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> None:
-    """Makes what a YAML file says the defaults of the command's options."""
+    """Makes the values of a YAML file the defaults of the command's options."""
     if path is None:
         return
     import yaml
@@ -134,18 +131,17 @@ def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> N
         raise click.UsageError(f"expected YAML in {path}, got {error}") from error
     if not isinstance(values, dict):
         raise click.UsageError(f"expected 'name: value' lines in {path}, got {type(values).__name__}")
-    names = [field.name for field in dataclasses.fields(settings)]
     for key in values:
-        if key not in names:
-            raise click.UsageError(
-                f"expected settings of {settings.__name__} in {path}, got {key!r}{nearest(str(key), names)}"
-            )
+        try:
+            settings.check_name(str(key))
+        except OptionError as error:
+            raise click.UsageError(f"{path}: {error}") from None
     hints = get_type_hints(settings)
     ctx.default_map = {name: _from_yaml(name, value, hints[name], path) for name, value in values.items()}
 
 
 def _from_yaml(name: str, value: Any, kind: Any, path: Path) -> Any:
-    """A value of a YAML file as the option of that name takes it."""
+    """Returns a value of a YAML file in the form that its option takes."""
     if get_origin(kind) is tuple and not isinstance(value, list | tuple):
         return [value]
     # YAML reads a plain `no` as false.
@@ -159,9 +155,9 @@ def _from_yaml(name: str, value: Any, kind: Any, path: Path) -> Any:
 def options_of(settings: type[Any]) -> list[click.Option]:
     """Makes a command-line option of every field of a dataclass.
 
-    Types and defaults are the fields'; the help is what the Attributes sections of the class and its bases say. A
-    tuple field is an option to be given several times, all of which replace its default, and required where that is
-    empty.
+    Types and defaults are those of the fields. The help comes from the Attributes sections of the class and its bases.
+    The option of a tuple field can be given several times, which replaces its default; it is required if the default
+    is empty.
     """
     hints, texts = get_type_hints(settings), _attribute_texts(settings)
     fields = sorted(dataclasses.fields(settings), key=lambda field: field.name != "data")
@@ -189,7 +185,7 @@ def _option(field: dataclasses.Field[Any], kind: Any, text: str) -> click.Option
 
 
 def _attribute_texts(settings: type[Any]) -> dict[str, str]:
-    """What the Attributes sections of a class and its bases say of each attribute; the class itself comes last."""
+    """Returns the texts of the Attributes sections of a class and its bases. Those of the class itself override."""
     texts: dict[str, str] = {}
     for base in reversed(settings.__mro__):
         section = re.search(r"Attributes:\n((?:[ \t]+.*\n?|\n)*)", vars(base).get("__doc__") or "")

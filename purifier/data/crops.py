@@ -24,18 +24,18 @@ _PADDING = 4
 _T = TypeVar("_T")
 
 
-def split_validation(paths: Sequence[Path], every: int) -> tuple[list[Path], list[Path]]:
-    """Splits files into (training, validation): each `every`-th file is for validation.
+def split_validation(items: Sequence[_T], every: int) -> tuple[list[_T], list[_T]]:
+    """Splits items into (training, validation): each `every`-th item is for validation.
 
     Raises:
-        InputError: If there are fewer than two files.
-        OptionError: If `every` is below 2, which leaves no file for training.
+        InputError: If there are fewer than two items.
+        OptionError: If `every` is below 2, which leaves no item for training.
     """
     if every < 2:
         raise OptionError(f"expected validation_every >= 2, got {every}, which leaves no images to train on")
-    if len(paths) < 2:
-        raise InputError(f"expected at least 2 images, one of them to validate, got {len(paths)}; add images")
-    return [p for i, p in enumerate(paths) if i % every], [p for i, p in enumerate(paths) if i % every == 0]
+    if len(items) < 2:
+        raise InputError(f"expected at least 2 images, one of them to validate, got {len(items)}; add images")
+    return [item for i, item in enumerate(items) if i % every], [item for i, item in enumerate(items) if i % every == 0]
 
 
 def evenly(items: Sequence[_T], count: int) -> list[_T]:

@@ -1,1 +1,1 @@
-"""Somebody's model: loading it by name, its features, its normalisation, and our reference models."""
+"""Models: loading by name, features of a layer, normalisation, and our reference models."""

@@ -1,4 +1,8 @@
-"""Fixed networks that turn images into features, for attacks and losses that compare features."""
+"""Fixed networks that turn images into features, for attacks and losses that compare features.
+
+VGG16: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015,
+https://arxiv.org/abs/1409.1556.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from purifier.models.normalised import Normalised
 
 # Normalisation of torchvision's ImageNet networks.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Up to relu3_3, which the paper calls conv3_3.
+# The layers up to relu3_3.
 _VGG_LAYERS = 16
 _FOR_ATTACKS = 'pass features=..., such as features_at(your_network, "layer3")'
 _FOR_TRAININGS = "name a network of your own as module:function: --features for nrp, --extractors for alloy"
@@ -35,7 +39,7 @@ class FeaturesAt(nn.Module):
         return f"{type(self.network).__name__}.{self.layer}"
 
     def forward(self, images: Tensor) -> Tensor:
-        """Calls the network and returns the layer's output; of a layer that is used several times, its first."""
+        """Calls the network and returns the layer's output; if a layer is used several times, its first output."""
         with catching({self.layer: self.network.get_submodule(self.layer)}) as caught:
             self.network(images)
         if self.layer not in caught:

@@ -1,4 +1,4 @@
-"""The layers inside somebody's model: finding one by name or by kind, and catching what passes through it."""
+"""Layers inside a model: finding one by name or by kind, and recording its inputs or outputs."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def last_layer(model: nn.Module, kind: type[nn.Module], name: str = "") -> nn.Mo
 
 @contextmanager
 def catching(modules: Mapping[str, nn.Module], what: Literal["input", "output"] = "output") -> Iterator[dict[str, Any]]:
-    """Records what passes through modules while a model is called in the `with` block.
+    """Records inputs or outputs of modules while a model is called in the `with` block.
 
-    Gradients flow through what is recorded. Outputs are copied, because the next layer may work in place.
+    Gradients flow through the records. Outputs are copied, because the next layer may work in place.
 
     Args:
         modules: The modules to watch, by any names.
         what: Whether to record each module's output or its first positional input.
 
     Yields:
-        A dictionary that the calls fill: of each module's first call, what was asked for, by the module's name.
+        A dictionary that the calls fill: the input or output of each module's first call, by the module's name.
     """
     caught: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""What an option names as "module:function" or "file.py:function"."""
+"""Functions that an option names as "module:function" or "file.py:function"."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from purifier._errors import OptionError, nearest
 
 
 def import_named(name: str, option: str, known: str = "") -> Callable[..., Any]:
-    """Returns the function or class that a name stands for.
+    """Returns the function or class of a name.
 
     Args:
         name: "module:function", of a module on the path or in the working directory; or "file.py:function".
-        option: The option that the name was given for, for messages.
+        option: The option whose value the name is, for messages.
         known: The other values that the option takes, for messages.
 
     Raises:
-        OptionError: If the name has another form, or nothing that can be called goes by it.
+        OptionError: If the name has another form, or there is no function or class of that name.
     """
     place, _, attribute = name.rpartition(":")
     if not (place and attribute):
@@ -47,12 +47,12 @@ def import_named(name: str, option: str, known: str = "") -> Callable[..., Any]:
 
 
 def make_module(name: str, option: str, known: str = "") -> nn.Module:
-    """Calls the function that a name stands for, without arguments, and returns the module that it makes.
+    """Calls the function of a name without arguments and returns the module that it makes.
 
-    Arguments as for `import_named`.
+    See `import_named` for the arguments.
 
     Raises:
-        OptionError: If the name stands for nothing, the call fails, or it returns something else.
+        OptionError: If there is no such function, the call fails, or it does not return a module.
     """
     function = import_named(name, option, known)
     try:

@@ -1,11 +1,12 @@
 """Small reference classifiers that ship with the package, trained from scratch.
 
-They exist so that an attack and a purifier can be tried without any download: `reference_model("demo")`
-is an ordinary, undefended classifier of 24 kinds of things. It is easily fooled, as it should be.
+They let a user try an attack and a purifier without any download: `reference_model("demo")` is an ordinary,
+undefended classifier of 24 kinds of things, and attacks fool it easily.
 
-The network is a pre-registered variant of the residual network of He et al., "Deep residual learning for
-image recognition" (CVPR 2016), with average pooling in the shortcuts (He et al., "Bag of tricks", CVPR 2019,
-ResNet-D) and a single stride-2 convolution as its stem.
+The network is a variant of the residual network of He et al., "Deep Residual Learning for Image Recognition", CVPR
+2016, https://arxiv.org/abs/1512.03385, with average pooling in the shortcuts (ResNet-D of He et al., "Bag of Tricks for
+Image Classification with Convolutional Neural Networks", CVPR 2019, https://arxiv.org/abs/1812.01187) and a single
+convolution of stride 2 as its stem.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["ReferenceClassifier", "reference_model"]
 
 
 class _Block(nn.Module):
-    """Two 3 x 3 convolutions round a shortcut; the first one may stride."""
+    """Two 3 x 3 convolutions with a shortcut. The first one may have a stride."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -54,13 +55,13 @@ class ReferenceClassifier(nn.Module):
         classes: Class names, in the order of the logits.
         widths: Channels of the stem, then of each stage.
         blocks: Residual blocks in each stage, one number fewer than `widths`.
-        strides: Stride of the stem, then of each stage; None for 2 throughout.
+        strides: Stride of the stem, then of each stage. None means 2 everywhere.
         mean: Channel means of the training images, in [0, 1] units.
         std: Channel standard deviations of the training images, in [0, 1] units.
 
     Attributes:
         classes: Class names, a tuple in the order of the logits.
-        smallest: Side of the smallest images that it takes: 2 x 2 features are left of those.
+        smallest: Side of the smallest images that it takes, which give 2 x 2 features.
 
     Raises:
         OptionError: If `widths` and `blocks` do not fit together.

@@ -1,5 +1,7 @@
 """APGD: the step sizes of the paper, what it reaches, and its three losses."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from tests.attacks.victims import examples, linear, trained
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("eps", [0.02, 0.05, 0.1])
-def test_it_reaches_at_least_the_loss_of_pgd_at_the_same_steps(norm, eps):
+def test_it_reaches_at_least_the_loss_of_pgd_at_the_same_steps(norm: str, eps: float) -> None:
     victim, (images, labels) = trained(), examples(40, seed=6)
     eps = eps if norm == "Linf" else 12 * eps
 
@@ -23,14 +25,14 @@ def test_it_reaches_at_least_the_loss_of_pgd_at_the_same_steps(norm, eps):
     assert reached(APGD(eps=eps, norm=norm, steps=20)) >= reached(PGD(eps=eps, norm=norm, steps=20)) - 1e-3
 
 
-def test_checkpoints_are_those_of_the_paper():
+def test_checkpoints_are_those_of_the_paper() -> None:
     """p = 0, 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99 for 100 steps (section 3.1)."""
     found = _checkpoints(100)
     assert list(found) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert list(found.values()) == [22, 19, 16, 13, 10, 7, 6, 6]
 
 
-def test_the_step_is_halved_under_the_two_conditions_of_the_paper():
+def test_the_step_is_halved_under_the_two_conditions_of_the_paper() -> None:
     pace = _Pace(0.2, 0.75, torch.zeros(3))
     pace.rises = torch.tensor([9.0, 7.0, 8.0])
     assert pace.halve(torch.tensor([1.0, 1.0, 1.0]), 10).tolist() == [False, True, False]
@@ -43,7 +45,7 @@ def test_the_step_is_halved_under_the_two_conditions_of_the_paper():
 
 @pytest.mark.parametrize("loss", ["ce", "dlr", "dlr-targeted"])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_each_loss_fools_a_linear_model_where_that_is_possible_and_only_there(loss, norm):
+def test_each_loss_fools_a_linear_model_exactly_where_a_boundary_is_in_the_ball(loss: str, norm: str) -> None:
     """The ball reaches a boundary at |f| / ||w||_1 (Linf) or |f| / ||w||_2 (L2)."""
     victim, weights = linear(classes=4)
     images = torch.rand(30, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double() * 0.2 + 0.4
@@ -59,7 +61,7 @@ def test_each_loss_fools_a_linear_model_where_that_is_possible_and_only_there(lo
     assert torch.equal(broken[clear], (distances < eps)[clear])
 
 
-def test_restarts_only_add_fooled_images():
+def test_restarts_only_add_fooled_images() -> None:
     victim, (images, labels) = trained(), examples(40, seed=6)
 
     def broken(restarts):
@@ -70,7 +72,7 @@ def test_restarts_only_add_fooled_images():
     assert not bool((one & ~many).any())
 
 
-def test_fooled_images_take_no_further_restarts():
+def test_fooled_images_take_no_further_restarts() -> None:
     victim, (images, _) = trained(), examples(20, seed=6)
     labels = victim(images).argmax(1)
     labels[:4] = (labels[:4] + 1) % 5  # wrong from the start, and so in a tiny ball
@@ -84,14 +86,14 @@ def test_fooled_images_take_no_further_restarts():
     assert sizes == [20] * 6 + [16] * 6
 
 
-def test_a_loss_of_ones_own_keeps_the_highest_point():
+def test_a_custom_loss_keeps_the_point_of_the_highest_loss() -> None:
     found = APGD(eps=0.1, steps=10, loss=lambda outputs, targets: -(outputs - targets).square())
     images = torch.full((2, 3, 4, 4), 0.5)
     adversarial = found.seeded(0)(lambda x: x.flatten(1).mean(1), images, torch.tensor([0.53, 0.9]))
     assert adversarial.flatten(1).mean(1).tolist() == pytest.approx([0.53, 0.6], abs=3e-3)
 
 
-def test_names_tell_the_loss():
+def test_names_state_the_loss() -> None:
     assert [APGD(loss=loss).name for loss in ("ce", "dlr", "dlr-targeted")] == ["APGD", "APGD-DLR", "APGD-T"]
     assert APGD(loss="dlr").settings()["loss"] == "dlr"
 
@@ -107,12 +109,12 @@ def test_names_tell_the_loss():
         ({"rho": 1}, r"expected rho in \(0, 1\), got 1"),
     ],
 )
-def test_options_out_of_range_are_refused(options, text):
+def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         APGD(**options)
 
 
-def test_a_loss_of_another_shape_is_refused():
+def test_a_loss_of_another_shape_is_refused() -> None:
     victim, (images, labels) = trained(), examples(3)
     with pytest.raises(InputError, match=r"expected a loss per image, \(3,\), or a scalar, got shape \(3, 5\)"):
         APGD(steps=1, loss=lambda outputs, targets: outputs)(victim, images, labels)

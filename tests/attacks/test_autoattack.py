@@ -2,7 +2,7 @@
 
 import sys
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ def model() -> nn.Module:
 
 
 @pytest.fixture
-def batch(model) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     images = pictures(12, 3, 12, 12)
     labels = model(images).argmax(1)
     labels[0] = (labels[0] + 1) % 5
     return images, labels
 
 
-def right(model, images, labels):
+def right(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return model(images).argmax(1) == labels
 
 
@@ -36,12 +36,14 @@ class FakeEnsemble:
 
     made: ClassVar[list] = []
 
-    def __init__(self, model, **options) -> None:
+    def __init__(self, model: nn.Module, **options: Any) -> None:
         self.model, self.options = model, options
         self.apgd_targeted, self.fab = SimpleNamespace(n_target_classes=9), SimpleNamespace(n_target_classes=9)
         FakeEnsemble.made.append(self)
 
-    def run_standard_evaluation(self, images, labels, *, batch_size):
+    def run_standard_evaluation(
+        self, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         torch.manual_seed(self.options["seed"])
         sys.settrace(None)
         leaf = images.clone().requires_grad_()
@@ -53,13 +55,15 @@ class FakeEnsemble:
 
 
 @pytest.fixture
-def package(monkeypatch):
+def package(monkeypatch: pytest.MonkeyPatch) -> type[FakeEnsemble]:
     FakeEnsemble.made.clear()
     monkeypatch.setitem(sys.modules, "pyautoattack", SimpleNamespace(AutoAttack=FakeEnsemble))
     return FakeEnsemble
 
 
-def test_the_adapter_hands_on_its_options_and_contains_side_effects(package, model, batch):
+def test_the_adapter_passes_its_options_and_contains_side_effects(
+    package: type[FakeEnsemble], model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     state = torch.get_rng_state()
     with unchanged(model):
         attacked = AutoAttack(version="rand", eps=0.03).seeded(7)(model, *batch)
@@ -73,7 +77,9 @@ def test_the_adapter_hands_on_its_options_and_contains_side_effects(package, mod
     assert torch.allclose(attacked, expected, atol=1e-6)
 
 
-def test_equal_seeds_reach_the_package(package, model, batch):
+def test_equal_seeds_reach_the_package(
+    package: type[FakeEnsemble], model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     attack = AutoAttack(eps=0.03)
     for seed in (1, 1, 2):
         attack.seeded(seed)(model, *batch)
@@ -81,7 +87,7 @@ def test_equal_seeds_reach_the_package(package, model, batch):
     assert first == second != third
 
 
-def test_models_with_too_few_classes_are_refused(package):
+def test_models_with_too_few_classes_are_refused(package: type[FakeEnsemble]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
     with pytest.raises(
         InputError, match="expected a classifier with at least 4 classes for AutoAttack-standard, got 3"
@@ -90,14 +96,16 @@ def test_models_with_too_few_classes_are_refused(package):
 
 
 @pytest.mark.parametrize(("size", "norm"), [((12, 12), "L2"), ((10, 30), "Linf"), ((4, 4), "L2")])
-def test_images_that_the_package_cannot_tile_are_refused(package, size, norm):
+def test_images_that_the_package_cannot_tile_are_refused(
+    package: type[FakeEnsemble], size: tuple[int, int], norm: str
+) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * size[0] * size[1], 5))
     with pytest.raises(InputError, match=f"expected images of a size that .* got {size[0]} x {size[1]} for {norm}"):
         AutoAttack(norm=norm)(model, pictures(2, 3, *size), torch.tensor([0, 1]))
     assert len(AutoAttack(norm=norm, version="rand")(model, pictures(2, 3, *size), torch.tensor([0, 1]))) == 2
 
 
-def test_names_and_options(package):
+def test_names_and_options(package: type[FakeEnsemble]) -> None:
     attack = AutoAttack(version="rand", eps=0.1)
     assert (attack.name, attack.with_eps(0.2).eps) == ("AutoAttack-rand", 0.2)
     with pytest.raises(OptionError, match="expected version='standard' or version='rand', got 'plus'"):
@@ -106,7 +114,7 @@ def test_names_and_options(package):
         AutoAttack(eps=8)
 
 
-def test_without_the_package_the_error_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(OptionError, match=r'pip install "torch-purifier\[autoattack\]"'):
         AutoAttack()
@@ -116,7 +124,9 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "norm", "eps"), [("standard", "Linf", 0.01), ("rand", "Linf", 0.01), ("standard", "L2", 0.3)]
 )
-def test_the_real_package_is_at_least_as_strong_as_pgd(model, batch, version, norm, eps):
+def test_the_real_package_is_at_least_as_strong_as_pgd(
+    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], version: str, norm: str, eps: float
+) -> None:
     pytest.importorskip("pyautoattack", reason="AutoAttack needs the package pyautoattack")
     images, labels = batch
     if norm == "L2":
@@ -131,7 +141,9 @@ def test_the_real_package_is_at_least_as_strong_as_pgd(model, batch, version, no
     assert right(model, attacked, labels).sum() <= right(model, pgd, labels).sum() < right(model, images, labels).sum()
 
 
-def test_the_strongest_keeps_the_first_result_that_fools(model, batch):
+def test_the_strongest_keeps_the_first_result_that_fools(
+    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, labels = batch
     first, second = PGD(eps=0.02, alpha=0.01, steps=1, random_start=False), FGSM(eps=0.02)
     both = Strongest(first, second)(model, images, labels)
@@ -143,7 +155,7 @@ def test_the_strongest_keeps_the_first_result_that_fools(model, batch):
     assert right(model, both, labels).sum() < right(model, alone, labels).sum()
 
 
-def test_where_none_fools_the_highest_loss_is_kept(model, batch):
+def test_where_none_fools_the_highest_loss_is_kept(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = batch
     loss = nn.CrossEntropyLoss(reduction="none")
     weak, strong = PGD(eps=1e-4, steps=1).seeded(0), FGSM(eps=1e-4)
@@ -152,7 +164,9 @@ def test_where_none_fools_the_highest_loss_is_kept(model, batch):
     assert torch.allclose(kept, torch.maximum(*losses), atol=1e-5)
 
 
-def test_later_attacks_run_on_what_withstood_only(model, batch):
+def test_later_attacks_run_only_on_images_that_withstood(
+    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     sizes = []
 
     def counting(x):
@@ -166,7 +180,7 @@ def test_later_attacks_run_on_what_withstood_only(model, batch):
     assert sizes == [11, withstood]
 
 
-def test_the_strongest_goes_through_a_purifier(model, batch):
+def test_the_strongest_goes_through_a_purifier(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = batch
     defended = small_purifier("gs").wrap(model)
     labels = defended(images).argmax(1)
@@ -174,7 +188,7 @@ def test_the_strongest_goes_through_a_purifier(model, batch):
     assert right(defended, attacked, labels).sum() < 12
 
 
-def test_the_strongest_shows_its_attacks():
+def test_the_strongest_states_its_attacks() -> None:
     attack = Strongest(PGD(eps=0.1), APGD(eps=0.1))
     assert (attack.name, attack.eps, attack.norm, attack.bounded) == ("Strongest(PGD, APGD)", 0.1, "Linf", True)
     assert attack.with_eps(0.2).attacks[1].eps == 0.2
@@ -182,7 +196,7 @@ def test_the_strongest_shows_its_attacks():
     assert not Strongest(CW(), PGD()).bounded
 
 
-def test_strongest_of_what_does_not_belong_together_is_refused():
+def test_attacks_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(OptionError, match="expected attacks to choose the strongest of, got none"):
         Strongest()
     with pytest.raises(OptionError, match="expected untargeted attacks"):

@@ -24,7 +24,7 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "bit-depth"])
-def test_succeeds_where_the_exact_gradient_is_zero(model, images, name):
+def test_succeeds_where_the_exact_gradient_is_zero(model: nn.Module, images: torch.Tensor, name: str) -> None:
     defended = Purifier.from_pretrained(name).wrap(model)
     labels = defended(images).argmax(1)
     with pytest.warns(PurifierWarning, match=f"may not be robust: '{name}' has an exact gradient of zero .*BPDA"):
@@ -38,7 +38,7 @@ def test_succeeds_where_the_exact_gradient_is_zero(model, images, name):
 
 
 @pytest.mark.parametrize("name", ["jpeg", "median", "chain"])
-def test_the_forward_pass_is_the_very_same(model, images, name):
+def test_the_forward_pass_does_not_change(model: nn.Module, images: torch.Tensor, name: str) -> None:
     defended = small_purifier(name).wrap(model)
     images.requires_grad_(True)
     assert torch.equal(straight_through(defended)(images), defended(images))
@@ -46,7 +46,7 @@ def test_the_forward_pass_is_the_very_same(model, images, name):
         assert torch.equal(straight_through(defended)(images), defended(images))
 
 
-def test_the_backward_pass_is_the_identity(images):
+def test_the_backward_pass_is_the_identity(images: torch.Tensor) -> None:
     purifier = StraightThrough(Purifier.from_pretrained("jpeg"))
     images.requires_grad_(True)
     weights = torch.randn_like(images)
@@ -54,7 +54,7 @@ def test_the_backward_pass_is_the_identity(images):
     assert torch.equal(gradient, weights)
 
 
-def test_the_backward_pass_is_the_substitutes(images):
+def test_the_backward_pass_is_that_of_the_substitute(images: torch.Tensor) -> None:
     smooth = Purifier.from_pretrained("gs", iterations=1)
     images.requires_grad_(True)
     weights = torch.randn_like(images)
@@ -65,25 +65,25 @@ def test_the_backward_pass_is_the_substitutes(images):
     assert torch.equal(purified, Purifier.from_pretrained("jpeg")(images))
 
 
-def test_goes_through_a_chain_as_a_whole(model, images):
+def test_a_chain_of_purifiers_is_replaced_as_a_whole(model: nn.Module, images: torch.Tensor) -> None:
     defended = Purifier.chain("gs", "bit-depth").wrap(model)
     labels = defended(images).argmax(1)
     bypassed = BPDA(Purifier.from_pretrained("gs"))(ATTACK.seeded(1), defended, images, labels)
     assert (defended(bypassed).argmax(1) == labels).sum() < 4
 
 
-def test_purifier_and_model_stay_as_they_are(model, images):
+def test_purifier_and_model_do_not_change(model: nn.Module, images: torch.Tensor) -> None:
     defended = small_purifier("ncis").wrap(model)
     with unchanged(defended):
         BPDA()(PGD(steps=2), defended, images, torch.zeros(8, dtype=torch.long))
 
 
-def test_a_substitute_of_another_shape_is_refused(model, images):
+def test_a_substitute_of_another_shape_is_refused(model: nn.Module, images: torch.Tensor) -> None:
     defended = Purifier.from_pretrained("jpeg").wrap(model)
     with pytest.raises(InputError, match=r"expected a substitute that keeps the shape \(8, 3, 16, 16\)"):
         BPDA(lambda x: x[..., 1:])(ATTACK, defended, images, torch.zeros(8, dtype=torch.long))
 
 
-def test_a_substitute_that_cannot_be_called_is_refused():
+def test_a_substitute_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(OptionError, match="expected a substitute that maps images to images, got str"):
         BPDA("gs")

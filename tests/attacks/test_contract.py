@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,9 @@ def victim() -> nn.Sequential:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("name", BOUNDED)
-def test_perturbations_never_leave_the_ball_or_the_image_range(victim, name, norm, seed):
+def test_perturbations_stay_in_the_ball_and_the_image_range(
+    victim: nn.Sequential, name: str, norm: str, seed: int
+) -> None:
     random = torch.Generator().manual_seed(100 + seed)
     eps = float(torch.rand((), generator=random)) * (0.3 if norm == "Linf" else 4)
     images, labels = examples(6, seed)
@@ -68,7 +71,7 @@ def test_perturbations_never_leave_the_ball_or_the_image_range(victim, name, nor
 
 
 @pytest.mark.parametrize("name", [n for n in BOUNDED if n not in ("FGSM", "APGD", "APGD-DLR", "Square")])
-def test_steps_longer_than_the_ball_stay_inside(victim, name):
+def test_steps_longer_than_the_radius_stay_in_the_ball(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(4)
     if name == "RFGSM":
         with pytest.raises(OptionError, match=r"expected alpha <= eps, got alpha=0.2, eps=0.05"):
@@ -79,7 +82,7 @@ def test_steps_longer_than_the_ball_stay_inside(victim, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_attacks_lower_the_accuracy_and_stay_in_range(victim, name):
+def test_attacks_lower_the_accuracy_and_stay_in_range(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(20, seed=2)
     attack = EVERY[name](eps=0.2 if name == "Square" else 0.1) if name in BOUNDED else EVERY[name]()
     adversarial = attack.seeded(0)(victim, images, labels)
@@ -90,7 +93,7 @@ def test_attacks_lower_the_accuracy_and_stay_in_range(victim, name):
 
 
 @pytest.mark.parametrize("name", [n for n in BOUNDED if n != "APGD-DLR"] + ["CW"])
-def test_targeted_attacks_come_closer_to_their_targets(victim, name):
+def test_targeted_attacks_come_closer_to_their_targets(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(20, seed=2)
     goals = (labels + 1) % 5
     attack = CW(steps=30, search=3, c=0.1, alpha=0.05, targeted=True)
@@ -102,7 +105,7 @@ def test_targeted_attacks_come_closer_to_their_targets(victim, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_seeded_copies_repeat_themselves_and_leave_the_global_generator_alone(victim, name):
+def test_seeded_copies_repeat_themselves_and_leave_the_global_generator_alone(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(5)
     attack = EVERY[name]()
     torch.manual_seed(1)
@@ -115,14 +118,14 @@ def test_seeded_copies_repeat_themselves_and_leave_the_global_generator_alone(vi
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - set(DETERMINISTIC)))
-def test_other_seeds_give_other_images(victim, name):
+def test_other_seeds_give_other_images(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(5)
     attack = EVERY[name]()
     assert not torch.equal(attack.seeded(3)(victim, images, labels), attack.seeded(4)(victim, images, labels))
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
-def test_a_batch_gives_what_its_images_give_alone(victim, name):
+def test_a_batch_gives_the_same_result_as_its_images_one_by_one(victim: nn.Sequential, name: str) -> None:
     victim = victim.double()
     images, labels = examples(5)
     images, attack = images.double(), EVERY[name]()
@@ -132,7 +135,7 @@ def test_a_batch_gives_what_its_images_give_alone(victim, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_model_is_left_as_it_was(victim, name):
+def test_the_model_does_not_change(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(4)
     before = {key: value.clone() for key, value in victim.state_dict().items()}
     kept = images.clone()
@@ -146,7 +149,7 @@ def test_the_model_is_left_as_it_was(victim, name):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", ["PGD", "APGD", "CW", "DeepFool", "Square"])
-def test_attacks_work_in_any_grad_mode_of_the_caller(victim, name, mode):
+def test_attacks_work_in_any_grad_mode_of_the_caller(victim: nn.Sequential, name: str, mode: Callable[[], Any]) -> None:
     attack = EVERY[name]()
     expected = attack.seeded(0)(victim, *examples(4))
     with mode():
@@ -154,7 +157,7 @@ def test_attacks_work_in_any_grad_mode_of_the_caller(victim, name, mode):
 
 
 @pytest.mark.parametrize("name", ["PGD", "APGD", "Square", "CW", "DeepFool"])
-def test_dense_outputs_are_attacked_with_void_pixels_left_out(name):
+def test_dense_outputs_are_attacked_and_void_pixels_ignored(name: str) -> None:
     model = segmenter()
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
     labels = model(images).argmax(1)
@@ -166,7 +169,7 @@ def test_dense_outputs_are_attacked_with_void_pixels_left_out(name):
     assert wrong > (0.89 if name in UNBOUNDED else 0.01)
 
 
-def test_void_pixels_draw_no_gradient():
+def test_void_pixels_have_no_gradient() -> None:
     model = segmenter()
     images, labels = torch.full((1, 3, 10, 10), 0.5), torch.full((1, 10, 10), 255)
     labels[:, :3] = 1
@@ -175,7 +178,7 @@ def test_void_pixels_draw_no_gradient():
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_settings_are_json_and_name_every_option(name):
+def test_settings_are_json_and_name_every_option(name: str) -> None:
     attack = EVERY[name]()
     settings = attack.seeded(5).settings()
     assert json.loads(json.dumps(settings)) == settings
@@ -187,7 +190,7 @@ def test_settings_are_json_and_name_every_option(name):
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_another_eps_scales_the_step(name):
+def test_another_eps_scales_the_step(name: str) -> None:
     attack = BOUNDED[name](eps=0.1)
     other = attack.with_eps(0.2)
     assert (attack.eps, other.eps) == (0.1, 0.2) and type(other) is type(attack)
@@ -200,13 +203,13 @@ def test_another_eps_scales_the_step(name):
 
 
 @pytest.mark.parametrize("name", UNBOUNDED)
-def test_an_attack_without_a_radius_takes_none(name):
+def test_an_attack_without_a_radius_refuses_with_eps(name: str) -> None:
     with pytest.raises(OptionError, match=r"expected an attack with a radius, got .*looks for the smallest"):
         UNBOUNDED[name]().with_eps(0.1)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_an_empty_batch_comes_back_empty(victim, name):
+def test_an_empty_batch_comes_back_empty(victim: nn.Sequential, name: str) -> None:
     assert EVERY[name]()(victim, torch.rand(0, 3, 12, 12), torch.zeros(0, dtype=torch.long)).shape == (0, 3, 12, 12)
 
 
@@ -226,13 +229,13 @@ def test_an_empty_batch_comes_back_empty(victim, name):
         ([0, 1], r"expected integer labels of shape \(2,\), got list"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(victim, name, labels, text):
+def test_labels_that_do_not_fit_are_refused(victim: nn.Sequential, name: str, labels: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):
         EVERY[name]()(victim, examples(2)[0], labels)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_outputs_that_are_no_logits_are_refused(victim, name):
+def test_outputs_that_are_not_logits_are_refused(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(2)
     with pytest.raises(InputError, match=r"expected logits of shape \(N, classes\) .* got dict; for other tasks"):
         EVERY[name]()(lambda x: {"out": victim(x)}, images, labels)
@@ -242,21 +245,21 @@ def test_outputs_that_are_no_logits_are_refused(victim, name):
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d, nn.Dropout])
-def test_a_model_in_train_mode_is_refused(victim, name, layer):
+def test_a_model_in_train_mode_is_refused(victim: nn.Sequential, name: str, layer: type[nn.Module]) -> None:
     for module in victim.modules():
         module.training = isinstance(module, layer)
     with pytest.raises(InputError, match=rf"expected a model in eval mode, got \d \({layer.__name__}\) in train mode"):
         EVERY[name]()(victim, *examples(2))
 
 
-def test_train_mode_without_effect_is_no_error():
+def test_train_mode_without_effect_is_accepted() -> None:
     model = segmenter().train()
     PGD(steps=1)(model, torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long))
     assert model.training
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY if EVERY[n]().gradient])
-def test_a_model_without_gradients_is_refused(victim, name):
+def test_a_model_without_gradients_is_refused(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(2)
     attack = EVERY[name]()
     with pytest.raises(InputError, match="expected a model that gives gradients, got outputs without any"):
@@ -267,7 +270,7 @@ def test_a_model_without_gradients_is_refused(victim, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_images_of_a_wrong_kind_are_refused(victim, name):
+def test_images_of_a_wrong_kind_are_refused(victim: nn.Sequential, name: str) -> None:
     images, labels = examples(2)
     attack = EVERY[name]()
     for wrong, text in [
@@ -283,7 +286,7 @@ def test_images_of_a_wrong_kind_are_refused(victim, name):
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_eps_of_the_range_to_255_is_refused(victim, name):
+def test_eps_of_the_range_to_255_is_refused(victim: nn.Sequential, name: str) -> None:
     with pytest.raises(OptionError, match=r"expected eps in units of the \[0, 1\] image range, got 8; write 8/255"):
         BOUNDED[name](eps=8)
     with pytest.raises(InputError, match=r"expected an L2 eps up to 20.78, .* got 128; divide an eps of the range"):
@@ -295,7 +298,7 @@ def test_eps_of_the_range_to_255_is_refused(victim, name):
 
 
 @pytest.mark.parametrize("kind", [FGSM, RFGSM, BIM, PGD, MIFGSM, DIFGSM, TIFGSM, DITIFGSM, APGD, CW, DeepFool, Square])
-def test_options_are_named_and_unknown_ones_refused(kind):
+def test_options_are_keyword_only_and_unknown_ones_are_refused(kind: type[Attack]) -> None:
     with pytest.raises(TypeError, match="positional argument"):
         kind(8 / 255)
     with pytest.raises(TypeError, match="unexpected keyword argument 'epsilon'"):
@@ -303,7 +306,7 @@ def test_options_are_named_and_unknown_ones_refused(kind):
 
 
 @pytest.mark.parametrize("kind", [FGSM, RFGSM, BIM, PGD, MIFGSM, DIFGSM, TIFGSM, DITIFGSM, APGD, CW, Square])
-def test_options_that_are_no_bool_are_refused(kind):
+def test_flags_that_are_not_bools_are_refused(kind: type[Attack]) -> None:
     with pytest.raises(OptionError, match="expected targeted to be True or False, got 'false'"):
         kind(targeted="false")
     if kind in (PGD, APGD):

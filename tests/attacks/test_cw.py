@@ -1,14 +1,19 @@
 """C&W: the closed form of a linear model, the search over c, kappa, and early leaving."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from purifier import OptionError
 from purifier.attacks import CW, PGD
 from tests.attacks.victims import examples, linear, sizes, trained
 
 
-def nearest_boundary(victim, weights, images, labels):
+def nearest_boundary(
+    victim: nn.Module, weights: torch.Tensor, images: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
     """Distance of each image to a linear model's nearest boundary: min |f| / ||w|| over the other classes."""
     logits = victim(images)
     gaps = logits.gather(1, labels[:, None]) - logits
@@ -16,7 +21,7 @@ def nearest_boundary(victim, weights, images, labels):
     return torch.where(gaps > 0, gaps / slopes, torch.inf).amin(1).detach()
 
 
-def test_it_finds_the_nearest_boundary_of_a_linear_model():
+def test_it_finds_the_nearest_boundary_of_a_linear_model() -> None:
     victim, weights = linear()
     images = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double() * 0.2 + 0.4
     labels = victim(images).argmax(1)
@@ -28,7 +33,7 @@ def test_it_finds_the_nearest_boundary_of_a_linear_model():
     assert (length / shortest).mean() < 1.05
 
 
-def test_it_fools_a_trained_model_with_less_than_pgd():
+def test_it_fools_a_trained_model_with_less_than_pgd() -> None:
     victim, (images, labels) = trained(), examples(20, seed=3)
     found = CW(steps=100, search=5, c=0.1)(victim, images, labels)
     right = victim(images).argmax(1) == labels
@@ -38,7 +43,7 @@ def test_it_fools_a_trained_model_with_less_than_pgd():
     assert (victim(pgd).argmax(1) == labels).sum() > right.sum() / 2
 
 
-def test_more_rounds_never_find_longer_perturbations():
+def test_more_rounds_never_find_longer_perturbations() -> None:
     victim, (images, labels) = trained(), examples(10, seed=3)
     few, many = (CW(steps=60, search=n, c=1.0)(victim, images, labels) for n in (2, 6))
     fooled = victim(few).argmax(1) != labels
@@ -46,7 +51,7 @@ def test_more_rounds_never_find_longer_perturbations():
     assert sizes(many, images, "L2")[fooled].mean() < 0.95 * sizes(few, images, "L2")[fooled].mean()
 
 
-def test_kappa_asks_for_a_margin():
+def test_kappa_is_the_margin_of_fooled_images() -> None:
     victim, (images, labels) = trained(), examples(10, seed=3)
     found = CW(steps=150, search=4, c=1.0, alpha=0.05, kappa=1.5)(victim, images, labels)
     logits = victim(found)
@@ -54,7 +59,7 @@ def test_kappa_asks_for_a_margin():
     assert (others - logits.gather(1, labels[:, None])[:, 0]).min() >= 1.5 - 1e-4
 
 
-def test_what_cannot_be_fooled_comes_back_as_it_was():
+def test_images_that_cannot_be_fooled_are_returned_unchanged() -> None:
     def stubborn(images):
         return torch.stack([images.flatten(1).mean(1) * 0 + 5, images.flatten(1).mean(1)], 1)
 
@@ -62,14 +67,14 @@ def test_what_cannot_be_fooled_comes_back_as_it_was():
     assert torch.equal(CW(steps=20, search=2)(stubborn, images, torch.zeros(3, dtype=torch.long)), images)
 
 
-def test_black_and_white_pixels_do_no_harm():
+def test_images_of_black_and_white_pixels_are_fooled() -> None:
     victim, (images, labels) = trained(), examples(6)
     found = CW(steps=100, search=3, c=10.0, alpha=0.2)(victim, (images > 0.5).float(), labels)
     assert bool(found.isfinite().all())
     assert (victim(found).argmax(1) != labels).float().mean() > 0.9
 
 
-def test_images_leave_when_their_objective_stops_falling():
+def test_a_round_ends_when_the_objective_stops_falling() -> None:
     victim, (images, labels) = trained(), examples(6)
     calls = []
 
@@ -81,7 +86,7 @@ def test_images_leave_when_their_objective_stops_falling():
     assert len(calls) < 1000
 
 
-def test_a_margin_of_ones_own_takes_any_output():
+def test_a_custom_margin_takes_any_output() -> None:
     victim, (images, labels) = trained(), examples(6, seed=3)
 
     def margin(outputs, targets):
@@ -94,7 +99,7 @@ def test_a_margin_of_ones_own_takes_any_output():
 
 
 @pytest.mark.parametrize("options", [{"alpha": 0}, {"c": 0}, {"kappa": -1}, {"share": 0}, {"share": 1.1}])
-def test_options_out_of_range_are_refused(options):
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(OptionError, match=f"expected .*{name} .*got .*{name}={value}"):
         CW(**options)
@@ -102,6 +107,6 @@ def test_options_out_of_range_are_refused(options):
 
 @pytest.mark.parametrize("name", ["steps", "search"])
 @pytest.mark.parametrize("value", [0, 1.5, True])
-def test_counts_are_whole_numbers_from_1(name, value):
+def test_counts_that_are_not_positive_integers_are_refused(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=f"expected {name} to be an integer of at least 1, got {value}"):
         CW(**{name: value})

@@ -1,5 +1,7 @@
 """DeepFool: the closed form of a linear model, candidates and overshoot."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.attacks.victims import examples, linear, segmenter, sizes, trained
 
 
 @pytest.mark.parametrize("overshoot", [0.02, 0.5])
-def test_one_step_takes_it_over_the_nearest_boundary_of_a_linear_model(overshoot):
+def test_one_step_crosses_the_nearest_boundary_of_a_linear_model(overshoot: float) -> None:
     victim, weights = linear()
     images = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double() * 0.2 + 0.4
     labels = victim(images).argmax(1)
@@ -20,7 +22,7 @@ def test_one_step_takes_it_over_the_nearest_boundary_of_a_linear_model(overshoot
     assert torch.allclose(sizes(found, images, "L2"), (1 + overshoot) * shortest, rtol=1e-3, atol=1e-4)
 
 
-def test_it_fools_a_trained_model_with_less_than_fgsm_needs():
+def test_it_fools_a_trained_model_with_less_than_fgsm_needs() -> None:
     victim, (images, labels) = trained(), examples(20, seed=3)
     found = DeepFool()(victim, images, labels)
     right = victim(images).argmax(1) == labels
@@ -31,13 +33,13 @@ def test_it_fools_a_trained_model_with_less_than_fgsm_needs():
     assert bool((sizes(found, images, "L2") < sizes(fgsm, images, "L2"))[broken].all())
 
 
-def test_images_that_are_wrong_already_stay():
+def test_misclassified_images_are_returned_unchanged() -> None:
     victim, (images, _) = trained(), examples(10, seed=3)
     wrong = (victim(images).argmax(1) + 1) % 5
     assert torch.equal(DeepFool()(victim, images, wrong), images)
 
 
-def test_fewer_candidates_never_find_a_nearer_boundary_of_a_linear_model():
+def test_fewer_candidates_never_find_a_nearer_boundary_of_a_linear_model() -> None:
     victim, _ = linear(classes=6)
     images = torch.rand(10, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double() * 0.2 + 0.4
     labels = victim(images).argmax(1)
@@ -45,7 +47,7 @@ def test_fewer_candidates_never_find_a_nearer_boundary_of_a_linear_model():
     assert bool((one >= all_ - 1e-9).all()) and bool((one > 1.01 * all_).any())
 
 
-def test_a_dense_output_is_fooled_at_a_share_of_its_pixels():
+def test_a_dense_output_is_fooled_at_a_share_of_its_pixels() -> None:
     model = segmenter()
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
     labels = model(images).argmax(1)
@@ -55,7 +57,7 @@ def test_a_dense_output_is_fooled_at_a_share_of_its_pixels():
     assert bool((sizes(found[0], images, "L2") < sizes(found[1], images, "L2")).all())
 
 
-def test_a_margin_of_ones_own_takes_any_output():
+def test_a_custom_margin_takes_any_output() -> None:
     model = segmenter()
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
     labels = model(images).argmax(1)
@@ -70,7 +72,7 @@ def test_a_margin_of_ones_own_takes_any_output():
 
 
 @pytest.mark.parametrize("options", [{"overshoot": -1}, {"share": 0}])
-def test_options_out_of_range_are_refused(options):
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(OptionError, match=f"expected .*{name} .*got .*{name}={value}"):
         DeepFool(**options)
@@ -78,6 +80,6 @@ def test_options_out_of_range_are_refused(options):
 
 @pytest.mark.parametrize("name", ["steps", "candidates"])
 @pytest.mark.parametrize("value", [0, 1.5, True])
-def test_counts_are_whole_numbers_from_1(name, value):
+def test_counts_that_are_not_positive_integers_are_refused(name: str, value: object) -> None:
     with pytest.raises(OptionError, match=f"expected {name} to be an integer of at least 1, got {value}"):
         DeepFool(**{name: value})

@@ -1,5 +1,7 @@
 """Attacks on detectors: the chosen loss rises, and the detector is as it was."""
 
+from collections.abc import Iterable, Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
 from purifier import InputError, OptionError
-from purifier.attacks import APGD, BIM, BPDA, CW, EOT, PGD, Aware, Blind, DetectionAttack, DetectionLoss
+from purifier.attacks import APGD, BIM, BPDA, CW, EOT, PGD, Aware, Blind, DetectionAttack, DetectionLoss, ThreatModel
 from tests.builders import pictures, small_purifier, unchanged
 
 PARTS = {
@@ -60,7 +62,9 @@ def things(count: int) -> list[dict[str, torch.Tensor]]:
     return [{"boxes": boxes + i, "labels": torch.tensor([1 + i % 3, 2])} for i in range(count)]
 
 
-def losses(model: nn.Module, images, targets, names) -> float:
+def losses(
+    model: nn.Module, images: Iterable[torch.Tensor], targets: list[dict[str, torch.Tensor]], names: Sequence[str]
+) -> float:
     """The detector's losses with the modes that an attack uses, the same anchors sampled every time."""
     for module in model.modules():
         if "detection" in type(module).__module__ and "Transform" not in type(module).__name__:
@@ -77,7 +81,7 @@ def losses(model: nn.Module, images, targets, names) -> float:
 
 @pytest.mark.parametrize("loss", ["cls", "loc", "cls+loc"])
 @pytest.mark.parametrize("kind", PARTS)
-def test_the_chosen_loss_rises_and_the_detector_stays_as_it_was(kind, loss):
+def test_the_chosen_loss_rises_and_the_detector_stays_as_it_was(kind: str, loss: str) -> None:
     model, images, targets = detector(kind), pictures(2, 3, 64, 72), things(2)
     with unchanged(model):
         attacked = DetectionAttack(PGD(eps=0.05, steps=4), loss=loss).seeded(0)(model, images, targets)
@@ -88,13 +92,13 @@ def test_the_chosen_loss_rises_and_the_detector_stays_as_it_was(kind, loss):
     assert (attacked - images).abs().max() <= 0.05 + 1e-6 and attacked.min() >= 0 and attacked.max() <= 1
 
 
-def test_modes_come_back_after_an_error_too():
+def test_modes_are_restored_after_an_error() -> None:
     model = detector("faster")
     with unchanged(model), pytest.raises(KeyError):
         DetectionAttack(BIM())(model, pictures(1, 3, 64, 64), [{"labels": torch.tensor([1])}])
 
 
-def test_images_of_different_sizes_come_back_as_a_list():
+def test_images_of_different_sizes_come_back_as_a_list() -> None:
     model, images = detector("faster"), [pictures(3, 64, 72), pictures(3, 80, 64)]
     attack = DetectionAttack(BIM(eps=0.05, steps=2)).seeded(0)
     attacked = attack(model, images, things(2))
@@ -102,7 +106,7 @@ def test_images_of_different_sizes_come_back_as_a_list():
     assert all(0 < (a - b).abs().max() <= 0.05 + 1e-6 for a, b in zip(attacked, images, strict=True))
 
 
-def test_equal_seeds_give_equal_images_whatever_the_global_seed():
+def test_equal_seeds_give_equal_images_whatever_the_global_seed() -> None:
     model, images, targets = detector("faster"), pictures(2, 3, 64, 64), things(2)
     attack = DetectionAttack(PGD(eps=0.05, steps=2))
     torch.manual_seed(1)
@@ -116,7 +120,7 @@ def test_equal_seeds_give_equal_images_whatever_the_global_seed():
 
 
 @pytest.mark.parametrize("threat", [Blind(), Aware(), Aware(samples=2), BPDA(), BPDA(samples=2)])
-def test_it_goes_through_a_purifier(threat):
+def test_it_goes_through_a_purifier(threat: ThreatModel) -> None:
     model, images, targets = detector("retina"), [pictures(3, 64, 72), pictures(3, 80, 64)], things(2)
     defended = small_purifier("gs").wrap(model)
     with unchanged(defended):
@@ -126,14 +130,14 @@ def test_it_goes_through_a_purifier(threat):
     assert losses(model, purified[1], targets, names) > losses(model, purified[0], targets, names)
 
 
-def test_a_normalised_defended_detector_is_attacked_in_unit_range():
+def test_a_normalised_defended_detector_is_attacked_in_unit_range() -> None:
     model, images, targets = detector("retina"), [pictures(3, 64, 72)], things(1)
     defended = small_purifier("gs").wrap(model, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     (attacked,) = Aware()(DetectionAttack(BIM(eps=0.05, steps=2)).seeded(0), defended, images, targets)
     assert 0 < (attacked - images[0]).abs().max() <= 0.05 + 1e-6
 
 
-def test_eot_may_be_inside_or_outside():
+def test_eot_may_be_inside_or_outside() -> None:
     model, images, targets = detector("retina"), [pictures(3, 64, 64)], things(1)
     plain = DetectionAttack(BIM(eps=0.05, steps=2)).seeded(0)(model, images, targets)[0]
     inside = DetectionAttack(EOT(BIM(eps=0.05, steps=2), samples=2)).seeded(0)(model, images, targets)[0]
@@ -141,7 +145,7 @@ def test_eot_may_be_inside_or_outside():
     assert torch.equal(inside, outside) and ((plain - inside).abs() > 1e-6).float().mean() < 0.05
 
 
-def test_any_detector_is_attacked_through_a_loss_of_the_users_own():
+def test_any_detector_is_attacked_through_a_custom_loss() -> None:
     torch.manual_seed(0)
     yolo = nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.Flatten(2)).eval()
     batch = pictures(3, 3, 32, 32)
@@ -160,13 +164,13 @@ def test_any_detector_is_attacked_through_a_loss_of_the_users_own():
     assert isinstance(lists, list) and total(torch.stack(lists)) > total(batch)
 
 
-def test_names_and_settings_say_the_loss():
+def test_names_and_settings_say_the_loss() -> None:
     attack = DetectionAttack(PGD(eps=0.1, steps=3), loss="loc")
     assert attack.name == "PGD-loc" and attack.settings()["loss"] == "loc"
     assert (attack.with_eps(0.05).attack.eps, attack.steps) == (0.05, 3)
 
 
-def test_terms_of_a_kind_are_summed():
+def test_terms_of_a_kind_are_summed() -> None:
     terms = {
         "loss_classifier": 1.0,
         "loss_objectness": 2.0,
@@ -179,7 +183,7 @@ def test_terms_of_a_kind_are_summed():
     assert sums == [3, 12, 15]
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused() -> None:
     model, images = detector("faster"), pictures(1, 3, 64, 64)
     with pytest.raises(OptionError, match="expected kind='cls', 'loc' or 'cls\\+loc', got 'box'"):
         DetectionAttack(PGD(), loss="box")

@@ -1,12 +1,14 @@
 """FGSM and its family: each member's own part, against closed forms."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from purifier import OptionError
-from purifier.attacks import APGD, BIM, DIFGSM, DITIFGSM, FGSM, MIFGSM, PGD, RFGSM, TIFGSM
+from purifier.attacks import APGD, BIM, DIFGSM, DITIFGSM, FGSM, MIFGSM, PGD, RFGSM, TIFGSM, Attack
 from purifier.attacks.tifgsm import smooth
 from tests.attacks.victims import examples, trained
 
@@ -23,19 +25,19 @@ def first(outputs: Tensor, targets: object) -> Tensor:
 
 
 @pytest.mark.parametrize("attack", [FGSM, BIM, MIFGSM, lambda **o: PGD(random_start=False, **o)])
-def test_a_linear_loss_is_climbed_to_the_corner_or_along_its_gradient(attack):
+def test_a_linear_loss_is_climbed_to_the_corner_or_along_its_gradient(attack: Callable[..., Attack]) -> None:
     found = attack(eps=0.1, loss=first)(weighed, IMAGES, None)
     assert torch.allclose(found, IMAGES + 0.1 * WEIGHTS.sign(), atol=1e-6)
     found = attack(eps=0.1, norm="L2", loss=first)(weighed, IMAGES, None)
     assert torch.allclose(found, IMAGES + 0.1 * WEIGHTS / WEIGHTS.norm(), atol=1e-6)
 
 
-def test_a_scalar_loss_does_as_well():
+def test_a_scalar_loss_is_accepted() -> None:
     found = FGSM(eps=0.1, loss=lambda outputs, targets: outputs.mean())(weighed, IMAGES, None)
     assert torch.allclose(found, IMAGES + 0.1 * WEIGHTS.sign(), atol=1e-6)
 
 
-def test_targets_of_any_type_reach_the_loss_untouched():
+def test_targets_of_any_type_reach_the_loss_untouched() -> None:
     targets, seen = [{"boxes": "any"}], []
 
     def loss(outputs, given):
@@ -46,7 +48,7 @@ def test_targets_of_any_type_reach_the_loss_untouched():
     assert seen[0] is targets
 
 
-def test_iterative_attacks_beat_one_step_on_a_trained_model():
+def test_iterative_attacks_beat_one_step_on_a_trained_model() -> None:
     victim, (images, labels) = trained(), examples(40, seed=4)
 
     def reached(attack):
@@ -58,14 +60,14 @@ def test_iterative_attacks_beat_one_step_on_a_trained_model():
     assert all(reached(attack) > one for attack in (BIM(eps=0.1), PGD(eps=0.1), MIFGSM(eps=0.1), APGD(eps=0.1)))
 
 
-def test_rfgsm_takes_a_random_step_and_then_a_gradient_step():
+def test_rfgsm_takes_a_random_step_and_then_a_gradient_step() -> None:
     found = RFGSM(eps=0.1, alpha=0.04, loss=first).seeded(0)(weighed, IMAGES, None)
     random_step = (found - IMAGES - 0.04 * WEIGHTS.sign()) / 0.06
     assert torch.allclose(random_step.abs(), torch.ones_like(random_step), atol=1e-5)
     assert 0.3 < (random_step > 0).float().mean() < 0.7
 
 
-def test_momentum_adds_up_gradients_of_equal_length():
+def test_momentum_adds_up_gradients_of_equal_length() -> None:
     """Two steps by hand: eq. 6 and 7 of the paper."""
     images, victim = IMAGES.double(), lambda x: (x**3).flatten(1).mul(torch.linspace(-1, 1, 108).double()).sum(1)
 
@@ -82,13 +84,13 @@ def test_momentum_adds_up_gradients_of_equal_length():
     assert torch.allclose(found, expected, atol=1e-12)
 
 
-def test_without_decay_momentum_is_bim():
+def test_momentum_without_decay_equals_bim() -> None:
     victim, (images, labels) = trained(), examples(6)
     options = {"eps": 0.05, "alpha": 0.01, "steps": 5}
     assert torch.equal(MIFGSM(decay=0.0, **options)(victim, images, labels), BIM(**options)(victim, images, labels))
 
 
-def test_views_are_shrunk_and_padded_to_the_same_size():
+def test_views_are_shrunk_and_padded_to_the_same_size() -> None:
     seen = []
 
     def watch(images):
@@ -103,7 +105,7 @@ def test_views_are_shrunk_and_padded_to_the_same_size():
     assert any(bool((view[0, 0, -1] == 0).all()) for view in seen)
 
 
-def test_views_come_as_often_as_asked():
+def test_views_are_taken_with_the_given_probability() -> None:
     seen = []
 
     def watch(images):
@@ -116,13 +118,13 @@ def test_views_come_as_often_as_asked():
         assert probability / 2 <= sum(seen) / 100 <= 1.3 * probability
 
 
-def test_without_views_and_smoothing_dim_ti_is_mi_fgsm():
+def test_without_views_and_smoothing_dim_ti_is_mi_fgsm() -> None:
     victim, (images, labels) = trained(), examples(6)
     found = DITIFGSM(probability=0.0, kernel_size=1)(victim, images, labels)
     assert torch.equal(found, MIFGSM()(victim, images, labels))
 
 
-def test_smoothing_is_a_gaussian_that_keeps_a_constant():
+def test_smoothing_is_a_gaussian_that_keeps_a_constant() -> None:
     impulse = torch.zeros(1, 2, 31, 31)
     impulse[0, 0, 15, 15] = 1
     kernel = smooth(impulse, 15)[0]
@@ -134,13 +136,13 @@ def test_smoothing_is_a_gaussian_that_keeps_a_constant():
     assert torch.allclose(smooth(torch.ones(1, 3, 40, 40), 15)[..., 10:-10, 10:-10], torch.ones(1, 3, 20, 20))
 
 
-def test_translation_invariance_smooths_the_gradient():
+def test_translation_invariance_smooths_the_gradient() -> None:
     weights = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(2))
     found = TIFGSM(eps=0.1, steps=1, kernel_size=3, loss=first)(lambda x: (x * weights).flatten(1).sum(1), IMAGES, None)
     assert torch.allclose(found, IMAGES + 0.1 * smooth(weights[None], 3).sign(), atol=1e-6)
 
 
-def test_a_gradient_that_is_not_finite_leaves_its_pixel_alone():
+def test_a_gradient_that_is_not_finite_leaves_its_pixel_alone() -> None:
     def victim(images):
         return weighed(images) + (images[:, 0, 0, 0] - 0.5).abs().sqrt()
 
@@ -163,6 +165,6 @@ def test_a_gradient_that_is_not_finite_leaves_its_pixel_alone():
         (lambda: PGD(eps="8/255", alpha=0.1), "expected eps >= 0, a number in units"),
     ],
 )
-def test_options_out_of_range_are_refused(attack, text):
+def test_options_out_of_range_are_refused(attack: Callable[[], Attack], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         attack()

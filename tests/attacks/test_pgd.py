@@ -1,5 +1,7 @@
 """PGD: the ball, the range, the direction, and bad input."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -22,7 +24,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_perturbations_never_leave_the_ball_or_the_image_range(victim, batch, norm, seed):
+def test_perturbations_stay_in_the_ball_and_the_image_range(
+    victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], norm: str, seed: int
+) -> None:
     random = torch.Generator().manual_seed(seed)
     eps = float(torch.rand((), generator=random)) * (0.2 if norm == "Linf" else 3)
     alpha = float(torch.rand((), generator=random)) * eps * 2
@@ -36,7 +40,9 @@ def test_perturbations_never_leave_the_ball_or_the_image_range(victim, batch, no
     assert not adversarial.requires_grad
 
 
-def test_the_loss_rises_untargeted_and_falls_targeted(victim, batch):
+def test_the_loss_rises_untargeted_and_falls_targeted(
+    victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, labels = batch
     loss = nn.CrossEntropyLoss()
     away = PGD(eps=0.1, steps=10)(victim, images, labels)
@@ -44,7 +50,9 @@ def test_the_loss_rises_untargeted_and_falls_targeted(victim, batch):
     assert loss(victim(away), labels) > loss(victim(images), labels) > loss(victim(towards), labels)
 
 
-def test_more_steps_and_restarts_find_higher_losses(victim, batch):
+def test_more_steps_and_restarts_find_higher_losses(
+    victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, labels = batch
     loss = nn.CrossEntropyLoss(reduction="none")
 
@@ -56,7 +64,7 @@ def test_more_steps_and_restarts_find_higher_losses(victim, batch):
     assert bool((reached(2, restarts=5) >= reached(2) - 1e-6).all())
 
 
-def test_a_linear_model_is_attacked_along_the_sign_of_its_weights():
+def test_a_linear_model_is_attacked_along_the_sign_of_its_weights() -> None:
     weights = torch.linspace(-1, 1, 3 * 4 * 4).view(3, 4, 4)
     attack = PGD(eps=0.1, alpha=0.1, steps=3, random_start=False, loss=lambda outputs, targets: outputs)
     images = torch.full((2, 3, 4, 4), 0.5)
@@ -64,20 +72,22 @@ def test_a_linear_model_is_attacked_along_the_sign_of_its_weights():
     assert torch.allclose(adversarial, images + 0.1 * weights.sign(), atol=1e-6)
 
 
-def test_equal_seeds_give_equal_images(victim, batch):
+def test_equal_seeds_give_equal_images(victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = batch
     first, second = (PGD(generator=torch.Generator().manual_seed(3))(victim, images, labels) for _ in range(2))
     assert torch.equal(first, second)
 
 
-def test_the_model_keeps_its_mode_and_gets_no_gradients(victim, batch):
+def test_the_model_keeps_its_mode_and_gets_no_gradients(
+    victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, labels = batch
     PGD(steps=2)(victim, images, labels)
     assert not victim.training
     assert all(p.grad is None and p.requires_grad for p in victim.parameters())
 
 
-def test_dense_outputs_are_attacked_by_their_mean_loss():
+def test_dense_outputs_are_attacked_by_their_mean_loss() -> None:
     torch.manual_seed(0)
     segmenter = nn.Conv2d(3, 4, 3, padding=1)
     images, labels = torch.rand(2, 3, 8, 8), torch.randint(4, (2, 8, 8))
@@ -96,12 +106,12 @@ def test_dense_outputs_are_attacked_by_their_mean_loss():
         ({"steps": 1.5}, "expected steps to be an integer of at least 0, got 1.5"),
     ],
 )
-def test_options_out_of_range_are_refused(options, text):
+def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         PGD(**options)
 
 
-def test_images_that_are_not_in_range_are_refused(victim, batch):
+def test_images_that_are_not_in_range_are_refused(victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = batch
     with pytest.raises(InputError, match=r"expected images in \[0, 1\]"):
         PGD()(victim, images * 255, labels)
@@ -109,7 +119,7 @@ def test_images_that_are_not_in_range_are_refused(victim, batch):
         PGD()(victim, images[0], labels)
 
 
-def test_a_model_without_gradients_is_refused(victim, batch):
+def test_a_model_without_gradients_is_refused(victim: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = batch
     with pytest.raises(InputError, match="expected a model that gives gradients"):
         PGD()(lambda x: victim(x).detach(), images, labels)

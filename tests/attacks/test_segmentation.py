@@ -1,6 +1,7 @@
 """Attacks on segmenters: dicts, void pixels, every attack on logits."""
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,12 @@ from purifier.attacks import (
     CW,
     EOT,
     PGD,
+    Attack,
     Aware,
     DeepFool,
     SegmentationAttack,
     SegmentationLoss,
+    ThreatModel,
     logits_of,
 )
 from tests.builders import pictures, small_purifier, unchanged
@@ -43,14 +46,14 @@ def segmenter() -> nn.Module:
 
 
 @pytest.fixture
-def batch(segmenter) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(segmenter: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     images = pictures(3, 3, 16, 16)
     masks = segmenter(images)["out"].argmax(1)
     masks[:, :4] = VOID
     return images, masks
 
 
-def accuracy(segmenter, images, masks):
+def accuracy(segmenter: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     counted = masks != VOID
     return (segmenter(images)["out"].argmax(1) == masks)[counted].float().mean()
 
@@ -64,7 +67,9 @@ def accuracy(segmenter, images, masks):
         CW(steps=60, search=4, alpha=0.05, c=10.0, share=0.3),
     ],
 )
-def test_attacks_on_logits_lower_the_pixel_accuracy(segmenter, batch, attack):
+def test_attacks_on_logits_lower_the_pixel_accuracy(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], attack: Attack
+) -> None:
     images, masks = batch
     with unchanged(segmenter):
         attacked = SegmentationAttack(attack, ignore_index=VOID)(segmenter, images, masks)
@@ -73,13 +78,17 @@ def test_attacks_on_logits_lower_the_pixel_accuracy(segmenter, batch, attack):
     assert attacked.min() >= 0 and attacked.max() <= 1
 
 
-def test_the_loss_and_the_attack_are_the_same_thing(segmenter, batch):
+def test_the_loss_and_the_attack_give_the_same_images(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, masks = batch
     by_loss = BIM(eps=0.05, loss=SegmentationLoss(ignore_index=VOID))(segmenter, images, masks)
     assert torch.equal(by_loss, SegmentationAttack(BIM(eps=0.05), ignore_index=VOID)(segmenter, images, masks))
 
 
-def test_the_loss_is_the_mean_over_the_pixels_that_count(segmenter, batch):
+def test_the_loss_is_the_mean_over_the_valid_pixels(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, masks = batch
     losses = SegmentationLoss(ignore_index=VOID)(segmenter(images), masks)
     logits = segmenter(images)["out"]
@@ -89,7 +98,7 @@ def test_the_loss_is_the_mean_over_the_pixels_that_count(segmenter, batch):
     assert (SegmentationLoss(ignore_index=VOID)(segmenter(images), torch.full_like(masks, VOID)) == 0).all()
 
 
-def test_void_pixels_take_no_part(segmenter, batch):
+def test_void_pixels_are_ignored(segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, masks = batch
     masks = masks.clone()
     masks[:, :12] = VOID
@@ -99,12 +108,14 @@ def test_void_pixels_take_no_part(segmenter, batch):
     assert not torch.equal(attacked[:, :, 10:], images[:, :, 10:])
 
 
-def test_void_that_is_not_declared_is_a_label_out_of_range(segmenter, batch):
+def test_a_void_label_that_is_not_declared_is_refused(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     with pytest.raises(InputError, match=r"expected labels from 0 to 4, .* got 11"):
         SegmentationAttack(BIM())(segmenter, *batch)
 
 
-def test_small_logits_are_enlarged_to_the_masks(batch):
+def test_small_logits_are_enlarged_to_the_masks(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     segmenter, (images, masks) = Segmenter(small=True).eval(), batch
     loss = SegmentationLoss(ignore_index=VOID)
     attacked = BIM(eps=0.05, loss=loss)(segmenter, images, masks)
@@ -113,7 +124,9 @@ def test_small_logits_are_enlarged_to_the_masks(batch):
     assert torch.equal(SegmentationAttack(BIM(eps=0.05), ignore_index=VOID)(segmenter, images, masks), attacked)
 
 
-def test_logits_are_found_where_other_libraries_put_them(segmenter, batch):
+def test_logits_are_found_in_the_outputs_of_other_libraries(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, _ = batch
     logits = segmenter(images)["out"]
     for model in (
@@ -132,7 +145,9 @@ def test_logits_are_found_where_other_libraries_put_them(segmenter, batch):
 
 
 @pytest.mark.parametrize("threat", [Aware(), Aware(samples=2), BPDA()])
-def test_it_goes_through_a_purifier(segmenter, batch, threat):
+def test_it_goes_through_a_purifier(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], threat: ThreatModel
+) -> None:
     images, masks = batch
     defended = small_purifier("gs").wrap(segmenter)
     attacked = threat(SegmentationAttack(BIM(eps=0.05), ignore_index=VOID), defended, images, masks)
@@ -140,12 +155,12 @@ def test_it_goes_through_a_purifier(segmenter, batch, threat):
     assert (loss(defended(attacked), masks) > loss(defended(images), masks)).all()
 
 
-def test_eot_goes_inside(segmenter, batch):
+def test_eot_runs_inside(segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     attack = SegmentationAttack(BIM(eps=0.05), ignore_index=VOID)
     assert torch.allclose(EOT(attack, samples=2)(segmenter, *batch), attack(segmenter, *batch), atol=1e-6)
 
 
-def test_it_shows_the_options_of_the_attack_inside():
+def test_it_has_the_options_of_the_attack_inside() -> None:
     attack = SegmentationAttack(BIM(eps=0.03, alpha=0.01, steps=3), ignore_index=VOID)
     assert (attack.name, attack.eps, attack.with_eps(0.06).alpha) == ("BIM", 0.03, pytest.approx(0.02))
     assert attack.settings()["ignore_index"] == VOID and attack.settings()["attack"]["steps"] == 3
@@ -153,7 +168,9 @@ def test_it_shows_the_options_of_the_attack_inside():
     assert BIM(loss=SegmentationLoss()).settings()["loss"] == "segmentation(ignore_index=255)"
 
 
-def test_masks_of_a_wrong_shape_or_kind_are_refused(segmenter, batch):
+def test_masks_of_a_wrong_shape_or_kind_are_refused(
+    segmenter: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     images, masks = batch
     with pytest.raises(InputError, match=r"expected integer masks of shape \(3, H, W\), .* got torch.int64 of shape"):
         SegmentationAttack(BIM())(segmenter, images, masks[:2])
@@ -164,7 +181,7 @@ def test_masks_of_a_wrong_shape_or_kind_are_refused(segmenter, batch):
 
 
 @pytest.mark.slow
-def test_bim_breaks_a_real_segmenter(kit):
+def test_bim_breaks_a_real_segmenter(kit: Path) -> None:
     import numpy as np
     from PIL import Image
 

@@ -1,5 +1,8 @@
 """Square: scores only, its squares, its schedule, and what it spends."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,14 +12,14 @@ from purifier.attacks.square import _peak
 from tests.attacks.victims import examples, trained
 
 
-def broken(victim, images, labels):
+def broken(victim: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return victim(images).argmax(1) != labels
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.1), ("L2", 1.5)])
 @pytest.mark.parametrize("loss", ["margin", "ce"])
-def test_it_fools_a_model_that_gives_no_gradients(norm, eps, loss):
+def test_it_fools_a_model_that_gives_no_gradients(norm: str, eps: float, loss: str) -> None:
     victim, (images, labels) = trained(), examples(20, seed=3)
 
     @torch.no_grad()
@@ -29,7 +32,7 @@ def test_it_fools_a_model_that_gives_no_gradients(norm, eps, loss):
     assert before.sum() <= 2 and after.sum() >= 14
 
 
-def test_more_queries_fool_more():
+def test_more_queries_fool_more() -> None:
     victim, (images, labels) = trained(), examples(40, seed=3)
     few, many = (
         broken(victim, Square(eps=0.06, queries=n).seeded(0)(victim, images, labels), labels).sum() for n in (5, 300)
@@ -37,7 +40,7 @@ def test_more_queries_fool_more():
     assert many > few + 3
 
 
-def test_it_asks_no_more_than_its_queries_and_nothing_for_images_that_are_done():
+def test_it_calls_the_model_at_most_queries_times_and_not_for_fooled_images() -> None:
     victim, (images, _) = trained(), examples(20, seed=3)
     labels = victim(images).argmax(1)
     labels[:3] = (labels[:3] + 1) % 5  # wrong from the start
@@ -52,14 +55,14 @@ def test_it_asks_no_more_than_its_queries_and_nothing_for_images_that_are_done()
     assert torch.equal(found[:3], images[:3])
 
 
-def test_it_stops_when_all_are_fooled():
+def test_it_stops_when_all_are_fooled() -> None:
     victim, (images, labels) = trained(), examples(10, seed=3)
     calls = []
     Square(eps=0.5, queries=2000).seeded(0)(lambda x: calls.append(1) or victim(x), images, labels)
     assert len(calls) < 500
 
 
-def test_the_loss_never_falls_after_the_first_perturbation():
+def test_the_loss_never_falls_after_the_first_perturbation() -> None:
     images, labels = torch.rand(4, 3, 10, 10), torch.arange(4)
     weights = torch.randn(3, 10, 10)
     tops = []
@@ -78,7 +81,7 @@ def test_the_loss_never_falls_after_the_first_perturbation():
         assert bool((best > tops[0]).all())
 
 
-def test_perturbations_start_as_stripes_on_the_bound():
+def test_perturbations_start_as_stripes_on_the_bound() -> None:
     images = torch.full((3, 3, 8, 8), 0.5)
     found = Square(eps=0.1, queries=2, loss=lambda o, t: o).seeded(0)(lambda x: x.mean((1, 2, 3)), images, None)
     delta = found - images
@@ -86,14 +89,14 @@ def test_perturbations_start_as_stripes_on_the_bound():
     assert bool((delta == delta[:, :, :1]).all()) and not bool((delta == delta[..., :1]).all())
 
 
-def test_perturbations_of_the_l2_form_use_the_whole_ball():
+def test_l2_perturbations_reach_the_radius() -> None:
     images = torch.full((3, 3, 20, 20), 0.5)
     attack = Square(eps=1.0, norm="L2", queries=40, loss=lambda o, t: o).seeded(0)
     found = attack(lambda x: x[:, :, :4, :4].mean((1, 2, 3)), images, None)
     assert torch.allclose((found - images).flatten(1).norm(dim=1), torch.ones(3), atol=1e-4)
 
 
-def test_squares_shrink_as_queries_are_spent():
+def test_squares_shrink_as_queries_are_spent() -> None:
     """p is halved at queries 10, 50, 200, ... of 10,000 (section 4.1)."""
     attack, images = Square(queries=10_000, p=0.8), torch.rand(1, 3, 100, 100)
     assert [attack._side(query, images) for query in (1, 10, 11, 51, 201, 9_999)] == [89, 89, 63, 45, 32, 4]
@@ -101,7 +104,7 @@ def test_squares_shrink_as_queries_are_spent():
     assert Square(norm="L2", p=0.001)._side(1, images) == 3
 
 
-def test_the_heap_of_the_l2_form_is_that_of_the_paper():
+def test_the_peak_of_the_l2_form_is_that_of_the_paper() -> None:
     found = _peak(3, 5, torch.zeros(1, dtype=torch.float64))
     outer, middle, inner = 1 / 9, 1 / 9 + 1 / 4, 1 / 9 + 1 / 4 + 1
     expected = [
@@ -112,7 +115,7 @@ def test_the_heap_of_the_l2_form_is_that_of_the_paper():
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_queries_are_its_steps():
+def test_queries_are_its_steps() -> None:
     assert Square(queries=300).steps == 300
     assert "queries" in Square().settings()
 
@@ -126,6 +129,6 @@ def test_queries_are_its_steps():
         ({"loss": "dlr"}, 'expected loss="margin", "ce" or a function, got \'dlr\''),
     ],
 )
-def test_options_out_of_range_are_refused(options, text):
+def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         Square(**options)

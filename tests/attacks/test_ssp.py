@@ -1,6 +1,8 @@
 """SSP: features move away, labels and model take no part, the ball holds."""
 
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ def images() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("distance", ["mae", "squared"])
-def test_the_feature_distance_grows_with_the_steps(network, images, distance):
+def test_the_feature_distance_grows_with_the_steps(network: nn.Module, images: torch.Tensor, distance: str) -> None:
     features = features_at(network, "2")
 
     def moved(steps):
@@ -35,7 +37,7 @@ def test_the_feature_distance_grows_with_the_steps(network, images, distance):
     assert bool((none < one).all()) and bool((one < many).all())
 
 
-def test_model_and_labels_take_no_part(network, images):
+def test_the_result_depends_on_neither_model_nor_labels(network: nn.Module, images: torch.Tensor) -> None:
     features = features_at(network, "2")
     results = [
         SSP(features, steps=3).seeded(0)(model, images, targets)
@@ -44,7 +46,7 @@ def test_model_and_labels_take_no_part(network, images):
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-def test_lists_of_pictures_of_different_sizes_come_back_as_lists():
+def test_lists_of_pictures_of_different_sizes_come_back_as_lists() -> None:
     features = nn.Conv2d(3, 4, 3)
     pair = [pictures(1, 3, 12, 16)[0], pictures(1, 3, 9, 7)[0]]
     attacked = SSP(features, eps=0.1, steps=2).seeded(0)(None, pair, None)
@@ -54,7 +56,7 @@ def test_lists_of_pictures_of_different_sizes_come_back_as_lists():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_it_stays_in_the_ball_and_the_image_range(network, images, seed):
+def test_it_stays_in_the_ball_and_the_image_range(network: nn.Module, images: torch.Tensor, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     eps, alpha = (torch.rand(2, generator=random) * 0.3).tolist()
     attacked = SSP(network, eps=eps, alpha=alpha, steps=4, generator=random)(None, images, None)
@@ -62,26 +64,28 @@ def test_it_stays_in_the_ball_and_the_image_range(network, images, seed):
     assert attacked.min() >= 0 and attacked.max() <= 1 and not attacked.requires_grad
 
 
-def test_on_linear_features_it_ends_in_a_corner_of_the_ball():
+def test_on_linear_features_it_ends_in_a_corner_of_the_ball() -> None:
     features = nn.Flatten()
     images = torch.full((1, 3, 4, 4), 0.5)
     attacked = SSP(features, eps=0.1, alpha=0.05, steps=6).seeded(0)(None, images, None)
     assert torch.allclose((attacked - images).abs(), torch.full_like(images, 0.1), atol=1e-6)
 
 
-def test_the_start_is_noise_of_the_size_asked_for(network, images):
+def test_the_start_is_noise_of_the_size_asked_for(network: nn.Module, images: torch.Tensor) -> None:
     attacked = SSP(network, eps=0.1, noise=0.5, steps=0).seeded(0)(None, images, None)
     assert 0.045 < (attacked - images).abs().max() <= 0.05 + 1e-6
 
 
-def test_equal_seeds_give_equal_images_and_other_radii_scale_the_step(network, images):
+def test_equal_seeds_give_equal_images_and_other_radii_scale_the_step(network: nn.Module, images: torch.Tensor) -> None:
     attack = SSP(network, eps=0.1, steps=2)
     assert torch.equal(attack.seeded(1)(None, images, None), attack.seeded(1)(None, images, None))
     assert attack.with_eps(0.05).alpha == pytest.approx(attack.alpha / 2)
     assert attack.settings()["features"] == "Sequential" and attack.settings()["distance"] == "mae"
 
 
-def test_features_are_those_of_the_layer_and_the_network_is_left_alone(network, images):
+def test_features_are_those_of_the_layer_and_the_network_does_not_change(
+    network: nn.Module, images: torch.Tensor
+) -> None:
     with unchanged(network):
         features = features_at(network, "0")
         # The ReLU behind works in place; the features are those before it.
@@ -90,13 +94,13 @@ def test_features_are_those_of_the_layer_and_the_network_is_left_alone(network, 
     assert SSP(features_at(network, "2")).settings()["features"] == "Sequential.2"
 
 
-def test_the_feature_network_must_be_in_eval_mode(images):
+def test_the_feature_network_must_be_in_eval_mode(images: torch.Tensor) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     with pytest.raises(InputError, match="expected a model in eval mode"):
         SSP(features_at(network, "1"))(None, images, None)
 
 
-def test_a_layer_that_is_not_there_or_not_used_is_refused(network, images):
+def test_a_layer_that_does_not_exist_or_is_not_used_is_refused(network: nn.Module, images: torch.Tensor) -> None:
     with pytest.raises(OptionError, match=r"expected the name of a layer of Sequential, got '22'; did you mean"):
         features_at(network, "22")
     network.register_module("spare", nn.Identity())
@@ -105,7 +109,7 @@ def test_a_layer_that_is_not_there_or_not_used_is_refused(network, images):
         features_at(network, "2")(images)
 
 
-def test_features_that_are_no_batch_are_refused(images):
+def test_features_that_are_not_a_batch_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(InputError, match=r"expected features as one tensor \(4, ...\), got list"):
         SSP(lambda x: [x])(None, images, None)
 
@@ -121,12 +125,14 @@ def test_features_that_are_no_batch_are_refused(images):
         ({"features": "vgg16"}, "expected features as a function of images, got str"),
     ],
 )
-def test_options_out_of_range_are_refused(options, text):
+def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         SSP(**options)
 
 
-def test_missing_vgg_weights_are_an_error_that_says_what_to_pass(images, monkeypatch):
+def test_missing_vgg_weights_are_an_error_that_says_what_to_pass(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_network(*args, **kwargs):
         raise OSError("no network")
 
@@ -135,7 +141,9 @@ def test_missing_vgg_weights_are_an_error_that_says_what_to_pass(images, monkeyp
         SSP()(None, images, None)
 
 
-def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(images, monkeypatch):
+def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchvision.models import vgg16
 
     from purifier.attacks import ssp
@@ -161,7 +169,7 @@ def test_the_default_features_are_those_of_vgg16_behind_its_normalisation(images
 
 
 @pytest.mark.slow
-def test_it_fools_a_network_that_it_has_never_seen(kit):
+def test_it_fools_a_network_other_than_its_own(kit: Path) -> None:
     from purifier._images import take_apart
 
     spec = importlib.util.spec_from_file_location("kit_models_ssp", kit / "kit_models.py")
@@ -181,7 +189,7 @@ def test_it_fools_a_network_that_it_has_never_seen(kit):
     ).sum()
 
 
-def test_it_can_be_told_from_a_gradient_attack_on_the_model(network, images):
+def test_it_differs_from_a_gradient_attack_on_the_model(network: nn.Module, images: torch.Tensor) -> None:
     # SSP must not turn into PGD on a model that it is given.
     features = features_at(network, "0")
     given = SSP(features, eps=0.1, steps=5).seeded(0)(network, images, torch.zeros(4, dtype=torch.long))

@@ -12,6 +12,7 @@ from purifier.attacks import (
     PGD,
     Aware,
     Blind,
+    ThreatModel,
     Transfer,
     bare_model,
     whole_model,
@@ -46,14 +47,14 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return pictures(6, 3, 12, 12), torch.tensor([0, 1, 2, 3, 4, 0])
 
 
-def test_a_blind_attacker_never_calls_the_purifier(batch):
+def test_a_blind_attacker_never_calls_the_purifier(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     model, guard = Counting(classifier()), Counting(small_purifier("gs"))
     attacked = Blind()(PGD(steps=3).seeded(0), purifier._purified_model.PurifiedModel(model, guard), *batch)
     assert (guard.calls, model.calls) == (0, 3)
     assert torch.equal(attacked, PGD(steps=3).seeded(0)(model, *batch))
 
 
-def test_a_transferring_attacker_calls_neither_model_nor_purifier(batch):
+def test_a_transferring_attacker_calls_neither_model_nor_purifier(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     model, guard, other = Counting(classifier()), Counting(small_purifier("gs")), Counting(classifier(seed=1))
     defended = purifier._purified_model.PurifiedModel(model, guard)
     attacked = Transfer(other)(PGD(steps=3).seeded(0), defended, *batch)
@@ -62,7 +63,9 @@ def test_a_transferring_attacker_calls_neither_model_nor_purifier(batch):
 
 
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_an_ensemble_is_attacked_through_the_mean_of_its_outputs(batch, average):
+def test_an_ensemble_is_attacked_through_the_mean_of_its_outputs(
+    batch: tuple[torch.Tensor, torch.Tensor], average: str
+) -> None:
     first, second = classifier(seed=1), classifier(seed=2)
 
     def mean(x):
@@ -77,18 +80,18 @@ def test_an_ensemble_is_attacked_through_the_mean_of_its_outputs(batch, average)
     assert ((attacked - expected).abs() > 1e-6).float().mean() < 0.01
 
 
-def test_surrogates_that_do_not_agree_on_classes_are_refused(batch):
+def test_surrogates_that_do_not_agree_on_classes_are_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     with pytest.raises(InputError, match=r"expected surrogates with logits of one shape .* \(6, 5\), \(6, 7\)"):
         Transfer(classifier(5), classifier(7))(PGD(), small_purifier("gs").wrap(classifier()), *batch)
 
 
-def test_surrogates_in_train_mode_are_refused(batch):
+def test_surrogates_in_train_mode_are_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     training = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 12 * 12, 5))
     with pytest.raises(InputError, match="expected a model in eval mode"):
         Transfer(classifier(5), training)(PGD(), small_purifier("gs").wrap(classifier()), *batch)
 
 
-def test_an_aware_attacker_follows_the_exact_gradient_through_gs(batch):
+def test_an_aware_attacker_follows_the_exact_gradient_through_gs(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     defended = small_purifier("gs").wrap(classifier()).double()
     images, labels = batch[0].double()[:1] * 0.8 + 0.1, batch[1][:1]
     attack = PGD(eps=1e-3, alpha=1e-3, steps=1, norm="L2", random_start=False)
@@ -107,7 +110,7 @@ def test_an_aware_attacker_follows_the_exact_gradient_through_gs(batch):
     assert torch.allclose(step, expected / expected.norm(), atol=1e-4)
 
 
-def test_knowing_the_purifier_helps():
+def test_knowing_the_purifier_helps() -> None:
     torch.manual_seed(3)
     defended, images = small_purifier("gs").wrap(classifier()), pictures(32, 3, 12, 12)
     labels = defended(images).argmax(1)
@@ -119,7 +122,9 @@ def test_knowing_the_purifier_helps():
 
 
 @pytest.mark.parametrize("threat", [Blind(), Aware(), Aware(samples=2), BPDA(), BPDA(samples=2)])
-def test_a_model_of_normalised_images_is_attacked_in_unit_range(batch, threat):
+def test_a_model_of_normalised_images_is_attacked_in_unit_range(
+    batch: tuple[torch.Tensor, torch.Tensor], threat: ThreatModel
+) -> None:
     images, labels = batch
     model = classifier()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
@@ -131,7 +136,7 @@ def test_a_model_of_normalised_images_is_attacked_in_unit_range(batch, threat):
     assert ((attacked - expected).abs() > 1e-3).float().mean() < 0.01
 
 
-def test_the_views_take_images_in_unit_range(batch):
+def test_bare_model_and_whole_model_take_images_in_unit_range(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, _ = batch
     model = classifier()
     defended = small_purifier("gs").wrap(model, mean=MEAN, std=STD)
@@ -143,13 +148,13 @@ def test_the_views_take_images_in_unit_range(batch):
 
 
 @pytest.mark.parametrize("threat", [Blind(), Transfer(classifier(seed=1)), Aware(), Aware(samples=2), BPDA()])
-def test_nothing_of_the_defended_model_changes(batch, threat):
+def test_the_defended_model_does_not_change(batch: tuple[torch.Tensor, torch.Tensor], threat: ThreatModel) -> None:
     defended = small_purifier("ncis").wrap(classifier(), mean=MEAN, std=STD)
     with unchanged(defended):
         threat(PGD(steps=2), defended, *batch)
 
 
-def test_the_worst_case_is_the_minimum_over_attacks_of_each_image(batch):
+def test_the_worst_case_is_the_minimum_over_attacks_of_each_image(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, _ = batch
     defended = small_purifier("gs").wrap(classifier())
     labels = defended(images).argmax(1)
@@ -164,7 +169,7 @@ def test_the_worst_case_is_the_minimum_over_attacks_of_each_image(batch):
     assert torch.equal(defended(attacked).argmax(1) == labels, right)
 
 
-def test_settings_say_everything():
+def test_settings_say_everything() -> None:
     surrogates = Transfer(classifier(), classifier(), names=["a", "b"], average="probabilities")
     assert Blind().settings() == {"name": "blind"}
     assert surrogates.settings() == {"name": "transfer", "surrogates": ["a", "b"], "average": "probabilities"}
@@ -175,12 +180,12 @@ def test_settings_say_everything():
 
 
 @pytest.mark.parametrize("threat", [Blind(), Aware(), BPDA()])
-def test_a_model_without_a_purifier_is_refused(batch, threat):
+def test_a_model_without_a_purifier_is_refused(batch: tuple[torch.Tensor, torch.Tensor], threat: ThreatModel) -> None:
     with pytest.raises(InputError, match=r"expected a model behind a purifier, got Sequential; wrap it"):
         threat(PGD(), classifier(), *batch)
 
 
-def test_transfer_without_surrogates_or_with_wrong_options_is_refused():
+def test_transfer_without_surrogates_or_with_wrong_options_is_refused() -> None:
     with pytest.raises(OptionError, match="expected at least one surrogate model to attack, got none"):
         Transfer()
     with pytest.raises(OptionError, match="expected a name for each of 1 surrogates, got 2"):
@@ -191,7 +196,7 @@ def test_transfer_without_surrogates_or_with_wrong_options_is_refused():
         Aware(samples=0)
 
 
-def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalises_for_it():
+def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalises_for_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
     defended = Purifier.from_pretrained("gs").wrap(model, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     images, labels = pictures(2, 3, 8, 8), torch.tensor([0, 1])
@@ -203,7 +208,7 @@ def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalis
     assert Aware()(PGD(eps=0.1, steps=1), defended, images, labels).shape == images.shape
 
 
-def test_targets_made_in_inference_mode_are_taken_however_they_are_nested():
+def test_nested_targets_made_in_inference_mode_are_accepted() -> None:
     model = classifier()
     with torch.inference_mode():
         images, targets = pictures(1, 3, 12, 12), [{"weights": torch.rand(5)}]

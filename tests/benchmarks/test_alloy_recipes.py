@@ -18,8 +18,8 @@ from benchmarks.recipes.ship import ship, without_places
 from purifier import Purifier
 from purifier.commands.train import command
 from purifier.methods.alloy import Alloy
-from purifier.training._photographs import PhotographTraining, crops_and_validation
-from purifier.training.alloy._lines import read_extractors, read_sources
+from purifier.training.alloy.config import read_extractors, read_sources
+from purifier.training.settings import PhotographTraining
 from tests.builders import small_purifier
 
 RECIPES = Path(alloy_ablation.__file__).parent
@@ -132,9 +132,9 @@ def test_finished_ablations_are_kept_until_their_settings_change(
 def test_held_out_images_are_those_that_no_training_sees(config: Path, small_kit: Path) -> None:
     base = alloy_ablation.base_settings(config, "")
     for change in alloy_ablation.ABLATIONS.values():
-        crops, paths = crops_and_validation(replace(base, **change(base)))
+        crops, paths = replace(base, **change(base)).crops_and_validation()
         assert not set(crops.paths) & set(paths)
-        assert paths == crops_and_validation(base)[1]
+        assert paths == base.crops_and_validation()[1]
 
 
 def test_every_ablation_changes_something_that_can_be_read(small_kit: Path) -> None:

@@ -1,22 +1,25 @@
 """purifier train: options from settings, YAML files, and a training that ends in a folder that loads."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from purifier import Purifier
 from purifier.cli import command, main
 from purifier.training import ncis
 
-TINY = {
+TINY: dict[str, Any] = {
     "network": "nrp-resg",
     "attack": "gaussian",
-    "features": "tests.test_cli_train:tiny_features",
+    "features": "tests.training.features:tiny",
     "filters": 4,
     "blocks": 2,
     "crop_size": 16,
@@ -30,14 +33,8 @@ TINY = {
 }
 
 
-def tiny_features():
-    import torch
-
-    return torch.nn.Conv2d(3, 2, 3)
-
-
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for number in range(4):
@@ -45,28 +42,28 @@ def photos(tmp_path_factory) -> Path:
     return folder
 
 
-def train(*arguments: object):
+def train(*arguments: object) -> Result:
     return CliRunner().invoke(command, ["train", *map(str, arguments)])
 
 
-def as_options(settings: dict) -> list[str]:
+def as_options(settings: dict[str, Any]) -> list[str]:
     return [text for key, value in settings.items() for text in (f"--{key.replace('_', '-')}", str(value))]
 
 
-def test_the_help_lists_the_methods_and_says_what_each_setting_does():
+def test_the_help_lists_the_methods_and_explains_each_setting() -> None:
     assert {"ncis", "nrp"} <= set(train("--help").output.split())
     text = " ".join(train("nrp", "--help").output.split())
     assert "--adversarial-weight" in text and "critic" in text and "--relativistic / --no-relativistic" in text
 
 
-def test_training_by_options_ends_in_a_folder_that_loads(photos, tmp_path):
+def test_training_by_options_ends_in_a_folder_that_loads(photos: Path, tmp_path: Path) -> None:
     result = train("nrp", "--data", photos, "--out", tmp_path, *as_options(TINY))
     assert result.exit_code == 0, result.output
     purifier = Purifier.from_pretrained(tmp_path / "nrp-resg")
     assert purifier.name == "nrp-resg" and purifier.method.blocks == 2
 
 
-def test_the_settings_of_a_training_are_kept_and_can_be_used_again(photos, tmp_path):
+def test_the_settings_of_a_training_are_kept_and_can_be_used_again(photos: Path, tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump({**TINY, "data": [str(photos)]}))
     result = train("nrp", "--config", config, "--out", tmp_path / "first", "--blocks", 1)
@@ -83,24 +80,38 @@ def test_the_settings_of_a_training_are_kept_and_can_be_used_again(photos, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("blok: 3", "expected settings of NRPTraining in"),
+        ("blok: 3", "expected settings of NRPTraining, got 'blok'; did you mean 'blocks'"),
         ("- 1", "expected 'name: value' lines"),
         ("a: [", "expected YAML in"),
         ("blocks: many", "'many' is not a valid integer"),
     ],
 )
-def test_a_file_that_is_no_settings_is_refused(text, message, photos, tmp_path):
+def test_a_file_without_valid_settings_is_refused(text: str, message: str, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(text)
     result = train("nrp", "--config", tmp_path / "bad.yaml", "--data", photos, "--out", tmp_path)
-    assert result.exit_code == 2 and message in result.output
+    assert result.exit_code == 2 and message in " ".join(result.output.split())
 
 
-def test_training_without_images_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("belief_weight", "did you mean 'prediction_weight'?"),
+        ("unroll", "this setting was removed, because it did not help in the ablation of docs/alloy.md"),
+    ],
+)
+def test_settings_of_earlier_versions_are_refused_with_a_hint(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(f"{name}: 1")
+    for option in (("--config", tmp_path / "old.yaml"), (f"--{name.replace('_', '-')}", 1)):
+        result = train("alloy", *option, "--data", tmp_path, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and message in " ".join(result.output.split())
+
+
+def test_training_without_images_is_refused(tmp_path: Path) -> None:
     result = train("nrp", "--out", tmp_path)
     assert result.exit_code == 2 and "--data" in result.output
 
 
-def test_every_setting_is_an_option_with_its_default_and_what_it_means():
+def test_every_setting_is_an_option_with_its_default_and_help() -> None:
     text = " ".join(train("ncis", "--help").output.split())
     for field in dataclasses.fields(ncis.NCISTraining):
         assert f"--{field.name.replace('_', '-')} " in text
@@ -110,7 +121,9 @@ def test_every_setting_is_an_option_with_its_default_and_what_it_means():
     assert "Optimiser steps. [default: 8000]" in text
 
 
-def test_without_accelerate_the_extra_is_named(monkeypatch, capsys):
+def test_without_accelerate_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("purifier.commands._extras.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as stop:
         main(["train", "ncis", "--data", "photographs", "--out", "run"])
@@ -118,27 +131,27 @@ def test_without_accelerate_the_extra_is_named(monkeypatch, capsys):
     assert 'pip install "torch-purifier[train]"' in capsys.readouterr().err
 
 
-def test_the_settings_are_handed_on(monkeypatch):
-    got = []
+def test_options_reach_the_training_as_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Any] = []
 
-    def record(config, out, *, minutes):
+    def record(config: ncis.NCISTraining, out: Path, *, minutes: float | None) -> Path:
         got.extend((config, out, minutes))
         return out / "ncis"
 
     monkeypatch.setattr(ncis, "train", record)
     call = ["--data", "a", "--data", "b", "--out", "run", "--steps", 7, "--no-clamp", "--precision", "no"]
-    assert "trained" in train("ncis", *call, "--minutes", 5).output
+    assert "Stopped early" in train("ncis", *call, "--minutes", 5).output
     assert got == [ncis.NCISTraining(data=("a", "b"), steps=7, clamp=False, precision="no"), Path("run"), 5.0]
 
 
-def test_a_training_that_is_not_done_says_so(photos, tmp_path):
+def test_a_training_that_stopped_early_says_so(photos: Path, tmp_path: Path) -> None:
     options = ["--data", photos, "--out", tmp_path, *as_options(TINY)]
     result = train("nrp", *options, "--minutes", 0)
-    assert result.exit_code == 0 and "not done yet, the same command goes on; so far there is" in result.output
-    assert f"trained {tmp_path / 'nrp-resg'}" in train("nrp", *options).output
+    assert result.exit_code == 0 and "Stopped early. Run the same command to resume. Current purifier:" in result.output
+    assert f"Trained {tmp_path / 'nrp-resg'}" in train("nrp", *options).output
 
 
-def test_plain_yaml_is_understood(photos, tmp_path):
+def test_yaml_may_be_plain(photos: Path, tmp_path: Path) -> None:
     config = tmp_path / "settings.yaml"
     config.write_text(yaml.safe_dump({**TINY, "data": str(photos)}).replace("precision: 'no'", "precision: no"))
     assert "precision: no" in config.read_text()

@@ -28,7 +28,7 @@ def test_images_beside_the_class_folders_are_left_out_with_a_warning(tmp_path: P
         assert labelled_images(tmp_path).files == known.files
 
 
-def test_folders_named_by_numbers_have_these(tmp_path: Path) -> None:
+def test_folders_named_by_numbers_get_these_numbers(tmp_path: Path) -> None:
     for name in ("2", "10"):
         (tmp_path / name).mkdir()
         Image.fromarray(picture(0, 1)).save(tmp_path / name / "a.png")
@@ -45,7 +45,7 @@ def test_folders_named_by_numbers_have_these(tmp_path: Path) -> None:
         (("b", "a"), (), (0, 1)),
     ],
 )
-def test_folders_of_other_names_are_numbered_in_order_where_there_are_as_many_as_classes(
+def test_folders_of_other_names_are_numbered_alphabetically_if_there_are_as_many_as_classes(
     tmp_path: Path, names: tuple[str, ...], classes: tuple[str, ...], labels: tuple[int, ...]
 ) -> None:
     for name in names:
@@ -64,16 +64,14 @@ def test_folders_of_other_names_are_numbered_in_order_where_there_are_as_many_as
         (tuple("tuvwxyz"), "no class: 't', 'u', 'v', 'w', 'x' and 2 more; rename"),
     ],
 )
-def test_folders_that_are_not_of_the_models_classes_are_refused(
-    tmp_path: Path, names: tuple[str, ...], said: str
-) -> None:
+def test_folders_that_do_not_match_the_classes_are_refused(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"named after the model's 3 classes or by their numbers, .*{said}"):
         labelled_images(tmp_path, 16, classes=("red", "green", "blue"))
 
 
-def test_a_table_gives_numbers_or_names(tmp_path: Path) -> None:
+def test_a_table_states_class_numbers_or_names(tmp_path: Path) -> None:
     class_folders(tmp_path, each=1)
     table = tmp_path / "labels.csv"
     table.write_text("file,label,author\nred/0.png,7,me\nblue/0.png,green,you\n")
@@ -129,7 +127,7 @@ def test_unreadable_images_and_masks_are_refused(tmp_path: Path) -> None:
         masked_images(images, masks=masks).load([1])
 
 
-def test_files_that_are_no_coco_instances_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_coco_instances_are_refused(tmp_path: Path) -> None:
     images, annotations = coco_folder(tmp_path)
     for text, message in (
         ("[]", "expected COCO instances"),
@@ -151,7 +149,7 @@ def test_a_missing_image_of_a_coco_file_is_refused(tmp_path: Path) -> None:
         boxed_images(images, annotations=annotations)
 
 
-def test_class_folders_may_be_links_and_loose_images_are_told_of_all_the_same(tmp_path: Path) -> None:
+def test_class_folders_may_be_links_and_loose_images_are_still_reported(tmp_path: Path) -> None:
     known = class_folders(tmp_path / "real", each=1)
     root = tmp_path / "root"
     root.mkdir()
@@ -163,7 +161,7 @@ def test_class_folders_may_be_links_and_loose_images_are_told_of_all_the_same(tm
         labelled_images(root, 16)
 
 
-def test_folders_that_only_their_order_numbers_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
+def test_folders_numbered_by_their_order_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "in", each=1)
     data = labelled_images(root, 16)
     assert data.folders == 3

@@ -33,7 +33,7 @@ def test_a_share_of_the_images_is_spread_over_the_classes(tmp_path: Path) -> Non
         labelled_images(tmp_path, 16, 0)
 
 
-def test_the_fingerprint_tells_files_labels_size_and_choice_apart(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_files_labels_size_and_choice(tmp_path: Path) -> None:
     found = labelled_images(class_folders(tmp_path, each=2), 16)
     prints = {
         found.fingerprint(),
@@ -55,7 +55,7 @@ def test_batches_hold_neighbours_of_one_size(tmp_path: Path) -> None:
     assert list(labelled_images(tmp_path, 8).batches(2)) == [[0, 1], [2, 3], [4]]
 
 
-def test_masks_are_read_as_class_numbers_and_resized_without_mixing(tmp_path: Path) -> None:
+def test_masks_are_read_as_class_numbers_and_resized_without_interpolation(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path)
     _, found = masked_images(images, None, masks=masks).load([0, 1])
     assert found.shape == (2, 16, 16) and found.unique().tolist() == [0, 2, 255]
@@ -73,7 +73,7 @@ def test_boxes_are_scaled_with_their_images(tmp_path: Path) -> None:
     assert half.shape == (3, 32, 32) and target["boxes"][0].tolist() == [4, 4, 16, 19]
 
 
-def test_images_of_several_sizes_do_not_go_into_one_batch(tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_refused_in_one_batch(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for size in (8, 12):
         Image.fromarray(picture(0, 0, size)).save(tmp_path / "a" / f"{size}.png")
@@ -81,7 +81,7 @@ def test_images_of_several_sizes_do_not_go_into_one_batch(tmp_path: Path) -> Non
         labelled_images(tmp_path, None).load([0, 1])
 
 
-def test_boxes_and_masks_are_in_pixels_of_the_file_however_it_is_to_be_turned(tmp_path: Path) -> None:
+def test_boxes_and_masks_refer_to_pixels_without_the_exif_orientation(tmp_path: Path) -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[2:8, 30:38] = 255
     turned = Image.Exif()
@@ -107,7 +107,7 @@ def test_boxes_and_masks_are_in_pixels_of_the_file_however_it_is_to_be_turned(tm
     assert image[:, top:bottom, left:right].min() == 1 and image.sum() == 3 * 8 * 6
 
 
-def test_a_file_name_that_is_no_text_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+def test_file_names_that_are_not_valid_text_change_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     Image.fromarray(picture(0, 0)).save(tmp_path / "cat" / "a.png")
     before = labelled_images(tmp_path, 16).fingerprint()

@@ -24,7 +24,7 @@ def test_the_reference_model_has_classes_and_an_identity() -> None:
 
 
 @pytest.mark.parametrize("spec", ["tests.scenes:colours", f"{SCENES}:colours"])
-def test_a_function_of_the_users_gives_the_model(spec: str) -> None:
+def test_a_function_of_the_user_returns_the_model(spec: str) -> None:
     model = load_model(spec)
     assert model.classes == ("blue", "green", "red")
     assert model.call(torch.rand(2, 3, 8, 8)).shape == (2, 3)

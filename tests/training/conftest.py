@@ -10,7 +10,12 @@ from PIL import Image
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of eight smooth random pictures of 40 x 48 pixels."""
-    folder = tmp_path_factory.mktemp("photos")
+    return write_photos(tmp_path_factory.mktemp("trainings") / "photos")
+
+
+def write_photos(folder: Path) -> Path:
+    """Writes the pictures of `photos`."""
+    folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(8):
         small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))

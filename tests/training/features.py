@@ -23,7 +23,7 @@ def greedy(width: int) -> nn.Module:
     return nn.Conv2d(3, width, 3)
 
 
-def judge() -> nn.Module:
+def classifier() -> nn.Module:
     """A convolution, a ReLU that works in place, and a linear layer: logits (N, 5)."""
     random = torch.Generator().manual_seed(9)
     network = nn.Sequential(

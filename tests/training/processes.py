@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from purifier.training._checkpoint import load_checkpoint
+from purifier.training.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 # Seconds that a slow machine may take.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from purifier.training._checkpoint import load_checkpoint
+from purifier.training.checkpoints import load_checkpoint
 
 State = dict[str, torch.Tensor]
 

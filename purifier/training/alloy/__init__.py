@@ -1,7 +1,6 @@
-"""Training of Alloy: undo attacks on the features and beliefs of a list of fixed networks, without labels."""
+"""Training of Alloy: undo attacks on the features and predictions of several fixed networks, without labels."""
 
-from purifier.training.alloy._config import AlloyTraining
-from purifier.training.alloy._recipe import AlloyRecipe
-from purifier.training.alloy._train import train
+from purifier.training.alloy.config import AlloyTraining
+from purifier.training.alloy.recipe import AlloyRecipe, train
 
 __all__ = ["AlloyRecipe", "AlloyTraining", "train"]

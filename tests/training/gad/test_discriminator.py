@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from purifier import OptionError
-from purifier.training.gad._discriminator import PatchDiscriminator
+from purifier.training.gad.discriminator import PatchDiscriminator
 
 
 @pytest.mark.parametrize("size", [(16, 16), (7, 5), (32, 48)])

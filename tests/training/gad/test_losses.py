@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from purifier.training.gad import _losses as losses
+from purifier.training.gad import losses
 
 IMAGE = torch.full((2, 3, 4, 4), 0.5)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import vgg16
 
 from purifier import InputError, OptionError
-from purifier.training.gad._perceptual import VGGMaps, load_perceptual
+from purifier.training.gad.perceptual import VGGMaps, load_perceptual
 
 
 def test_the_five_layers_of_vgg16_are_those_of_the_paper() -> None:
@@ -37,7 +37,9 @@ def test_images_too_small_for_five_layers_are_refused() -> None:
 
 
 def test_other_names_and_other_outputs_are_refused() -> None:
-    with pytest.raises(OptionError, match="expected perceptual='vgg16' or 'module:function', got 'lpips'"):
+    with pytest.raises(
+        OptionError, match=r"expected perceptual='vgg16' or 'module:function' or 'file.py:function', got 'lpips'"
+    ):
         load_perceptual("lpips")
     with pytest.raises(OptionError, match="can be imported and called, got 'no_such_module:f'"):
         load_perceptual("no_such_module:f")

@@ -1,4 +1,4 @@
-"""The GAD training: resumes bit for bit after a real kill, runs on two processes, ends in a folder that loads."""
+"""The GAD training: resuming after a kill, two processes, the command, and a folder that loads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 import purifier
 from purifier import OptionError, Purifier
 from purifier.cli import command
-from purifier.training._checkpoint import load_checkpoint
+from purifier.training.checkpoints import load_checkpoint
 from purifier.training.gad import GADTraining, train
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, class_folders, classifier
@@ -145,7 +145,7 @@ def test_the_command_trains_for_a_model_by_name(folders: Path, tmp_path: Path) -
     model = ("--model", "tests.training.gad.builders:classifier")
     done = run("--data", folders, "--out", tmp_path, *model, *options)
     assert done.exit_code == 0, done.output
-    assert f"trained {tmp_path / 'gad'}" in done.output
+    assert f"Trained {tmp_path / 'gad'}" in done.output
     assert Purifier.from_pretrained(tmp_path / "gad").name == "gad"
 
 
@@ -159,7 +159,7 @@ def test_the_command_takes_the_models_that_evaluate_takes(folders: Path, tmp_pat
     assert "named after the model's 24 classes" in str(done.exception)
 
 
-def test_the_command_names_its_settings_and_refuses_what_makes_no_model(folders: Path, tmp_path: Path) -> None:
+def test_the_command_explains_its_settings_and_refuses_what_is_not_a_model(folders: Path, tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", run("--help").output)
     assert "--model" in text and "Weight lambda 4 of L_r (eq. 1)." in text and "[li|lf-noc|" in text
     out = ("--data", folders, "--out", tmp_path)

@@ -1,4 +1,4 @@
-"""The tasks: all that the training needs to know of each, one a file; `make_task` also finds the user's own."""
+"""The tasks of the GAD training, one per file. `make_task` also finds the user's own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from torch import nn
 
 from purifier._errors import OptionError
 from purifier.models.named import import_named
-from purifier.training.gad._config import GADTraining
-from purifier.training.gad.tasks._base import Observed, Task
+from purifier.training.gad.config import GADTraining
+from purifier.training.gad.tasks.base import Observed, Task
 from purifier.training.gad.tasks.boxes import BoxTask
 from purifier.training.gad.tasks.classification import Classification
 from purifier.training.gad.tasks.detection import Detection
@@ -23,10 +23,10 @@ __all__ = ["TASKS", "BoxTask", "Classification", "Detection", "Observed", "Segme
 
 
 def make_task(model: nn.Module, config: GADTraining) -> Task:
-    """Makes the task that the settings name, of a model that is frozen and in eval mode.
+    """Makes the task that the settings name, for a frozen model in eval mode.
 
     Raises:
-        OptionError: Where there is no such task, or what "module:function" names makes none.
+        OptionError: If there is no such task, or "module:function" names something that makes no task.
     """
     kind = TASKS.get(config.task) or import_named(config.task, "task", ", ".join(map(repr, TASKS)))
     task = kind(model, config) if callable(kind) else kind

@@ -1,4 +1,4 @@
-"""What detectors of every kind have in common: images with boxes, and how many of these are found."""
+"""The part of detection that all detectors share: reading images with boxes, and scoring the boxes found."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError
+from purifier._errors import InputError, OptionError
 from purifier.data.crops import resized
 from purifier.data.finding import boxed_images
 from purifier.data.images import read_pixels, to_tensor
-from purifier.training.gad.tasks._base import Task
-from purifier.training.gad.tasks._files import folder_of
+from purifier.training.gad.tasks.base import Task, folder_of
 
-# Places a side that a box is averaged over.
+# A box's features are averaged over this many places per side.
 _PLACES = 3
-# A prediction counts with this score, and a box is found by one that overlaps it by this much.
+# Least score of a prediction that counts, and least overlap (IoU) with which it finds a box.
 _SCORE, _OVERLAP = 0.5, 0.5
 
 
 class BoxTask(Task):
-    """Images and boxes in a COCO file, squashed to squares.
+    """Images and boxes in a COCO file, resized to squares.
 
-    What is left to a subclass: `attack` and `observe`. The model takes a list of images (3, H, W) in [0, 1] and returns
-    a list of {"boxes", "scores", "labels"}, labels being the file's categories.
+    A subclass adds `attack` and `observe`. The model takes a list of images (3, H, W) in [0, 1] and returns a list of
+    {"boxes", "scores", "labels"}, where labels are the file's categories.
     """
 
     downsamples, size = 4, 256
@@ -33,7 +32,9 @@ class BoxTask(Task):
     scores = "F1 of boxes (score and overlap at least 0.5)"
 
     def items(self) -> list[tuple[Path, list[list[float]]]]:
-        """Returns each image that has boxes, with rows x1 y1 x2 y2 category, in pixels; crowds are left out."""
+        """Returns each image that has boxes, with rows x1 y1 x2 y2 category, in pixels. Crowds are left out."""
+        if not self.config.annotations:
+            raise OptionError("expected annotations, a COCO JSON file, for this task, got none")
         found = boxed_images(folder_of(self.config.data, "data"), annotations=self.config.annotations)
         items = [
             (path, [list(box[:5]) for box in boxes if not box[5]])
@@ -47,7 +48,7 @@ class BoxTask(Task):
     def load(
         self, item: tuple[Path, list[list[float]]], random: np.random.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reads an image, squashed to a square and flipped at random, and its boxes with it."""
+        """Reads an image and its boxes, both resized to a square and flipped at random."""
         pixels = read_pixels(item[0], turn=False)
         height, width = pixels.shape[:2]
         rows = torch.tensor(item[1], dtype=torch.float64)
@@ -62,25 +63,25 @@ class BoxTask(Task):
         return targets
 
     def score(self, images: Tensor, targets: list[dict[str, Tensor]]) -> float:
-        found, said, there = 0, 0, 0
+        found, predictions, truths = 0, 0, 0
         for predicted, target in zip(self.model(list(images)), targets, strict=True):
             sure = predicted["scores"] >= _SCORE
             boxes, labels = predicted["boxes"][sure], predicted["labels"][sure]
             found += _matches(boxes, labels, target["boxes"], target["labels"])
-            said, there = said + len(boxes), there + len(target["boxes"])
-        return 2 * found / max(1, said + there)
+            predictions, truths = predictions + len(boxes), truths + len(target["boxes"])
+        return 2 * found / max(1, predictions + truths)
 
 
 def box_vectors(features: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
-    """Cuts features out at boxes: a vector (C,) each, the mean over the box.
+    """Averages features over boxes: a vector (C,) for each box.
 
     Args:
         features: Maps (N, C, h, w).
-        boxes: Of each image, x1 y1 x2 y2 (M, 4).
-        scale: Side of a box in places of the maps, for one of 1.
+        boxes: For each image, x1 y1 x2 y2 (M, 4).
+        scale: Factor from coordinates of boxes to places of the maps.
 
     Returns:
-        (V, C), for all V boxes in their order; gradients flow to the features.
+        Vectors (V, C) of all V boxes in their order; gradients flow to the features.
     """
     from torchvision.ops import roi_align
 
@@ -88,7 +89,7 @@ def box_vectors(features: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
 
 
 def _matches(boxes: Tensor, labels: Tensor, truth: Tensor, classes: Tensor) -> int:
-    """Number of true boxes that predictions find, best first, each at most one."""
+    """Counts the true boxes that predictions find. Each prediction finds at most one box."""
     from torchvision.ops import box_iou
 
     overlaps = box_iou(boxes, truth).masked_fill(labels[:, None] != classes[None], 0.0)

@@ -1,4 +1,4 @@
-"""Classification: one feature vector an image, the input of the last linear layer."""
+"""Classification: one feature vector per image, the input of the last linear layer."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from purifier.data.class_folders import few_folders, images_by_class
 from purifier.data.crops import bicubic_square, padded_crop, resized_crop
 from purifier.data.images import read_pixels, to_tensor
 from purifier.models.layers import call_and_catch, last_layer
-from purifier.training._divergence import divergence
-from purifier.training.gad._config import GADTraining
-from purifier.training.gad.tasks._base import Observed, Task
-from purifier.training.gad.tasks._files import folder_of
+from purifier.training.gad.config import GADTraining
+from purifier.training.gad.tasks.base import Observed, Task, folder_of
+from purifier.training.label_free import divergence
 
-# Up to this size, images are moved by a few pixels; larger ones are cropped and resized.
+# Up to this size, images are shifted by a few pixels; larger ones are cropped and resized.
 _SMALL = 64
 
 
 class Classification(Task):
-    """Images in a folder for each class; a model that gives logits (N, K).
+    """Images in a folder for each class, and a model that gives logits (N, K).
 
-    Folders named after the model's `classes`, where it has any, have their numbers; folders named by numbers have
-    these; others are numbered in sorted order, where the model has no `classes` or as many.
+    A folder named after one of the model's `classes` gets that class's number; one named by a number gets that number.
+    Other folders are numbered in sorted order, if the model has no `classes` or there are as many folders.
 
     Raises:
-        OptionError: Where the model has no linear layer and none is named.
+        OptionError: If the model has no linear layer and no layer is named.
     """
 
     eps, alpha, attack_steps = 0.031, 0.0175, 4
@@ -45,9 +44,6 @@ class Classification(Task):
         self._folders: int | None = None
         self._classes = [str(name) for name in classes] if isinstance(classes, list | tuple) else None
         self._attack = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=divergence)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
 
     def items(self) -> list[tuple[Path, int]]:
         pairs, self._folders = images_by_class(folder_of(self.config.data, "data"), self._classes)
@@ -62,10 +58,10 @@ class Classification(Task):
         return to_tensor(crop(pixels, self.size, random)), label
 
     def attack(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        """PGD with the KL criterion: away from what the model says of the clean images, whatever the labels."""
+        """PGD with the KL criterion: away from the model's predictions for the clean images; labels are not used."""
         with torch.no_grad():
-            beliefs = self._logits(self.model(images)).float().softmax(1)
-        return self._attack(self.model, images, beliefs)
+            predictions = self._logits(self.model(images)).float().softmax(1)
+        return self._attack(self.model, images, predictions)
 
     def observe(self, images: Tensor, targets: Tensor) -> Observed:
         logits, vectors = call_and_catch(self.model, self._layer, images)
@@ -85,7 +81,7 @@ class Classification(Task):
 
 
 def _checked(logits: Tensor, labels: Tensor) -> Tensor:
-    # A wrong label would stop a GPU without a word about where.
+    # On a GPU a wrong label would give an error that does not name its place.
     if labels.device.type == "cpu" and int(labels.max()) >= logits.shape[1]:
         raise InputError(
             f"expected class numbers below {logits.shape[1]}, the number of the model's classes, got "

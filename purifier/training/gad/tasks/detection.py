@@ -1,4 +1,4 @@
-"""Detection: a feature vector a box, cut out of the backbone's features."""
+"""Detection: one feature vector per box, the mean of the backbone's features over the box."""
 
 from __future__ import annotations
 
@@ -12,35 +12,30 @@ from torch import Tensor, nn
 from purifier._errors import InputError
 from purifier.attacks import PGD, DetectionAttack, DetectionLoss
 from purifier.attacks.detection import detector_parts
-from purifier.models.layers import last_layer
-from purifier.training.gad._config import GADTraining
-from purifier.training.gad.tasks._base import Observed
+from purifier.models.layers import catching, last_layer
+from purifier.training.gad.config import GADTraining
+from purifier.training.gad.tasks.base import Observed
 from purifier.training.gad.tasks.boxes import BoxTask, box_vectors
 
 
 class Detection(BoxTask):
-    """Images and boxes in a COCO file; a torchvision detector, whose loss mode gives the losses.
+    """Images and boxes in a COCO file, and a torchvision detector, whose loss mode gives the losses.
 
-    Of a backbone with several maps, the first and finest is used. The detector runs in single precision.
+    If the backbone gives several maps, the first and finest is used. The detector runs in single precision.
 
     Raises:
-        InputError: Where the model is no torchvision detector.
-        OptionError: Where the layer that is named is not there.
+        InputError: If the model is not a torchvision detector.
+        OptionError: If there is no layer of the given name.
     """
 
     def __init__(self, model: nn.Module, config: GADTraining) -> None:
         super().__init__(model, config)
-        self._parts = detector_parts(model)
-        detector: Any = self._parts[0]
+        detector: Any = detector_parts(model)[0]
         self._transform: nn.Module = detector.transform
         self._backbone = last_layer(model, nn.Module, config.layer) if config.layer else detector.backbone
         self._loss = DetectionLoss("cls+loc")
         inner = PGD(eps=self.eps, alpha=self.alpha, steps=self.attack_steps)
         self._attacks = DetectionAttack(inner, loss="cls"), DetectionAttack(inner, loss="loc")
-
-    def __getstate__(self) -> dict[str, Any]:
-        without = {"_parts", "_transform", "_backbone"}
-        return {name: value for name, value in super().__getstate__().items() if name not in without}
 
     def attack(self, images: Tensor, targets: list[dict[str, Tensor]], step: int) -> Tensor:
         """PGD on the classification loss at even steps and on the localisation loss at odd ones."""
@@ -48,32 +43,25 @@ class Detection(BoxTask):
             return self._attacks[step % 2](self.model, images, targets)
 
     def observe(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Observed:
-        caught: dict[str, Any] = {}
-        hooks = [
-            self._transform.register_forward_hook(lambda _, __, outputs: caught.update(transformed=outputs)),
-            self._backbone.register_forward_hook(lambda _, __, outputs: caught.update(features=outputs)),
-        ]
-        try:
-            with _single_precision(images), self._loss_mode():
-                loss = self._loss(self.model(list(images.float()), targets), None)
-                features = _first(caught["features"])
-                transformed, moved = caught["transformed"]
-                scale = features.shape[-1] / transformed.tensors.shape[-1]
-                vectors = box_vectors(features, [target["boxes"] for target in moved], scale)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        layers = {"transform": self._transform, "backbone": self._backbone}
+        with _single_precision(images), self._loss_mode(), catching(layers) as caught:
+            loss = self._loss(self.model(list(images.float()), targets), None)
+            features = _first(caught["backbone"])
+            transformed, moved = caught["transform"]
+            scale = features.shape[-1] / transformed.tensors.shape[-1]
+            vectors = box_vectors(features, [target["boxes"] for target in moved], scale)
         return Observed(loss, vectors, torch.cat([target["labels"] for target in targets]))
 
     @contextmanager
     def _loss_mode(self) -> Iterator[None]:
-        """The detector's own flags alone, so that batch norm and dropout stay in eval mode."""
-        for part in self._parts:
+        """Sets only the detector's own flags, so that batch norm and dropout stay in eval mode."""
+        parts = detector_parts(self.model)
+        for part in parts:
             part.training = True
         try:
             yield
         finally:
-            for part in self._parts:
+            for part in parts:
                 part.training = False
 
 
@@ -82,7 +70,7 @@ def _single_precision(images: Tensor) -> torch.autocast:
 
 
 def _first(features: Any) -> Tensor:
-    """The first map of a backbone that gives several."""
+    """Returns the first map if a backbone gives several."""
     if isinstance(features, Mapping):
         features = list(features.values())
     first = features[0] if isinstance(features, list | tuple) else features

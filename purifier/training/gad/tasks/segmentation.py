@@ -1,9 +1,8 @@
-"""Segmentation: a feature vector a place, the input of the last convolution, with the mask resized to it."""
+"""Segmentation: one feature vector per place of the last convolution's input, labelled by the resized mask."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,22 +14,20 @@ from purifier.data.crops import resized
 from purifier.data.finding import masked_images
 from purifier.data.images import check_mask, read_mask, read_pixels, to_tensor
 from purifier.models.layers import call_and_catch, last_layer
-from purifier.training.gad._config import GADTraining
-from purifier.training.gad.tasks._base import Observed, Task
-from purifier.training.gad.tasks._files import folder_of
+from purifier.training.gad.config import GADTraining
+from purifier.training.gad.tasks.base import Observed, Task, folder_of
 
-# What the losses of this package leave out, beside `ignore_index`.
+# The label that this package's losses ignore, beside `ignore_index`.
 _IGNORED = -100
 
 
 class Segmentation(Task):
-    """Images and masks of class numbers; a model that gives logits (N, K, H, W), also under "out" or as `.logits`.
+    """Images and masks of class numbers, and a model that gives logits (N, K, H, W), also as "out" or `.logits`.
 
-    The last convolution is looked for in the model's `classifier`, where it has one, so that an auxiliary head does
-    not count.
+    The last convolution is that of the model's `classifier`, if it has one, and not of an auxiliary head.
 
     Raises:
-        OptionError: Where the model has no convolution and no layer is named.
+        OptionError: If the model has no convolution and no layer is named.
     """
 
     downsamples, size = 4, 512
@@ -45,15 +42,12 @@ class Segmentation(Task):
         self._loss = SegmentationLoss(ignore_index=config.ignore_index)
         self._attack = BIM(eps=self.eps, alpha=self.alpha, steps=self.attack_steps, loss=self._loss)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_layer"}
-
     def items(self) -> list[tuple[Path, Path]]:
         found = masked_images(folder_of(self.config.data, "data"), masks=folder_of(self.config.masks, "masks"))
         return list(zip(found.files, found.masks, strict=True))
 
     def load(self, item: tuple[Path, Path], random: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        """Reads a crop at the image's own scale, flipped at random, or the central one; small images are enlarged."""
+        """Reads a crop at the image's own scale, flipped at random, or the central crop. Small images are enlarged."""
         pixels, mask = read_pixels(item[0], turn=False), read_mask(item[1])
         check_mask(pixels.shape[:2], mask.shape, item[1])
         factor = max(1.0, self.size / min(mask.shape))

@@ -15,9 +15,9 @@ from torchvision.models import resnet18
 
 from purifier import InputError, OptionError
 from purifier.data.crops import padded_crop, resized_crop
-from purifier.training._divergence import divergence
 from purifier.training.gad import GADRecipe, GADTraining
 from purifier.training.gad.tasks import Classification, make_task
+from purifier.training.label_free import divergence
 from tests.training.gad.builders import TINY, class_folders, classifier
 
 
@@ -57,17 +57,17 @@ def test_the_input_of_another_layer_can_be_asked_for(folders: Path) -> None:
     assert task(folders, layer="2").observe(torch.rand(2, 3, 16, 16), torch.tensor([0, 1])).vectors.shape[1] == 8 * 256
 
 
-def test_the_attack_leaves_what_the_model_believed(folders: Path) -> None:
+def test_the_attack_moves_the_models_predictions(folders: Path) -> None:
     made = task(folders)
     images, labels = torch.rand(4, 3, 16, 16), torch.zeros(4, dtype=torch.long)
-    beliefs = made.model(images).softmax(1)
+    predictions = made.model(images).softmax(1)
     attacked = made.attack(images, labels, 0)
     small = (images + 0.031 * torch.rand_like(images).sub(0.5).sign()).clamp(0, 1)
-    assert (divergence(made.model(attacked), beliefs) > divergence(made.model(small), beliefs)).all()
+    assert (divergence(made.model(attacked), predictions) > divergence(made.model(small), predictions)).all()
     assert (attacked - images).abs().max() <= 0.031 + 1e-6
 
 
-def test_the_divergence_is_that_of_kullback_and_leibler() -> None:
+def test_the_divergence_is_the_kullback_leibler_divergence() -> None:
     one, other = torch.tensor([[0.25, 0.75]]), torch.tensor([[0.5, 0.5]])
     expected = 0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5)
     assert divergence(other.log(), one).item() == pytest.approx(expected)
@@ -96,7 +96,7 @@ def test_folders_are_numbered(tmp_path: Path, names: list[str], classes: list[st
     assert {path.parent.name: label for path, label in task(tmp_path, model).items()} == numbers
 
 
-def test_folders_that_are_not_of_the_models_classes_are_refused(tmp_path: Path) -> None:
+def test_folders_that_are_not_classes_of_the_model_are_refused(tmp_path: Path) -> None:
     for name in ("cat", "dgo"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
@@ -137,7 +137,7 @@ def test_a_sample_is_decided_by_seed_and_index_alone(folders: Path) -> None:
     assert not torch.equal(first[7][0], first[8][0])
 
 
-def test_processes_that_read_are_not_sent_the_model(folders: Path) -> None:
+def test_the_model_is_not_pickled_with_the_samples(folders: Path) -> None:
     samples = GADRecipe(GADTraining(data=str(folders), **TINY), classifier()).crops
     twin = pickle.loads(pickle.dumps(samples))
     assert not any(isinstance(value, nn.Module) for value in vars(twin.task).values())
@@ -160,7 +160,7 @@ def test_a_model_that_does_not_fit_is_refused(folders: Path) -> None:
         task(folders, unused).observe(torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))
 
 
-def test_fewer_folders_than_classes_are_refused_where_nothing_says_which_they_are(tmp_path: Path) -> None:
+def test_fewer_folders_than_classes_are_refused_if_their_classes_are_unknown(tmp_path: Path) -> None:
     root = class_folders(tmp_path)
     shutil.rmtree(root / "a-red")
     images, labels = torch.rand(2, 3, 16, 16), torch.tensor([1, 2])

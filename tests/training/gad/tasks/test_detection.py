@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn, ssdlite320_mobilenet_v3_large
 from torchvision.ops import roi_align
 
-from purifier import InputError
+from purifier import InputError, OptionError
 from purifier.training.gad import GADRecipe, GADTraining
 from purifier.training.gad.tasks import Detection, make_task
 from purifier.training.gad.tasks.boxes import _matches
@@ -86,16 +86,15 @@ def test_boxes_follow_the_detectors_own_resizing(settings: dict) -> None:
     assert near > 2 * far
 
 
-def test_attacks_on_classes_and_on_boxes_take_turns(settings: dict) -> None:
-    made = task(settings, ssdlite())
-    assert [attack.loss for attack in made._attacks] == ["cls", "loc"]
-    called: list[str] = []
-    made._attacks = tuple(  # type: ignore[assignment]
-        lambda model, images, targets, kind=attack.loss: called.append(kind) or images for attack in made._attacks
-    )
+def test_two_attacks_alternate_between_steps(settings: dict) -> None:
+    made, images = task(settings, ssdlite()), torch.rand(1, 3, 64, 64)
+    targets = [{"boxes": torch.tensor([[8.0, 16.0, 40.0, 32.0]]), "labels": torch.tensor([1])}]
+    found = []
     for step in range(4):
-        made.attack(torch.rand(1, 3, 8, 8), [], step)
-    assert called == ["cls", "loc", "cls", "loc"]
+        torch.manual_seed(0)
+        found.append(made.attack(images, targets, step))
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+    assert not torch.equal(found[0], found[1])
 
 
 def test_the_papers_settings_are_the_defaults(settings: dict) -> None:
@@ -113,7 +112,7 @@ class Mirror:
         return 0.0 if self.flips else 1.0
 
 
-def test_boxes_are_squashed_and_flipped_with_their_image(settings: dict) -> None:
+def test_boxes_are_resized_and_flipped_with_their_image(settings: dict) -> None:
     made = task(settings, ssdlite())
     items = made.items()
     # The last picture has no boxes.
@@ -149,14 +148,14 @@ def test_the_score_is_f1(settings: dict) -> None:
     assert made.score(torch.rand(1, 3, 8, 8), targets) == pytest.approx(2 / 3)
 
 
-def test_what_is_missing_or_does_not_fit_is_refused(settings: dict, tmp_path: Path) -> None:
+def test_missing_or_unfitting_files_and_models_are_refused(settings: dict, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a torchvision detector"):
         task(settings, classifier())
-    with pytest.raises(InputError, match="to be a COCO JSON file, got '', which cannot be read"):
+    with pytest.raises(OptionError, match="expected annotations, a COCO JSON file, for this task, got none"):
         task({**settings, "annotations": ""}, ssdlite()).items()
     wrong = tmp_path / "wrong.json"
     wrong.write_text(json.dumps({"images": []}))
-    with pytest.raises(InputError, match="expected COCO instances with images and annotations"):
+    with pytest.raises(InputError, match="expected COCO instances with images, annotations and categories"):
         task({**settings, "annotations": str(wrong)}, ssdlite()).items()
     with pytest.raises(InputError, match="got none called"):
         task({**settings, "data": str(tmp_path)}, ssdlite()).items()

@@ -65,7 +65,7 @@ def test_vectors_are_the_input_of_the_classifiers_last_convolution(settings: dic
     assert seen.labels.shape == (2 * 4 * 4,)
 
 
-def test_pixels_that_do_not_count_give_no_vector_and_no_loss(settings: dict) -> None:
+def test_ignored_pixels_give_no_vector_and_no_loss(settings: dict) -> None:
     made, images = task(settings), torch.rand(1, 3, 8, 8)
     masks = torch.randint(5, (1, 8, 8))
     masks[:, :4] = 255
@@ -127,15 +127,15 @@ def test_the_score_is_the_share_of_pixels_that_count(settings: dict) -> None:
     assert made.score(images, masks) == pytest.approx(1 / 3)
 
 
-def test_what_is_missing_or_does_not_fit_is_refused(settings: dict, tmp_path: Path) -> None:
+def test_missing_or_unfitting_masks_are_refused(settings: dict, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected masks, a folder, for this task, got none"):
         task({**settings, "masks": ""}).items()
-    with pytest.raises(InputError, match="expected a mask for each image, got no file"):
+    with pytest.raises(InputError, match=r"expected a mask .*, got no such file"):
         task({**settings, "masks": str(tmp_path)}).items()
     image, _ = task(settings).items()[0]
     Image.new("L", (3, 3)).save(tmp_path / "small.png")
     Image.new("RGB", (80, 70)).save(tmp_path / "colours.png")
     with pytest.raises(InputError, match=r"expected a mask of the image's size \(70, 80\), got \(3, 3\)"):
         task(settings).load((image, tmp_path / "small.png"), None)
-    with pytest.raises(InputError, match="expected a mask with one 8-bit channel"):
+    with pytest.raises(InputError, match="expected a mask with one channel"):
         task(settings).load((image, tmp_path / "colours.png"), None)

@@ -1,0 +1,248 @@
+"""Settings of the Alloy training, and the one-line forms of its extractors and sources."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from purifier._errors import OptionError
+from purifier.training.settings import PhotographTraining, check_strength, check_weights
+
+Attack = Literal["ssp", "kl", "l2", "mi", "di", "square"]
+Noise = Literal["gaussian", "sign", "none"]
+
+_REMOVED = ("network", "adversarial_weight", "aware_share", "unroll", "head_start", "start")
+# Names of the losses beside those of extractors, in the log.
+_OTHER_LOSSES = {"pixel", "teacher", "predictions", "gate"}
+_EXTRACTOR = re.compile(r"(?P<name>[\w-]+)=(?P<model>[^@]+?)(?:@(?P<layers>[^:@]+))?:(?P<weight>[^:@]+)")
+_STEPS = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlloyTraining(PhotographTraining):
+    """Settings of the Alloy training, in addition to those of every training on photographs.
+
+    Attributes:
+        name: Name of the finished purifier, and of its folder.
+        extractors: Fixed networks whose features of the purified image should match those of the clean image, each as
+            "NAME=MODEL[@LAYER[+LAYER]]:WEIGHT". MODEL is "vgg16" (up to relu3_3), "reference:demo" or
+            "module:function", a function without arguments that returns a module of images in [0, 1]. LAYER is a module
+            inside, as `named_modules()` names it, whose output gives the features; without it, the model's own output
+            does. WEIGHT is the weight of the feature loss; 0 means that the network is attacked only.
+        sources: What perturbs the images; each step, process and part of a batch draws one of them at random.
+            "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor. The predictions of a classifier (its
+            model's output) are attacked by PGD with "kl:EXTRACTOR:SHARE:STEPS", by PGD in L2 (to the length of a
+            perturbation of eps at every value) with "l2", by MI-FGSM with "mi", by DIM with "di", by Square with
+            "square". The EXTRACTOR "*" stands for all possible ones. "gaussian:SHARE" and "sign:SHARE" add noise,
+            "none:SHARE" leaves the images clean. Shares are relative to their sum. STEPS is a number, of queries for
+            Square, or a range, such as 2-3.
+        eps: Largest perturbation, in units of the [0, 1] range.
+        eps_low: Smallest perturbation; each draw of a source has its own eps between the two.
+        attack_alpha: Largest step size of the attacks, as a share of eps; drawn between it and 1 / steps, with which an
+            attack just reaches eps. Large steps end on the border of the ball, small ones mostly inside.
+        pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
+        prediction_weight: Weight of the KL divergence, in nats, of a classifier's prediction for the clean image from
+            its prediction for the purified one; the mean over the extractors that classify. Distances of features are
+            means over many values and can hide a small change of the few values that an attack aims at; the divergence
+            cannot.
+        views: Largest share by which crops, clean and purified ones alike, are shrunk or enlarged for the extractors of
+            the losses, in steps of 16 pixels. The purifier then cannot satisfy one network at one scale only. 0 means
+            none.
+        teacher: Name or folder of a trained purifier of RGB images, of any method, whose output for the same perturbed
+            images is a target beside the clean ones; "" means none. A small network then need not restore what a
+            large one cannot.
+        teacher_weight: Weight of the mean absolute difference of pixels from the teacher's output.
+        iterations: Default number k of iterations of the finished purifier.
+        patch: Side of a patch, in pixels.
+        filters: Width of the network.
+        blocks: Its residual blocks; with several levels, on the way down and on the way up at each of them.
+        levels: Scales that it works at.
+        clamp: Whether each application ends with a clamp to [0, 1].
+        blur: Passes of GS over the image before each application; 0 means none.
+        gate: Width of the gate, which detects attacks and leaves clean images nearly unchanged; 0 means no gate.
+        gate_blocks: Its residual blocks.
+        gate_bias: Constant added to the gate's logits in use, but not while the gate learns.
+        gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
+        only_gate: Whether to train only the gate, by that cross entropy alone, for the network of `init`.
+        init: Name or folder of a trained purifier to start from, of the same size; "" means none. If this alloy has
+            several levels, `init` may also have one level and twice as many blocks, and becomes the finest level. A
+            gate that it lacks is added.
+        labelled: Folder with a folder of images for each of some classes of the demo classifier, to validate accuracy;
+            "" means none.
+    """
+
+    former: ClassVar = {
+        "belief_weight": "did you mean 'prediction_weight'?",
+        **dict.fromkeys(_REMOVED, "this setting was removed, because it did not help in the ablation of docs/alloy.md"),
+    }
+
+    name: str = "alloy"
+    extractors: tuple[str, ...] = ("vgg=vgg16:0.5", "demo=reference:demo@stages:0.25")
+    sources: tuple[str, ...] = (
+        "ssp:*:0.55:2-3",
+        "kl:*:0.20:2-3",
+        "gaussian:0.075",
+        "sign:0.075",
+        "none:0.10",
+    )
+    learning_rate: float = 4e-4
+    eps: float = 18 / 255
+    eps_low: float = 6 / 255
+    attack_alpha: float = 0.75
+    pixel_weight: float = 4.0
+    prediction_weight: float = 0.5
+    views: float = 0.0
+    teacher: str = ""
+    teacher_weight: float = 4.0
+    iterations: int = 1
+    patch: int = 2
+    filters: int = 64
+    blocks: int = 6
+    levels: int = 2
+    clamp: bool = True
+    blur: int = 1
+    gate: int = 0
+    gate_blocks: int = 0
+    gate_bias: float = 0.0
+    gate_weight: float = 1.0
+    only_gate: bool = False
+    init: str = ""
+    validation_images: int = 32
+    labelled: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_sources(self.sources)
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise OptionError(
+                f"expected name to be a folder name of letters, digits, '_', '.' and '-', got {self.name!r}; choose "
+                "the place with out"
+            )
+        check_strength(self.eps_low, self.eps)
+        if not 0 < self.attack_alpha <= 2:
+            raise OptionError(f"expected attack_alpha in (0, 2], a share of eps, got {self.attack_alpha}")
+        if not 0 <= self.views < 1:
+            raise OptionError(f"expected views in [0, 1), a share of the sides of crops, got {self.views}")
+        if self.only_gate and not (self.gate and self.gate_weight and self.init):
+            raise OptionError(
+                "expected with only_gate a gate, its weight, and an init whose network it is for, got "
+                f"gate={self.gate}, gate_weight={self.gate_weight} and init={self.init!r}"
+            )
+        check_weights(self.loss_weights() | {"prediction_weight": self.prediction_weight})
+
+    def loss_weights(self) -> dict[str, float]:
+        """Returns the weight of each loss that needs no classifier, by its setting or its extractor."""
+        weights = {"pixel_weight": self.pixel_weight}
+        weights |= {line.name: line.weight for line in read_extractors(self.extractors)}
+        weights["teacher_weight"] = self.teacher_weight if self.teacher else 0.0
+        weights["gate_weight"] = self.gate_weight if self.gate else 0.0
+        return weights
+
+
+@dataclass(frozen=True)
+class ExtractorLine:
+    """An extractor as the settings state it.
+
+    Attributes:
+        name: Its name in sources and in the log.
+        model: "vgg16", "reference:NAME" or "module:function".
+        layers: Names of modules inside; empty means the model's own output.
+        weight: Weight of its feature loss.
+    """
+
+    name: str
+    model: str
+    layers: tuple[str, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A source of perturbed images as the settings state it.
+
+    Attributes:
+        kind: An attack or a noise.
+        extractor: Name of the extractor that is attacked, "*" for all; "" for noise.
+        share: Its probability, relative to the other sources.
+        steps: Fewest and most steps of an attack.
+    """
+
+    kind: Attack | Noise
+    extractor: str
+    share: float
+    steps: tuple[int, int]
+
+
+def read_extractors(lines: Sequence[str]) -> list[ExtractorLine]:
+    """Reads the extractors of the settings.
+
+    Raises:
+        OptionError: If a line has another form, or a name stands twice or is the name of another loss.
+    """
+    found = [_extractor(line) for line in lines]
+    names = [one.name for one in found]
+    taken = sorted(set(names) & _OTHER_LOSSES)
+    if taken:
+        raise OptionError(f"expected extractors with names of their own, got {', '.join(taken)}, a loss; rename it")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OptionError(f"expected extractors with names of their own, got {', '.join(twice)} twice; rename one")
+    return found
+
+
+def read_sources(lines: Sequence[str]) -> list[SourceLine]:
+    """Reads the sources of the settings.
+
+    Raises:
+        OptionError: If a line has another form, or no source has a share.
+    """
+    found = [_source(line) for line in lines]
+    if not sum(one.share for one in found):
+        raise OptionError(f"expected sources with a share above 0, got {list(lines)}; add 'none:1' for clean images")
+    return found
+
+
+def _extractor(line: str) -> ExtractorLine:
+    match = _EXTRACTOR.fullmatch(line)
+    weight = _number(match["weight"]) if match else None
+    if match is None or weight is None:
+        raise OptionError(
+            "expected an extractor as NAME=MODEL[@LAYER[+LAYER]]:WEIGHT, such as 'mine=my_module:build@layer3:0.25', "
+            f"got {line!r}; MODEL is vgg16, reference:demo or module:function, WEIGHT a number of at least 0"
+        )
+    layers = tuple(match["layers"].split("+")) if match["layers"] else ()
+    return ExtractorLine(match["name"], match["model"], layers, weight)
+
+
+def _source(line: str) -> SourceLine:
+    kind, *rest = line.split(":")
+    attack = kind in get_args(Attack)
+    known = attack or kind in get_args(Noise)
+    share = _number(rest[1 if attack else 0]) if known and len(rest) == (3 if attack else 1) else None
+    steps = _steps(rest[2]) if attack and share is not None else (0, 0)
+    if share is None or steps is None:
+        raise OptionError(
+            f"expected a source as ATTACK:EXTRACTOR:SHARE:STEPS, ATTACK one of {', '.join(get_args(Attack))}, or as "
+            f"NOISE:SHARE, NOISE one of {', '.join(get_args(Noise))}, such as 'ssp:vgg:0.3:2-3' and 'none:0.1', got "
+            f"{line!r}; SHARE is a number of at least 0, STEPS a number of at least 1 or a range"
+        )
+    return SourceLine(kind, rest[0] if attack else "", share, steps)  # type: ignore[arg-type]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def _steps(text: str) -> tuple[int, int] | None:
+    match = _STEPS.fullmatch(text)
+    if match is None:
+        return None
+    low, high = int(match[1]), int(match[2] or match[1])
+    return (low, high) if 1 <= low <= high else None

@@ -1,0 +1,93 @@
+"""Checkpoints: written so that a kill leaves the old or the new one, and compared with a resumed run's settings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from purifier._errors import OptionError, PurifierWarning
+from purifier._files import PART, replacing
+from purifier.training.settings import LoopConfig
+
+# Settings that do not change the trained weights.
+_FREE = {"checkpoint_every", "validate_every", "sample_every", "tensorboard", "workers"}
+
+
+def prepare_folder(out: Path) -> None:
+    """Makes the folder of a training and checks that it can be written, before hours are spent on it.
+
+    Raises:
+        OptionError: If it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".{os.getpid()}{PART}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OptionError(f"expected a folder to write, got {out}: {error.strerror}; choose another one") from error
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` so that `path` always holds either the old or the new checkpoint, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Reads a checkpoint onto the CPU without running any code in it. Returns None if there is no file."""
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def check_resumed(path: Path, state: dict[str, Any], config: LoopConfig, samples: str) -> None:
+    """Checks that a checkpoint was made with these settings, and warns if it was made with other samples.
+
+    Args:
+        path: The checkpoint.
+        state: Its contents.
+        config: The settings of the run that resumes.
+        samples: The `samples_sha256` of that run.
+
+    Raises:
+        OptionError: If a setting that changes the weights differs.
+    """
+    settings = asdict(config)
+    # Settings newer than the checkpoint take their default.
+    known = {one.name: one.default for one in fields(config) if one.default is not MISSING} | state["settings"]
+    changed = sorted(name for name in settings if known.get(name) != settings[name] and name not in _FREE)
+    if changed:
+        raise OptionError(
+            f"expected the settings that {path} was trained with, got others: "
+            + ", ".join(f"{name} {settings[name]!r} for {known.get(name)!r}" for name in changed)
+            + "; choose another folder or give the old settings"
+        )
+    if state["data"] != samples:
+        warnings.warn(
+            f"the samples are not those that {path} was trained on so far: the training resumes with the new ones, and "
+            "may validate on images that it was trained on before",
+            PurifierWarning,
+            stacklevel=6,
+        )
+
+
+def samples_sha256(samples: object) -> str:
+    """Returns a hash of the number of a data set's items and of what is read for each, by its `paths` or `items`."""
+    items: Any = getattr(samples, "paths", None) or getattr(samples, "items", ())
+    return hashlib.sha256("\n".join(map(_text, items)).encode(errors="surrogateescape")).hexdigest()
+
+
+def _text(item: Any) -> str:
+    """Returns an item of plain values as text. Of any other kind, whose text may change, it returns the kind."""
+    if isinstance(item, list | tuple):
+        return " ".join(map(_text, item))
+    return str(item) if isinstance(item, str | int | float | Path) else type(item).__name__
