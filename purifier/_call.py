@@ -16,7 +16,7 @@ from purifier._tracing import is_tracing
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 # Images of these sides, in batches of at least so many, are the patches of a vision-language model.
-_PATCH_SIDES, _PATCHES = (14, 16), 32
+_PATCH_SIDES, _PATCHES = (14, 16), 64
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -68,19 +68,21 @@ def purify_call(
     return tuple(changed_args), changed
 
 
-def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
+def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int] | list[str]:
     """The place of the images; empty for a call that says that it has none."""
     if "pixel_values" in kwargs:
         return [] if kwargs["pixel_values"] is None else ["pixel_values"]
-    candidates: list[Place] = [place for place, value in enumerate(args) if _holds_tensors(value)]
-    looks: list[Place] = [place for place in candidates if _look_like_images(args[place])]
-    named: list[Place] = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
+    candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
+    looks = [place for place in candidates if _look_like_images(args[place])]
+    named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
-    found = next(iter(looks or [place for place in candidates if not _is_text(args[place])] or named), None)
-    if found is not None:
-        _warn_of_second(found, looks, args)
-        return [found]
-    if candidates or any(_is_text(value) for value in kwargs.values()):
+    found = looks or [place for place in candidates if not _is_text(args[place])]
+    if found:
+        _warn_of_second(looks, args)
+        return found[:1]
+    if named:
+        return named[:1]
+    if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
         return []
     raise WrapError(
         "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
@@ -173,15 +175,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim <= 2 and not value.is_floating_point()
 
 
-def _warn_of_second(found: Place, looks: list[Place], args: tuple[Any, ...]) -> None:
-    if is_tracing() or not isinstance(found, int) or not isinstance(args[found], Tensor):
+def _warn_of_second(looks: list[int], args: tuple[Any, ...]) -> None:
+    if is_tracing() or not looks or not isinstance(args[looks[0]], Tensor):
         return
-    shape = args[found].shape
-    later = [p for p in looks if isinstance(p, int) and p > found and getattr(args[p], "shape", None) == shape]
+    shape = args[looks[0]].shape
+    later = [place for place in looks[1:] if getattr(args[place], "shape", None) == shape]
     if later:
         warn_once(
-            f"argument {later[0]} of the call has the same shape as the images (argument {found}) and is not purified; "
-            f"pass images=({found}, {later[0]}) to purify both, or images={found} to leave it. Shown once.",
+            f"argument {later[0]} of the call has the same shape as the images (argument {looks[0]}) and is not "
+            f"purified; pass images=({looks[0]}, {later[0]}) to purify both, or images={looks[0]} to leave it. Shown "
+            "once.",
             stacklevel=4,
         )
 

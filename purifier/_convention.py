@@ -114,8 +114,8 @@ class Convention:
         noise = "; if they are noisy or resampled images, pass out_of_range='clamp'"
         if self.mean is not None and self.std is not None:
             return (
-                f"these are the values after undoing mean={list(self.mean)} and std={list(self.std)}; pass the images' "
-                f"mean and std{noise}"
+                f"these are the values after undoing mean={list(self.mean)} and std={list(self.std)}; pass the mean "
+                f"and std of the images{noise}"
             )
         return (
             "if they are normalised, pass their mean=... and std=... (or processor=...); if they are in 0..255, divide "

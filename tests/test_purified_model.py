@@ -161,7 +161,7 @@ def test_normalised_images_are_refused_with_advice() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), (MEAN, [0.9] * 3), ([0.9] * 3, STD)])
 def test_a_wrong_mean_or_std_is_refused(mean: list[float], std: list[float]) -> None:
-    text = r"the values after undoing mean=\[.*\] and std=\[.*\]; pass the images' mean and std"
+    text = r"the values after undoing mean=\[.*\] and std=\[.*\]; pass the mean and std of the images"
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(Recorder(), mean=mean, std=std)(normalise(IMAGES))
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.kit import environment, write_result
 from purifier import Purifier
 
-NAMES = ("jpeg", "median", "gs", "ncis", "alloy-s", "alloy", "nrp-resg")
+NAMES = ("jpeg", "median", "gs", "ncis", "alloy-s", "alloy")
 
 
 def seconds(call: Callable[[Tensor], Any], images: Tensor) -> float:

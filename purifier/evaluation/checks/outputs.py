@@ -39,9 +39,8 @@ def softmax_outputs(context: Context) -> Finding | None:
 
 
 def is_softmax(outputs: Tensor) -> bool:
-    """Whether outputs (N, K) are probabilities."""
-    sums = outputs.sum(1)
-    return bool(outputs.min() >= 0 and outputs.max() <= 1 and (sums - 1).abs().max() <= 1e-2)
+    """Returns True if outputs (N, K) are probabilities."""
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 and (outputs.sum(1) - 1).abs().max() <= 1e-2)
 
 
 def wrong_range(context: Context) -> Finding | None:
