@@ -155,15 +155,6 @@ def test_the_former_name_of_gate_bias_is_unknown_to_methods_without_a_gate() -> 
         Purifier.from_pretrained("gs", caution=1.0)
 
 
-CONTEXTS = {
-    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
-    "float64 by default": lambda: default_dtype(torch.float64),
-    "meta": lambda: torch.device("meta"),
-    "empty weights": accelerate.init_empty_weights,
-    "empty weights and buffers": lambda: accelerate.init_empty_weights(include_buffers=True),
-}
-
-
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     torch.set_default_dtype(dtype)
@@ -171,6 +162,15 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+CONTEXTS = {
+    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
+    "float64 by default": lambda: default_dtype(torch.float64),
+    "meta": lambda: torch.device("meta"),
+    "empty weights": accelerate.init_empty_weights,
+    "empty weights and buffers": lambda: accelerate.init_empty_weights(include_buffers=True),
+}
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS.keys())
