@@ -4,6 +4,7 @@ from typing import Any
 
 from purifier.data.finding import boxed_images, labelled_images, masked_images
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report
 from purifier.evaluation.rows import MeasureRow, Row
@@ -23,6 +24,7 @@ __all__ = [
     "MeasureRow",
     "Row",
     "boxed_images",
+    "doctor",
     "evaluate",
     "labelled_images",
     "load_model",
