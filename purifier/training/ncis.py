@@ -143,10 +143,7 @@ class Unrolled(nn.Module):
 def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains NCIS and writes the purifier to `out / "ncis"`; see `purifier.training.loop.train_purifier`.
 
-    Args:
-        config: The settings; `config.data` names at least one folder of images.
-        out: The output folder.
-        minutes: Stop after about that time; the next call resumes. None means no limit.
+    `config.data` names at least one folder of images; the arguments are those of `train_purifier`.
 
     Raises:
         InputError: If there are no images.

@@ -210,10 +210,7 @@ def _network(config: NRPTraining) -> NRP | NRPResG:
 def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains NRP and writes the purifier to `out / config.network`; see `purifier.training.loop.train_purifier`.
 
-    Args:
-        config: The settings; `config.data` names at least one folder of images.
-        out: The output folder.
-        minutes: Stop after about that time; the next call resumes. None means no limit.
+    `config.data` names at least one folder of images; the arguments are those of `train_purifier`.
 
     Raises:
         InputError: If there are no images.

@@ -119,6 +119,7 @@ def test_every_setting_is_an_option_with_its_default_and_help() -> None:
     assert "--clamp / --no-clamp" in text
     assert "Width of FBI-Net. [default: 64]" in text
     assert "Optimiser steps. [default: 8000]" in text
+    assert "chooses the GPU. [default: auto]" in text
 
 
 def test_without_accelerate_the_extra_is_named(

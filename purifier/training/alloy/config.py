@@ -81,13 +81,7 @@ class AlloyTraining(PhotographTraining):
 
     name: str = "alloy"
     extractors: tuple[str, ...] = ("vgg=vgg16:0.5", "demo=reference:demo@stages:0.25")
-    sources: tuple[str, ...] = (
-        "ssp:*:0.55:2-3",
-        "kl:*:0.20:2-3",
-        "gaussian:0.075",
-        "sign:0.075",
-        "none:0.10",
-    )
+    sources: tuple[str, ...] = ("ssp:*:0.55:2-3", "kl:*:0.20:2-3", "gaussian:0.075", "sign:0.075", "none:0.10")
     learning_rate: float = 4e-4
     eps: float = 18 / 255
     eps_low: float = 6 / 255
