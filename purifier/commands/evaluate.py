@@ -1,4 +1,4 @@
-"""purifier evaluate: how a model behind purifiers stands up to attacks."""
+"""purifier evaluate: measures a model behind purifiers under attack."""
 
 from __future__ import annotations
 
@@ -34,19 +34,31 @@ _SIZES = {"classification": 224}
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of images: one folder a class, called by its name or number in the model (or as many folders as "
-    "classes, in sorted order), or with --labels.",
+    help="Folder of images: one folder per class, named after the class or by its number in the model; otherwise as "
+    "many folders as classes, in sorted order. Or any folder of images, with --labels.",
 )
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
     help="CSV with columns file,label; for detection COCO JSON; for segmentation the folder of masks.",
 )
-@click.option("--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="What it does.")
 @click.option(
-    "--purifier", "purifiers", multiple=True, metavar="NAME:key=value", help="Such as ncis or gs:iterations=5."
+    "--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="Task of the model."
 )
-@click.option("--attack", "attacks", multiple=True, metavar="NAME:key=value", help="Such as PGD:steps=10 or CW.")
+@click.option(
+    "--purifier",
+    "purifiers",
+    multiple=True,
+    metavar="NAME:key=value",
+    help="Such as ncis or gs:iterations=5. Can be given several times.",
+)
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="NAME:key=value",
+    help="Such as PGD:steps=10 or CW. Can be given several times.",
+)
 @click.option(
     "--threat",
     "threats",
@@ -54,21 +66,22 @@ _SIZES = {"classification": 224}
     default=("blind", "aware"),
     show_default=True,
     metavar="NAME:key=value",
-    help="blind, transfer, aware or bpda; aware:samples=8 averages over a random purifier (EOT).",
+    help="What the attacker knows. blind: the model. transfer: only other models. aware: model and purifier. bpda: "
+    "both, with the identity as the purifier's gradient. aware:samples=8 averages 8 calls of a random purifier (EOT).",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
 @click.option("--surrogate", "surrogates", multiple=True, metavar="MODEL", help="Model that --threat transfer attacks.")
-@click.option("--images", type=click.IntRange(1), help="How many images, evenly over all.  [default: all]")
+@click.option("--images", type=click.IntRange(1), help="Number of images, spread evenly over all.  [default: all]")
 @click.option(
     "--size",
     type=click.IntRange(0),
-    help="Side in pixels that images are resized to; 0 for their own.  [default: 224 for classification, else 0]",
+    help="Side in pixels that images are resized to; 0 keeps their size.  [default: 224 for classification, else 0]",
 )
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--dtype", default="auto", show_default=True, help="What purifiers compute in; auto is float32.")
-@click.option("--eight-bit", is_flag=True, help="Measure also with the attacked images rounded to 8 bits.")
-@click.option("--defend-dtype", "defend", multiple=True, help="Measure the purifiers also in bf16 or fp16.")
+@click.option("--dtype", default="auto", show_default=True, help="Dtype that purifiers compute in; auto is float32.")
+@click.option("--eight-bit", is_flag=True, help="Also measure with the attacked images rounded to 8 bits.")
+@click.option("--defend-dtype", "defend", multiple=True, help="Also measure the purifiers in bf16 or fp16.")
 @click.option("--ignore-index", type=int, help="Mask value of the pixels to ignore (segmentation).  [default: 255]")
 @click.option(
     "--loss",
@@ -79,16 +92,16 @@ _SIZES = {"classification": 224}
     "--trained",
     multiple=True,
     metavar="PURIFIER:eps=16/255,size=224",
-    help="What a purifier was trained for, which the self-checks compare with.",
+    help="Largest eps and image size that a purifier was trained for. A self-check compares them with this evaluation.",
 )
 @click.option(
     "--probe-images",
     default=8,
     show_default=True,
     type=click.IntRange(0),
-    help="How many images the live self-checks take: some 40 passes each; 0 leaves them out.",
+    help="Images for the self-checks that run the model, about 40 passes for each purifier; 0 skips them.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 def command(
     model_spec: str,
@@ -114,11 +127,11 @@ def command(
     seed: int,
     out: Path,
 ) -> None:
-    """Measure how a model behind purifiers stands up to attacks.
+    """Measure a model behind purifiers under attack.
 
-    Writes results.json, table.md and report.html to the folder --out, and a record of every image, so that a run that
-    was stopped goes on where it was. Figures of an attacker who does not know the purifier (blind) and of one who does
-    (aware) stand side by side.
+    Writes results.json, table.md and report.html to the folder --out. They show the accuracy under an attacker who does
+    not know the purifier (blind) beside that under one who does (aware). If the run is stopped, the same command
+    resumes it.
     """
     for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
         require_extra(package, extra="eval", what="purifier evaluate")

@@ -31,8 +31,8 @@ _SHOWN = 4
     "folder",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of images: one folder a class, called by its name or number in the model (or as many folders as "
-    "classes, in sorted order), or with --labels.",
+    help="Folder of images: one folder per class, named after the class or by its number in the model; otherwise as "
+    "many folders as classes, in sorted order. Or any folder of images, with --labels.",
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV file with columns file,label.")
 @click.option("--purifier", "name", default="ncis", show_default=True, help="Name, folder or hub repository.")
@@ -43,18 +43,24 @@ _SHOWN = 4
     "attack_text",
     default="PGD",
     show_default=True,
-    help="NAME:key=value,...; PGD has 10 steps of eps/10 unless it says otherwise, as in the NCIS paper.",
+    help="Such as PGD:steps=20. By default, PGD takes 10 steps of eps/10, as in the NCIS paper.",
 )
 @click.option("--eps", default="16/255", show_default=True, help="Radius of the attack, in units of the [0, 1] range.")
-@click.option("--images", default=200, show_default=True, type=click.IntRange(1), help="Images, evenly over all.")
 @click.option(
-    "--aware-images", default=0, show_default=True, type=click.IntRange(0), help="Images for the aware figure."
+    "--images", default=200, show_default=True, type=click.IntRange(1), help="Number of images, spread evenly over all."
+)
+@click.option(
+    "--aware-images",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Images for the accuracy under an attacker who knows the purifier.",
 )
 @click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Side of the images in pixels.")
 @click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
-@click.option("--seed", default=0, show_default=True, help="Of the attack's randomness.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 def command(
     model: str,
@@ -77,8 +83,8 @@ def command(
     """Choose the number of iterations (and the kernel size of gs) for a model and images.
 
     Takes the setting with the highest mean of standard accuracy and accuracy under a purifier-blind attack, as the NCIS
-    paper does. Writes OUT/tuning.json, OUT/tuning.png and OUT/purifier, a folder for Purifier.from_pretrained. A run
-    that was stopped goes on where it was.
+    paper does. Writes OUT/tuning.json, OUT/tuning.png and OUT/purifier, a folder for Purifier.from_pretrained. If the
+    run is stopped, the same command resumes it.
     """
     require_extra("matplotlib", extra="eval", what="purifier tune")
 

@@ -202,7 +202,7 @@ def tune(
     """Tries options of a purifier on a classifier, under an attacker who does not know the purifier.
 
     Each image is attacked once, on the bare model, and purified on from setting to setting where the method allows.
-    Results are kept image by image in `out`; a run that was killed goes on where it stopped.
+    Results are kept image by image in `out`; a run that was killed resumes.
 
     Args:
         model: The classifier.
