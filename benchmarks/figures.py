@@ -1,4 +1,4 @@
-"""What the pictures of the measurements have in common."""
+"""The common style of the figures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DPI = 128
 
 
 def blank(width: float, height: float, **options: Any) -> Figure:
-    """A white figure of so many inches."""
+    """Returns a white figure of this size in inches."""
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", **options)
     FigureCanvasAgg(figure)
     return figure
 
 
 def tidy(panel: Any, axis: str) -> None:
-    """Leaves a panel its bottom line, faint labels, and grid lines across one axis."""
+    """Reduces a panel to its bottom line, faint labels, and grid lines across one axis."""
     panel.grid(axis=axis, color=GRID, linewidth=0.8)
     panel.tick_params(colors=FAINT, labelsize=8.5, length=0)
     for side in ("top", "right", "left"):

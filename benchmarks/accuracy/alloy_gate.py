@@ -1,14 +1,14 @@
-"""What the gate of alloy does: to accuracy, also in front of other purifiers, and to images that nobody attacked.
+"""What alloy's gate does: to accuracy, also in front of other purifiers, and to images that are not attacked.
 
     PURIFIER_KIT=<folder> python -m benchmarks.accuracy.alloy_gate [--purifier alloy[=FOLDER]]
 
-1. Standard accuracy, and robust accuracy under the attack of blind_pgd.py, with and without the gate: of the
-   alloy itself, and of others, which have none of their own: x + g(x) (p(x) - x), with the alloy's g, as
-   `Purifier.gated` does. The attacked images are those of blind_pgd.py, kept in --work.
-2. What `gate_bias` does: agreement with what MobileNetV2 says of the held-out photographs of alloy_judge.py that it is
-   surest of, clean and under blind attacks on it. The shipped gate_bias was chosen by these; no evaluation image is.
-3. The gate's weights, 0 where it leaves an image alone and 1 where it purifies: the mean over images and places, of the
-   first --few images as they are, after what happens to images without an attacker, and under blind attacks.
+1. Standard accuracy, and robust accuracy under the attack of blind_pgd.py, with and without the gate: of the alloy
+   itself, and of other purifiers p with the alloy's gate g (`Purifier.gated`): x + g(x) (p(x) - x).
+2. The effect of `gate_bias`: the share of held-out photographs that MobileNetV2 classifies as it does the clean ones,
+   clean and under blind attacks on it, of those that it is surest of. The shipped gate_bias was chosen by this table,
+   without any evaluation image.
+3. The gate's weights, from 0 (leaves the image as it is) to 1 (purifies): their means over the first --few images, as
+   they are, after changes that are no attacks, and under blind attacks.
 
 Results: benchmarks/results/alloy_gate.json.
 """
@@ -16,6 +16,7 @@ Results: benchmarks/results/alloy_gate.json.
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,30 +27,29 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from benchmarks.accuracy.alloy_tables import gate_accuracy, gate_biases, gate_weights
-from benchmarks.accuracy.blind_pgd import ALPHA, EPS, STEPS, attacked, digest, figures, purified
+from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, as_files, attacked, figures, measured
 from benchmarks.accuracy.honest_tables import vgg
-from benchmarks.kit import correct, environment, imagenet, model, sources, write_result
-from benchmarks.recipes.alloy_figures import held_out
-from benchmarks.recipes.training_script import photographs
+from benchmarks.accuracy.tables import CLASSIFIERS, gate_accuracy, gate_biases, gate_weights
+from benchmarks.kit import classified, environment, imagenet, model, photographs, sources, weights_of, write_result
+from benchmarks.recipes.alloy_judge import held_out
 from purifier import Purifier
-from purifier.attacks import CW, PGD, SSP, Attack, Square
+from purifier.attacks import CW, PGD, SSP, Attack, Blind, Square
 from purifier.methods._gate import Gate
 from purifier.methods.alloy import Alloy
 from purifier.training.settings import PhotographTraining
 
-CLASSIFIERS = ("resnet50", "mobilenet_v2")
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs i=5": ("gs", {"iterations": 5}),
     "ncis i=5": ("ncis", {"iterations": 5}),
     "nrp-resg": ("nrp-resg", {}),
 }
-CAUTIONS = (-4, -2, 0, 1, 2, 3, 4, 6)
+BIASES = (-4, -2, 0, 1, 2, 3, 4, 6)
+NO_GATE = "no gate"
 Change = Callable[[Tensor], Tensor]
 
 
 def harmless() -> dict[str, Change]:
-    """What happens to images without an attacker."""
+    """Returns changes of images that are no attacks."""
 
     def noise(sigma: float) -> Change:
         random = torch.Generator().manual_seed(0)
@@ -83,61 +83,79 @@ def attacks() -> dict[str, Attack]:
     }
 
 
-def accuracies(gate: Change, purifiers: dict[str, Change], count: int, work: Path) -> list[dict[str, Any]]:
-    """A row of figures of each purifier in front of each classifier, without the gate and with it."""
-    images, labels = imagenet(count)
-    pictures = {"": images} | {name: attacked(name, images, labels, work) for name in CLASSIFIERS}
-    networks = {name: model(name) for name in CLASSIFIERS}
-    rows = []
-    for row, purify in tqdm(purifiers.items(), unit="purifier"):
-        free = {name: purified(purify, x) for name, x in pictures.items()}
-        kept = {name: x + purified(gate, x) * (free[name] - x) for name, x in pictures.items()}
-        for name, network in networks.items():
-            for with_gate, seen in ((False, free), (True, kept)):
-                right = [correct(network, seen[key], labels) for key in ("", name)]
-                stated = {"classifier": name, "purifier": row, "gate": with_gate}
-                rows.append({**stated, **figures(right[0], right[1], len(labels))})
-    return rows
+def without_gate(purifier: Purifier) -> Purifier:
+    """Returns a copy of an alloy that purifies everything."""
+    free = copy.deepcopy(purifier)
+    assert isinstance(free.method, Alloy)
+    free.method.gate = None
+    return free
 
 
-def cautions(gate: Gate, purify: Change, count: int) -> dict[str, Any]:
-    """Shares of held-out photographs that MobileNetV2 sees as it sees them clean, for each attack and gate_bias."""
+def accuracies(purifier: Purifier, name: str, count: int, work: Path) -> list[dict[str, Any]]:
+    """Returns figures of each purifier in front of each classifier, without the gate and with it."""
+    free = {row: Purifier.from_pretrained(kind, **options) for row, (kind, options) in OTHERS.items()}
+    pairs = {row: (one, one.gated(purifier)) for row, one in free.items()} | {name: (without_gate(purifier), purifier)}
+    names = {f"{row}, {kind}": (row, kind == "gated") for row in pairs for kind in ("free", "gated")}
+    purifiers = {key: pairs[row][gate] for key, (row, gate) in names.items()}
+    rows: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for classifier in CLASSIFIERS:
+        found = measured(
+            f"gate, {classifier}", model(classifier), classified(count), purifiers=purifiers, attacks=BLIND_PGD,
+            threats={"blind": Blind()}, out=work / f"{classifier}-{count}",
+        )  # fmt: skip
+        for one in attacked(found.rows):
+            if one.purifier in names:
+                row, gate = names[one.purifier]
+                stated = {"classifier": classifier, "purifier": row, "gate": gate}
+                rows[row, classifier, gate] = {**stated, **figures(one)}
+    return [rows[row, classifier, gate] for row in pairs for classifier in CLASSIFIERS for gate in (False, True)]
+
+
+def biases(purifier: Purifier, source: str, count: int, work: Path) -> dict[str, Any]:
+    """Returns shares of held-out photographs that MobileNetV2 classifies as it does the clean ones."""
     pool = held_out(PhotographTraining(data=photographs()), 2 * count)
     network = model("mobilenet_v2")
     with torch.no_grad():
         logits = network(pool)
     surest = logits.softmax(1).amax(1).topk(count).indices
-    images, classes = pool[surest], logits[surest].argmax(1)
-    chosen = {key: attack for key, attack in attacks().items() if key.startswith(("PGD", "C&W"))}
-    pictures = {"clean": images} | {key: _attacked(attack, network, images, classes) for key, attack in chosen.items()}
-    free = {key: purified(purify, x) for key, x in pictures.items()}
-
-    def shares(weights: Change) -> dict[str, float]:
-        seen = {key: x + purified(weights, x) * (free[key] - x) for key, x in pictures.items()}
-        return {key: correct(network, x, classes) / count for key, x in seen.items()}
-
-    rows = {str(gate_bias): shares(partial(gate, gate_bias=gate_bias)) for gate_bias in CAUTIONS}
-    return {"images": count, "shares": {**rows, "no gate": shares(torch.ones_like)}}
+    purifiers = {str(bias): Purifier.from_pretrained(source, gate_bias=bias) for bias in BIASES}
+    found = measured(
+        "gate_bias", network, as_files(pool[surest], logits[surest].argmax(1), work / f"photographs-{count}"),
+        purifiers={**purifiers, NO_GATE: without_gate(purifier)},
+        attacks={key: attack for key, attack in attacks().items() if key.startswith(("PGD", "C&W"))},
+        threats={"blind": Blind()}, out=work / f"biases-{count}", batch_size=16,
+    )  # fmt: skip
+    shares: dict[str, dict[str, float]] = {key: {} for key in (*purifiers, NO_GATE)}
+    for row in found.rows:
+        if row.purifier in shares:
+            shares[row.purifier][row.settings.get("attack_key", "clean")] = row.restored / row.images
+    return {"images": count, "shares": shares}
 
 
 def weights(gate: Change, count: int) -> dict[str, dict[str, Any]]:
-    """The gate's weights for images after each change, and under each attack on a ResNet-50."""
+    """Returns the gate's weights for images after each change, and under each attack on a ResNet-50."""
     images, labels = imagenet(count)
     network = model("resnet50")
     found = {name: {**_weight(gate, change(images)), "attack": False} for name, change in harmless().items()}
     for name, attack in tqdm(attacks().items(), desc="attacks"):
-        found[name] = {**_weight(gate, _attacked(attack, network, images, labels)), "attack": True}
+        one = attack.seeded(0)
+        moved = [one(network, x, y) for x, y in zip(images.split(10), labels.split(10), strict=True)]
+        found[name] = {**_weight(gate, torch.cat(moved)), "attack": True}
     return found
 
 
-def _attacked(attack: Attack, network: torch.nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    one = attack.seeded(0)
-    return torch.cat([one(network, x, y) for x, y in zip(images.split(10), labels.split(10), strict=True)])
-
-
+@torch.inference_mode()
 def _weight(gate: Change, images: Tensor) -> dict[str, float]:
-    of_each = purified(gate, images).mean((1, 2, 3))
+    of_each = torch.cat([gate(batch).mean((1, 2, 3)) for batch in images.split(20)])
     return {"mean": of_each.mean().item(), "least": of_each.min().item(), "most": of_each.max().item()}
+
+
+def gate_of(purifier: Purifier) -> Gate:
+    """Returns an alloy's gate."""
+    gate = purifier.method.gate if isinstance(purifier.method, Alloy) else None
+    if gate is None:
+        raise SystemExit(f"expected an alloy with a gate, got {purifier.name}")
+    return gate
 
 
 def main() -> None:
@@ -146,39 +164,23 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--few", type=int, default=20, help="images of the third table")
     parser.add_argument("--held-out", type=int, default=48, help="photographs of the second table")
-    parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
+    parser.add_argument("--work", type=Path, default=Path("runs/alloy_gate"), help="folder for records")
     parser.add_argument("--name", default="alloy_gate", help="name of the result file")
     args = parser.parse_args()
     ((name, source),) = sources([args.purifier]).items()
     purifier = Purifier.from_pretrained(source)
-    method = purifier.method
-    if not isinstance(method, Alloy) or method.gate is None:
-        raise SystemExit(f"expected an alloy with a gate, got {source}")
-    shipped, gate_bias, bare = digest(purifier), method.gate_bias, method.gate.eval()
-    gate, method.gate = partial(bare, gate_bias=gate_bias), None
-    purifiers: dict[str, Change] = {
-        row: Purifier.from_pretrained(kind, **options) for row, (kind, options) in OTHERS.items()
-    }
+    gate, gate_bias = gate_of(purifier), purifier.method.options["gate_bias"]
     found = {
-        "settings": {
-            "eps": EPS,
-            "alpha": ALPHA,
-            "steps": STEPS,
-            "norm": "Linf",
-            "images": args.images,
-            "few": args.few,
-            "held_out": args.held_out,
-        },
-        "weights": {name: shipped},
+        "settings": {**ATTACK, "images": args.images, "few": args.few, "held_out": args.held_out},
+        "weights": weights_of({name: purifier}),
         "gate_bias": gate_bias,
-        "accuracy": accuracies(gate, {**purifiers, name: purifier}, args.images, args.work),
-        "cautions": cautions(bare, purifier, args.held_out),
-        "gate": weights(gate, args.few),
+        "accuracy": accuracies(purifier, name, args.images, args.work),
+        "gate_biases": biases(purifier, source, args.held_out, args.work),
+        "gate": weights(partial(gate, gate_bias=gate_bias), args.few),
         "environment": environment(),
     }
     write_result(args.name, found)
-    for table in (gate_accuracy, gate_biases, gate_weights):
-        print(table(found), end="\n\n")
+    print(*(table(found) for table in (gate_accuracy, gate_biases, gate_weights)), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,204 +1,91 @@
-"""Standard and robust accuracy under a purifier-blind attack, with the purifier-aware figure beside it.
+"""Standard and robust accuracy under one purifier-blind attack, and under the same attack by who knows the purifier.
 
-    PURIFIER_KIT=<folder> python -m benchmarks.accuracy.blind_pgd
+    PURIFIER_KIT=<folder> python -m benchmarks.accuracy.blind_pgd [--purifiers NAME[=FOLDER] ...]
 
-Attack: untargeted PGD on the bare model, Linf, eps 16/255, alpha 1.6/255, 10 steps, random start, cross entropy.
-Rows: no defence, the classical baselines, and iterated purifiers at each number of iterations; networks are compiled,
-which changes their output by rounding only. The attacked images are kept in --work, every finished row in the result
-file, so a run that was killed goes on where it stopped. Rows of options or weights that are others by now are
-measured again. The purifier-aware rows are the same attack through purifier and model, exact gradients, on
---aware-images images.
+The attack is untargeted PGD, Linf, eps 16/255, alpha 1.6/255, 10 steps, random start, cross entropy. The blind rows
+attack the bare classifier; they are no defence, the classical baselines, and each purifier at each number of
+iterations. The aware rows attack purifier and classifier together, with exact gradients, on --aware-images images; each
+purifier has its best number of iterations. --purifiers measures some purifiers alone and replaces their rows. A run
+that was stopped resumes from --work. Results: benchmarks/results/blind_pgd_<classifier>.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from tqdm import tqdm
+from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, attacked, figures, measured
+from benchmarks.accuracy.tables import CLASSIFIERS, best_of
+from benchmarks.kit import classified, environment, model, read_result, sources, weights_of, write_result
+from purifier import Purifier
+from purifier.attacks import Aware, Blind
 
-from benchmarks.kit import RESULTS, begun_result, correct, environment, imagenet, interval, model, sources, write_result
-from benchmarks.tables import best_of
-from purifier import Purifier, list_purifiers
-from purifier._files import replacing
-from purifier.attacks import PGD
-from purifier.methods import build, describe
-
-EPS, ALPHA, STEPS = 16 / 255, 1.6 / 255, 10
-Purify = Callable[[Tensor], Tensor]
 BASELINES = ("jpeg", "bit-depth", "median", "tvm", "resize-pad")
-# Iterated purifiers, with the largest number of iterations that is measured.
+# The largest number of iterations that is measured of each purifier.
 ITERATED = {"gs": 8, "ncis": 8, "alloy": 1, "alloy-s": 1}
-
-
-def attack(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch: int, name: str) -> Tensor:
-    pgd = PGD(eps=EPS, alpha=ALPHA, steps=STEPS, generator=torch.Generator().manual_seed(0))
-    pairs = list(zip(images.split(batch), labels.split(batch), strict=True))
-    return torch.cat([pgd(network, x, y) for x, y in tqdm(pairs, desc=name)]).contiguous()
-
-
-def attacked(name: str, images: Tensor, labels: Tensor, work: Path) -> Tensor:
-    path = work / f"{name}-{len(images)}.safetensors"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        moved = attack(model(name), images, labels, 20, f"attack {name}")
-        with replacing(path) as temporary:
-            save_file({"images": moved}, temporary)
-    return load_file(path)["images"]
-
-
-def purified(purifier: Purify, images: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([purifier(batch) for batch in images.split(20)])
-
-
-def measure_baselines(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
-    baselines: dict[str, Purify] = {"none": lambda x: x}
-    baselines |= {row: Purifier.from_pretrained(row) for row in BASELINES}
-    if baselines.keys() <= table.keys():
-        return
-    images, labels = imagenet(args.images)
-    hostile, network = attacked(name, images, labels, args.work), model(name)
-    for row, purifier in tqdm(baselines.items(), desc=name):
-        if row not in table:
-            right = [correct(network, purified(purifier, x), labels) for x in (images, hostile)]
-            table[row] = figures(right[0], right[1], len(labels))
-            save()
-
-
-def measure_iterated(
-    name: str, kind: str, source: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]
-) -> None:
-    """Applies a purifier once more for each row."""
-    names = [f"{kind} i={i}" for i in range(1, ITERATED[kind] + 1)]
-    if all(row in table for row in names):
-        return
-    once: Purify = Purifier.from_pretrained(source, iterations=1, dtype=args.dtype)
-    if kind != "gs":
-        once = torch.compile(once)
-    images, labels = imagenet(args.images)
-    network = model(name)
-    now = [images, attacked(name, images, labels, args.work)]
-    for row in tqdm(names, desc=f"{name} {kind}"):
-        now = [purified(once, x) for x in now]
-        right = [correct(network, x, labels) for x in now]
-        table[row] = figures(right[0], right[1], len(labels))
-        save()
-
-
-def figures(standard: int, robust: int, count: int) -> dict[str, Any]:
-    return {
-        "images": count,
-        "standard": standard / count,
-        "robust": robust / count,
-        "mean": (standard + robust) / (2 * count),
-        "standard_interval": interval(standard, count),
-        "robust_interval": interval(robust, count),
-    }
-
-
-def measure_aware(name: str, args: argparse.Namespace, table: dict[str, Any], save: Callable[[], None]) -> None:
-    images, labels = imagenet(args.aware_images)
-    network = model(name)
-    for kind, source in args.purifiers.items():
-        best = best_of(table, kind)
-        if "aware" in table[best]:
-            continue
-        purifier = torch.compile(Purifier.from_pretrained(source, iterations=int(best.split("=")[1])))
-
-        def defended(x: Tensor, purifier: Purify = purifier) -> Tensor:
-            return network(purifier(x))
-
-        hostile = attack(defended, images, labels, 10, f"aware {name} {best}")
-        right = correct(network, purified(purifier, hostile), labels)
-        table[best]["aware"] = {
-            "images": len(labels),
-            "robust": right / len(labels),
-            "robust_interval": interval(right, len(labels)),
-        }
-        save()
-
-
-def print_table(name: str, table: dict[str, Any]) -> None:
-    print(f"\n### {name}: PGD Linf 16/255, 10 steps, {table['none']['images']} images\n")
-    print("| purifier | standard | robust, purifier-blind | mean | robust, purifier-aware |")
-    print("|---|---|---|---|---|")
-    for row, r in table.items():
-        aware = r.get("aware")
-        shown = f"{aware['robust']:.3f} (n={aware['images']})" if aware else ""
-        print(f"| {row} | {r['standard']:.3f} | {r['robust']:.3f} | {r['mean']:.3f} | {shown} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"])
+    parser.add_argument("--models", nargs="+", default=list(CLASSIFIERS), choices=CLASSIFIERS)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--aware-images", type=int, default=30)
-    parser.add_argument("--purifiers", nargs="+", metavar="NAME[=FOLDER]", help="of " + ", ".join(ITERATED))
-    parser.add_argument("--dtype", default="float32", help="what the iterated purifiers compute in")
-    parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for attacked images")
-    parser.add_argument("--name", default="blind_pgd", help="name of the result file")
+    parser.add_argument("--purifiers", nargs="+", metavar="NAME[=FOLDER]", help=f"of {', '.join(ITERATED)}")
+    parser.add_argument("--dtype", default="float32", help="dtype of the purifiers")
+    parser.add_argument("--work", type=Path, default=Path("runs/blind_pgd"), help="folder for records")
+    parser.add_argument("--name", default="blind_pgd", help="name of the result files")
     args = parser.parse_args()
-    args.purifiers = iterated(args.purifiers or [kind for kind in ITERATED if kind in list_purifiers()])
-    for name in args.models:
-        run(name, args)
+    for classifier in args.models:
+        run(classifier, args)
 
 
-def iterated(given: list[str]) -> dict[str, str]:
-    """Reads NAME[=FOLDER] of iterated purifiers into names and what to load."""
+def iterated(given: list[str], dtype: str) -> dict[str, Purifier]:
+    """Returns each of NAME[=FOLDER] at each number of iterations, as "NAME i=N"."""
     found = sources(given)
     if not found.keys() <= ITERATED.keys():
         raise SystemExit(f"expected --purifiers of {', '.join(ITERATED)}, got {', '.join(found)}")
-    return found
+    return {
+        f"{kind} i={i}": Purifier.from_pretrained(source, iterations=i, dtype=dtype)
+        for kind, source in found.items()
+        for i in range(1, ITERATED[kind] + 1)
+    }
 
 
-def run(name: str, args: argparse.Namespace) -> None:
-    """Measures one classifier into its own result file, on from what that file has."""
-    settings = {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "norm": "Linf", "dtype": args.dtype}
-    path = RESULTS / f"{args.name}_{name}.json"
-    result = begun_result(path, settings, {})
-    table = result["rows"]
-    for kind, source in args.purifiers.items():
-        if renewed(result, kind, Purifier.from_pretrained(source, iterations=1), path):
-            for row in [row for row in table if row.startswith(f"{kind} i=")]:
-                del table[row]
+def run(classifier: str, args: argparse.Namespace) -> None:
+    """Measures the purifiers in front of one classifier, and adds their rows to its result file."""
+    name, settings = f"{args.name}_{classifier}", {**ATTACK, "dtype": args.dtype}
+    earlier = read_result(name, {"settings": settings})
+    if earlier["settings"] != settings:
+        raise SystemExit(f"expected {name}.json of {settings}, got {earlier['settings']}; choose another --name")
+    purifiers = iterated(args.purifiers or list(ITERATED), args.dtype)
+    others = {} if args.purifiers else {row: Purifier.from_pretrained(row) for row in BASELINES}
+    network, kinds = model(classifier), list(dict.fromkeys(row.split()[0] for row in purifiers))
+    out = args.work / "+".join([classifier, *((args.purifiers and kinds) or [])])
 
-    def save() -> None:
-        write_result(path.stem, {**result, "environment": environment()})
+    def rows_of(shown: dict[str, Purifier], threat: Any, count: int, batch_size: int) -> dict[str, Any]:
+        found = measured(
+            f"{classifier} {threat.name}", network, classified(count), purifiers=shown, attacks=BLIND_PGD,
+            threats={threat.name: threat}, out=out / f"{threat.name}-{count}", batch_size=batch_size,
+        )  # fmt: skip
+        return {row.purifier: figures(row) for row in attacked(found.rows)}
 
-    measure_baselines(name, args, table, save)
-    for kind, source in args.purifiers.items():
-        measure_iterated(name, kind, source, args, table, save)
+    rows = rows_of({**others, **purifiers}, Blind(), args.images, 20)
     if args.aware_images:
-        measure_aware(name, args, table, save)
-    print_table(name, table)
-
-
-def renewed(result: dict[str, Any], name: str, purifier: Purifier, path: Path) -> bool:
-    """Records a purifier's weights and options in a result; returns whether those of its rows were others, and says so.
-
-    Rows without a record are taken to be of these.
-    """
-    weights, options = digest(purifier), describe(purifier.method)
-    known = result.setdefault("options", {}).get(name, options)
-    # Built, so that an option that did not exist when the record was made has its default.
-    others = result["weights"].get(name, weights) != weights or describe(build(known)) != options
-    if others:
-        print(f"{name}: other options or weights than those of {path.name}; its rows are measured again")
-    result["weights"][name], result["options"][name] = weights, options
-    return others
-
-
-def digest(purifier: Purifier) -> str:
-    """SHA-256 of a purifier's weights."""
-    values = purifier.method.state_dict().values()
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest()
+        best = {row: purifiers[row] for row in (best_of(rows, kind) for kind in kinds)}
+        for row, found in rows_of(best, Aware(), args.aware_images, 10).items():
+            rows[row]["aware"] = {key: found[key] for key in ("images", "robust", "robust_interval")}
+    weights = weights_of({kind: purifiers[f"{kind} i=1"] for kind in kinds})
+    kept = {row: r for row, r in earlier.get("rows", {}).items() if row.split()[0] not in kinds}
+    write_result(
+        name,
+        {
+            "settings": settings,
+            "weights": {**earlier.get("weights", {}), **weights},
+            "rows": {**kept, **rows},
+            "environment": environment(),
+        },
+    )
 
 
 if __name__ == "__main__":

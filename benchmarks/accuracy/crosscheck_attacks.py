@@ -1,22 +1,21 @@
 """Our attacks beside independent implementations of them, on the same model and the same images.
 
-The others are no dependencies of ours. They go into a folder of their own, beside the environment that holds purifier:
+The other packages are not dependencies. They go into a folder beside the environment that holds purifier:
 
     python -m pip install --no-deps --target <folder> torchattacks foolbox eagerpy requests urllib3 idna certifi \
         charset-normalizer scipy GitPython gitdb smmap
     PURIFIER_KIT=<kit> PYTHONPATH=<folder> python -m benchmarks.accuracy.crosscheck_attacks
 
-Model: `purifier.reference_model("demo")`, undefended. Images: the kit's objects/test, evenly spread over its classes,
-central squares of 128 x 128. Robust accuracy is the share of all images that are still right. Every finished row is
-kept in benchmarks/results/crosscheck_attacks.json, so a run that was stopped goes on where it was; --again names
-attacks to measure anew.
+The model is `purifier.reference_model("demo")`, undefended; the images are the kit's objects/test, evenly spread over
+its classes, central squares of 128 x 128. Robust accuracy is the share of all images that the attack leaves right.
+Finished rows stay in benchmarks/results/crosscheck_attacks.json, so a run that was stopped resumes; --again names
+attacks to measure again.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +27,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import purifier
-from benchmarks.kit import RESULTS, environment, interval, write_result
-from benchmarks.recipes.demo_classifier import centre_square, load_part
+from benchmarks.accuracy.tables import crosscheck
+from benchmarks.kit import environment, kit, read_result, write_result
 from purifier import attacks
+from purifier.evaluation import labelled_images
+from purifier.evaluation.metrics.classification import interval
 
 NAME = "crosscheck_attacks"
 EPS, ALPHA, STEPS = 1 / 255, 0.25 / 255, 10
@@ -42,14 +43,14 @@ Run = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Other:
-    """An implementation that is not ours: the package, the name of its attack there, and its options."""
+    """Another implementation: its package, the name of the attack there, and its options."""
 
     package: str
     attack: str
     options: dict[str, Any]
 
     def bind(self, model: nn.Module) -> Run:
-        """Returns it as a function of images (N, 3, H, W) and labels (N,) that gives adversarial images."""
+        """Returns a function from images (N, 3, H, W) and labels (N,) to adversarial images."""
         if self.package == "torchattacks":
             import torchattacks
 
@@ -62,35 +63,22 @@ class Other:
         return lambda x, y: attack(bounded, x, foolbox.criteria.Misclassification(y), epsilons=None)[1]
 
 
-# name: (ours, the other one, number of images)
+_STEPS: dict[str, Any] = {"eps": EPS, "alpha": ALPHA, "steps": STEPS}
+_CW = {"steps": 60, "binary_search_steps": 4, "initial_const": 0.1, "stepsize": 0.01}
+_SQUARE = {"eps": SQUARE_EPS, "n_queries": QUERIES, "p_init": 0.8, "loss": "margin"}
+# Our attack, the other implementation, and the number of images.
 PAIRS: dict[str, tuple[attacks.Attack, Other, int]] = {
-    "PGD": (
-        attacks.PGD(eps=EPS, alpha=ALPHA, steps=STEPS),
-        Other("torchattacks", "PGD", {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "random_start": True}),
-        200,
-    ),
-    "MI-FGSM": (
-        attacks.MIFGSM(eps=EPS, alpha=ALPHA, steps=STEPS, decay=1.0),
-        Other("torchattacks", "MIFGSM", {"eps": EPS, "alpha": ALPHA, "steps": STEPS, "decay": 1.0}),
-        200,
-    ),
+    "PGD": (attacks.PGD(**_STEPS), Other("torchattacks", "PGD", {**_STEPS, "random_start": True}), 200),
+    "MI-FGSM": (attacks.MIFGSM(**_STEPS, decay=1.0), Other("torchattacks", "MIFGSM", {**_STEPS, "decay": 1.0}), 200),
     "APGD": (
         attacks.APGD(eps=EPS, steps=20),
         Other("torchattacks", "APGD", {"eps": EPS, "steps": 20, "loss": "ce"}),
         200,
     ),
-    "Square": (
-        attacks.Square(eps=SQUARE_EPS, queries=QUERIES, p=0.8),
-        Other("torchattacks", "Square", {"eps": SQUARE_EPS, "n_queries": QUERIES, "p_init": 0.8, "loss": "margin"}),
-        200,
-    ),
+    "Square": (attacks.Square(eps=SQUARE_EPS, queries=QUERIES, p=0.8), Other("torchattacks", "Square", _SQUARE), 200),
     "C&W": (
         attacks.CW(steps=60, search=4, c=0.1, alpha=0.01),
-        Other(
-            "foolbox",
-            "L2CarliniWagnerAttack",
-            {"steps": 60, "binary_search_steps": 4, "initial_const": 0.1, "stepsize": 0.01},
-        ),
+        Other("foolbox", "L2CarliniWagnerAttack", _CW),
         100,
     ),
 }
@@ -98,9 +86,7 @@ PAIRS: dict[str, tuple[attacks.Attack, Other, int]] = {
 
 def pictures(count: int) -> tuple[Tensor, Tensor]:
     """Returns images (count, 3, 128, 128) in [0, 1] and labels, evenly spread over the test part."""
-    found, labels, _ = load_part("test")
-    chosen = torch.arange(count) * len(labels) // count
-    return torch.stack([centre_square(found[i]) for i in chosen.tolist()]), labels[chosen]
+    return labelled_images(kit() / "objects" / "test", 128, count).load(range(count))
 
 
 def predict(model: nn.Module, images: Tensor) -> Tensor:
@@ -109,7 +95,7 @@ def predict(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def figures(model: nn.Module, run: Run, images: Tensor, labels: Tensor, name: str) -> dict[str, Any]:
-    """Attacks every image; returns counts, sizes and time."""
+    """Attacks every image; returns counts, lengths of perturbations, and time."""
     torch.manual_seed(SEED)
     began = time.monotonic()
     pairs = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
@@ -151,46 +137,21 @@ def compare(name: str, model: nn.Module) -> dict[str, Any]:
     return row
 
 
-def table(rows: dict[str, Any]) -> str:
-    lines = [
-        "| attack | images | standard | ours | other | difference | L2 ours | L2 other | package |",
-        "|---" * 9 + "|",
-    ]
-    for name, row in rows.items():
-        ours, theirs = row["ours"], row["theirs"]
-        lines.append(
-            f"| {name} | {row['images']} | {row['standard_accuracy']:.3f} | {ours['robust_accuracy']:.3f} | "
-            f"{theirs['robust_accuracy']:.3f} | {row['difference']:+.3f} | {ours['mean_l2_of_fooled']:.3f} | "
-            f"{theirs['mean_l2_of_fooled']:.3f} | {row['other']['package']} {row['other']['version']} |"
-        )
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure anew")
+    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure again")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = purifier.reference_model("demo").requires_grad_(False)
-    path = RESULTS / f"{NAME}.json"
-    rows: dict[str, Any] = json.loads(path.read_text())["rows"] if path.exists() else {}
+    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
     for name in PAIRS:
         if name in rows and name not in args.again:
             continue
         rows[name] = compare(name, model)
         rows = {key: rows[key] for key in PAIRS if key in rows}
-        write_result(
-            NAME,
-            {
-                "model": "demo",
-                "data": "objects/test, central squares of 128 x 128",
-                "seed": SEED,
-                "bound": BOUND,
-                "rows": rows,
-                "environment": environment(),
-            },
-        )
-    print(table(rows))
+        stated = {"model": "demo", "data": "objects/test, central squares of 128 x 128", "seed": SEED, "bound": BOUND}
+        write_result(NAME, {**stated, "rows": rows, "environment": environment()})
+    print(crosscheck({"rows": rows}))
     apart = [name for name, row in rows.items() if abs(row["difference"]) > BOUND]
     if apart:
         raise SystemExit(f"expected differences up to {BOUND}, got more for {', '.join(apart)}")

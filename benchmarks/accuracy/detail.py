@@ -2,11 +2,11 @@
 
     PURIFIER_KIT=<folder> python -m benchmarks.accuracy.detail
 
-Root mean square difference, in 1/255, of held-out photographs and what a purifier makes of them, by bands: what passes
-of GS take out, 1, 1 to 5 and 5 to 21 of them, and what these leave. Every alloy purifies everything (gate_bias 20), so
-that this is what its network does and not its gate. Beside the purifiers: what the images have in each band, which is
-how far one without any detail would be, and how far the attack moves them. Attacks: none, PGD on MobileNetV2 and SSP on
-VGG-19, Linf 16/255.
+The figures are root mean square differences, in 1/255, between held-out photographs and their purified versions, by
+bands of detail: what 1, the next 4 and the next 16 passes of GS remove, and the rest. Each alloy purifies everything
+(gate_bias 20), so the figures are those of its network without its gate. Two rows stand beside the purifiers: the
+detail of the images themselves, which is the error of a purifier that removes all detail, and the perturbations of the
+attacks. Attacks: none, PGD on MobileNetV2 and SSP on VGG-19, Linf 16/255.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.kit import environment, feature_extractor, model, write_result
-from benchmarks.recipes.alloy_figures import EPS, held_out
-from benchmarks.recipes.training_script import photographs
-from benchmarks.tables import detail
+from benchmarks.accuracy.evaluations import ALPHA, EPS
+from benchmarks.accuracy.tables import detail
+from benchmarks.kit import environment, model, photographs, weights_of, write_result
+from benchmarks.recipes.alloy_judge import held_out
+from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier.attacks import PGD, SSP
 from purifier.methods.gs import GaussianSmoothing
 from purifier.training.settings import PhotographTraining
 
 PURIFIERS = ("gs", "ncis", "nrp-resg", "alloy", "alloy-s")
-# Passes of GS from one band to the next, and the band that the first of them takes out.
+# Bands by the passes of GS that remove them, after those of the bands before.
 BANDS = {"finest": 1, "fine": 4, "middle": 16}
 
 
 def bands(difference: Tensor) -> dict[str, float]:
-    """Root mean square of images (N, 3, H, W) in each band, in 1/255."""
+    """Returns the root mean square of images (N, 3, H, W) in each band, in 1/255."""
     found = {}
     for name, passes in BANDS.items():
         smooth = GaussianSmoothing(iterations=passes)(difference)
@@ -46,9 +47,9 @@ def _size(difference: Tensor) -> float:
 
 
 def attacked(images: Tensor) -> dict[str, Tensor]:
-    """The images, as they are and attacked."""
+    """Returns the images as they are, and under each attack."""
     random, classifier, features = torch.Generator().manual_seed(0), model("mobilenet_v2"), feature_extractor()
-    pgd = PGD(eps=EPS, alpha=1.6 / 255, steps=10, generator=random)
+    pgd = PGD(eps=EPS, alpha=ALPHA, steps=10, generator=random)
     ssp = SSP(features, eps=EPS, alpha=4 / 255, steps=10, generator=random)
     with torch.no_grad():
         classes = classifier(images).argmax(1)
@@ -60,7 +61,7 @@ def attacked(images: Tensor) -> dict[str, Tensor]:
 
 
 def purifier(name: str) -> Purifier:
-    """A purifier without a gate that spares anything."""
+    """Loads a purifier; the gate of an alloy lets everything be purified."""
     options = {"gate_bias": 20.0} if name.startswith("alloy") else {}
     return Purifier.from_pretrained(name, **options)
 
@@ -73,17 +74,17 @@ def main() -> None:
     args = parser.parse_args()
     images = held_out(PhotographTraining(data=photographs()), args.images)
     hostile = attacked(images)
-    rows = [
-        {"purifier": "the images themselves", "attack": "none", **bands(images - images.mean((2, 3), keepdim=True))}
-    ]
+    own = bands(images - images.mean((2, 3), keepdim=True))
+    rows = [{"purifier": "the images themselves", "attack": "none", **own}]
     rows += [{"purifier": "none", "attack": name, **bands(x - images)} for name, x in hostile.items() if name != "none"]
-    for name in tqdm(args.purifiers, unit="purifier"):
-        purify = purifier(name)
+    purifiers = {name: purifier(name) for name in args.purifiers}
+    for name, purify in tqdm(purifiers.items(), unit="purifier"):
         with torch.inference_mode():
             for attack, x in hostile.items():
                 made = torch.cat([purify(part) for part in x.split(8)])
                 rows.append({"purifier": name, "attack": attack, **bands(made - images)})
-    result = {"settings": {"images": len(images)}, "rows": rows, "environment": environment()}
+    settings, weights = {"images": len(images)}, weights_of(purifiers)
+    result = {"settings": settings, "weights": weights, "rows": rows, "environment": environment()}
     write_result(args.name, result)
     print(detail(result))
 

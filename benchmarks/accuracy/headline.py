@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from benchmarks import kit
 from benchmarks.accuracy.attacked_images import AttackedImages, Pictures
 from benchmarks.accuracy.headline_results import Cell, Result, grid, measure
+from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier._identity import model_identity, purifier_identity
 from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
@@ -56,7 +57,7 @@ ATTACKS: dict[str, Callable[[], Attack | None]] = {
     "DI-FGSM 16/255, decay 0": lambda: DIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=0.0),
     "PGD 16/255, steps of eps/4": lambda: PGD(eps=E16, alpha=E16 / 4, steps=10),
     "targeted PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10, targeted=True),
-    SSP16: lambda: SSP(kit.feature_extractor(), eps=E16, alpha=2 / 255, steps=30, distance="squared"),
+    SSP16: lambda: SSP(feature_extractor(), eps=E16, alpha=2 / 255, steps=30, distance="squared"),
     "C&W L2": lambda: CW(steps=30, c=1.0, search=2),
     "PGD 4/255, 100 steps": lambda: PGD(eps=E4, alpha=E4 / 10, steps=100),
     "AutoAttack 4/255": lambda: AutoAttack(eps=E4),

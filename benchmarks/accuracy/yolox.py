@@ -1,4 +1,4 @@
-"""The kit's YOLOX-Nano as a detector of images of any size, and the losses that attacks on it climb."""
+"""The kit's YOLOX-Nano as a detector of images of any size, and the losses that attacks on it increase."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from torchvision.ops import box_convert, box_iou
 from benchmarks.kit import kit, kit_module, model
 
 _GREY = 114 / 255
+KINDS = ("cls", "loc", "cls+loc")
 
 
 class Detector(nn.Module):
-    """Letterboxes images in [0, 1] of any sizes, detects, and gives boxes in the images' own pixels.
+    """Detects objects in images in [0, 1] of any sizes, letterboxed; boxes are in the images' own pixels.
 
     Args:
         net: Takes (N, 3, side, side), returns (N, A, 85): cx, cy, w, h, objectness, class scores.
-        decode: Turns that into {"boxes", "scores", "labels"}, one for each image.
+        decode: Takes that output, returns {"boxes", "scores", "labels"} for each image.
         categories: Category id of each class.
-        side: What the longer side of an image is made to be, in pixels.
+        side: Length that the longer side of an image is scaled to, in pixels.
     """
 
     categories: Tensor
@@ -34,7 +35,7 @@ class Detector(nn.Module):
         self.register_buffer("categories", torch.tensor(categories))
 
     def forward(self, images: Iterable[Tensor]) -> list[dict[str, Tensor]]:
-        """Detects; every result also carries "raw", every box before suppression, through which gradients flow."""
+        """Returns the detections; "raw" has all boxes before suppression, and gradients flow through it."""
         images = list(images)
         together = len({image.shape for image in images}) == 1
         batches = [torch.stack(images)] if together else [image[None] for image in images]
@@ -65,13 +66,13 @@ def yolox(device: str = "cpu", side: int = 416) -> Detector:
 
 
 def index_of(detector: Detector) -> Callable[[Tensor], Tensor]:
-    """Returns a function that turns categories (M,) into numbers of the detector's classes."""
+    """Returns a function from categories (M,) to the detector's class numbers."""
     place = {int(category): number for number, category in enumerate(detector.categories)}
     return lambda labels: torch.tensor([place[int(label)] for label in labels], dtype=torch.long, device=labels.device)
 
 
 def loss_of(detector: Detector, kind: str = "cls+loc") -> Any:
-    """Returns a loss, over all the boxes that overlap an object by half: lost score ("cls"), lost overlap ("loc")."""
+    """Returns a loss over the boxes that overlap an object by half: lost score ("cls"), overlap ("loc"), or both."""
     index = index_of(detector)
 
     def loss(outputs: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]) -> Tensor:
@@ -80,7 +81,7 @@ def loss_of(detector: Detector, kind: str = "cls+loc") -> Any:
             raw = found["raw"]
             overlap = box_iou(raw[:, :4], target["boxes"])
             score = (raw[:, 4:5] * raw[:, 5:][:, index(target["labels"])]).clamp_min(1e-8)
-            # Which boxes count is decided where they are now, not differentiated.
+            # Which boxes count is not differentiated.
             near = (overlap > 0.5).detach() | (overlap == overlap.amax(0, keepdim=True)).detach()
             lost = {"cls": -score.log(), "loc": 1 - overlap}
             total = torch.stack([lost[part] for part in kind.split("+")]).sum(0)

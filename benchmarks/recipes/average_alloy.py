@@ -1,11 +1,11 @@
-"""Averages the networks of alloys of one kind, of trainings that went on from one another, and gives the mean a gate.
+"""Averages the networks of alloys of one size, and gives the mean a gate.
 
     python -m benchmarks.recipes.average_alloy OUT FOLDER=SHARE ... [--gate NAME [--sharpen S]] [--set OPTION=VALUE ...]
 
-Shares add up to 1; one network with a share of 1 stays as it is. The gates of the trainings are left out; with --gate
-NAME the mean has gate and gate_bias of that purifier, its logits times S, without it none. --set changes options
-that weights do not depend on, like gate_bias and blur. OUT, a folder that is not there yet or holds a purifier, gets
-it in half precision.
+The shares add up to 1; a network with a share of 1 stays as it is. The networks' own gates are left out. With --gate,
+the mean gets the gate and gate_bias of that purifier, with logits multiplied by S; without it, it has no gate. --set
+changes options that the weights do not depend on, such as gate_bias and blur. OUT is a new folder or one with a
+purifier; it gets the mean in half precision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GATE = ("gate", "gate_blocks", "gate_bias")
 
 
 def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: float = 1.0, **changes: Any) -> Alloy:
-    """The mean of the networks of purifiers, by folder or name, with the gate of another, and with changed options."""
+    """Returns the mean of the networks of purifiers, with the gate of another and changed options."""
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise SystemExit(f"expected shares that add up to 1, got {dict(shares)}")
     trained = {name: Purifier.from_pretrained(name).method for name in shares}
@@ -65,8 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("shares", nargs="+", type=_share, metavar="FOLDER=SHARE")
-    parser.add_argument("--gate", metavar="NAME", help="whose gate and gate_bias the mean has")
-    parser.add_argument("--sharpen", type=float, default=1.0, help="what the gate's logits are multiplied with")
+    parser.add_argument("--gate", metavar="NAME", help="purifier whose gate and gate_bias the mean gets")
+    parser.add_argument("--sharpen", type=float, default=1.0, help="factor of the gate's logits")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="change an option")
     args = parser.parse_args()
     if args.sharpen != 1 and args.gate is None:

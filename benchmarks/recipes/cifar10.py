@@ -1,4 +1,7 @@
-"""CIFAR-10 as the kit has it: JPEG files of 32 x 32 pixels in two archives."""
+"""CIFAR-10 as the kit has it: JPEG files of 32 x 32 pixels in two archives.
+
+PURIFIER_KIT=<folder> python -m benchmarks.recipes.cifar10    # unpacks both into runs/cifar10
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def load_part(part: str) -> tuple[Tensor, Tensor]:
-    """Decodes "train" or "test": uint8 images (N, 3, 32, 32) and labels (N,), in the order of the file names."""
+    """Returns "train" or "test" as uint8 images (N, 3, 32, 32) and labels (N,), in the order of the file names."""
     found: list[tuple[str, np.ndarray]] = []
     with tarfile.open(kit() / f"cifar10_{part}.tar.gz") as archive:
         for member in archive:
@@ -31,11 +34,17 @@ def load_part(part: str) -> tuple[Tensor, Tensor]:
 
 
 def extract_part(part: str, folder: Path) -> Path:
-    """Unpacks "train" or "test" into `folder`, unless that is done, and returns its folder of class folders."""
+    """Unpacks "train" or "test" into `folder` if it is not there yet; returns its folder of class folders."""
     if not (folder / part).is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{part}"
         with tarfile.open(kit() / f"cifar10_{part}.tar.gz") as archive:
             archive.extractall(partial, filter="data")
         (partial / part).replace(folder / part)
         partial.rmdir()
     return folder / part
+
+
+if __name__ == "__main__":
+    for part in ("train", "test"):
+        print(extract_part(part, Path("runs/cifar10")))

@@ -1,4 +1,4 @@
-"""Draws how trainings of GAD went: what the model gets right on samples kept out of the training, step by step.
+"""Draws trainings of GAD: the model's accuracy on samples kept out of the training, by step.
 
 python -m benchmarks.recipes.gad_plot RESULT.json [RESULT.json ...] docs/gad_training.png
 """
@@ -17,7 +17,7 @@ _TITLES = {"gad_camvid": "LR-ASPP, CamVid: pixel accuracy", "gad_yolox": "YOLOX-
 
 
 def draw(trainings: dict[str, dict[str, Any]], path: Path) -> None:
-    """Writes a PNG with a panel for each training: with the purifier solid, without it dashed."""
+    """Writes a PNG with a panel per training: solid with the purifier, dashed without it."""
     figure = blank(4.6 * len(trainings), 3.7, layout="constrained")
     panels = figure.subplots(1, len(trainings), squeeze=False)[0]
     for panel, (name, training) in zip(panels, trainings.items(), strict=True):

@@ -1,4 +1,4 @@
-"""GAD's training in front of the kit's YOLOX-Nano: a detector with losses of its own."""
+"""The task of GAD's training in front of the kit's YOLOX-Nano, a detector with losses of its own."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from benchmarks.accuracy.yolox import Detector, index_of, loss_of
+from benchmarks.accuracy.yolox import KINDS, Detector, index_of, loss_of
 from purifier.attacks import PGD, DetectionAttack
 from purifier.training.gad import GADTraining
 from purifier.training.gad.tasks import BoxTask, Observed
 from purifier.training.gad.tasks.boxes import box_vectors
 
-KINDS = ("cls", "loc", "cls+loc")
-
 
 class YoloxTask(BoxTask):
-    """Squares with boxes; the attacks climb the losses of yolox.py, the features are the backbone's at the boxes."""
+    """Square crops with boxes. Attacks increase the losses of yolox.py; features are the backbone's at the boxes."""
 
     def __init__(self, model: nn.Module, config: GADTraining) -> None:
         super().__init__(model, config)
@@ -34,7 +32,7 @@ class YoloxTask(BoxTask):
         return {name: value for name, value in super().__getstate__().items() if name not in without}
 
     def attack(self, images: Tensor, targets: list[dict[str, Tensor]], step: int) -> Tensor:
-        """PGD on the lost scores, the lost overlaps and both, by turns."""
+        """Attacks by PGD on the scores, the overlaps and both, in turn."""
         return self._attacks[step % len(self._attacks)](self.model, images, targets)
 
     def observe(self, images: Tensor, targets: list[dict[str, Tensor]]) -> Observed:
@@ -52,11 +50,11 @@ class YoloxTask(BoxTask):
 
 
 def detection_loss(detector: Detector) -> Callable[[list[dict[str, Tensor]], list[dict[str, Tensor]]], Tensor]:
-    """Returns a loss that is low where each object is found and nothing else is.
+    """Returns a loss that is low if each object is found and nothing else is.
 
-    Of each object, the box that finds it best (score times overlap) loses -log(score) + 1 - overlap. Of each image, the
-    boxes of a score above 0.5 that overlap no object by half lose -log(1 - score), divided by their number. The mean
-    over images.
+    Each object adds -log(score) + 1 - overlap of the box with the largest product of score and overlap. The boxes with
+    a
+    score above 0.5 that overlap no object by half add the mean of -log(1 - score). The loss is the mean over images.
     """
     index = index_of(detector)
 

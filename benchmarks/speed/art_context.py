@@ -1,17 +1,16 @@
-"""Our purifiers beside the preprocessors of adversarial-robustness-toolbox that users deploy, on the same images.
+"""Our purifiers beside the preprocessors of adversarial-robustness-toolbox, on the same images.
 
     python -m venv .venv-art && .venv-art/bin/pip install adversarial-robustness-toolbox torch kornia packaging pillow
     PURIFIER_KIT=<folder> python -m benchmarks.speed.art_context --art-python .venv-art/bin/python --images 100
 
-For each: milliseconds an image, how many times ResNet-50's own forward that is, standard accuracy, and robust accuracy
-against an attacker who knows nothing of the purifier: PGD on the bare ResNet-50, Linf, eps 8/255, alpha 2/255,
-10 steps, random start. Images are 224 x 224. The toolbox runs in an environment of its own: it is no dependency;
-its calls take turns with ours and with the ResNet-50's, and the time is that of the call alone, not of passing files.
-(kornia is what its PyTorch form of spatial smoothing needs, packaging and pillow what it imports and does not ask for.)
-Prints one table and writes benchmarks/results/art_context.json (--name gives it another name).
+For each: milliseconds per image, the ratio to the time of ResNet-50's own forward pass, standard accuracy, and robust
+accuracy under PGD on the bare ResNet-50 (Linf, eps 8/255, alpha 2/255, 10 steps, random start). Images are 224 x 224.
+The toolbox is not a dependency, so it runs in an environment of its own; its calls take turns with ours and with the
+ResNet-50's, and passing files is not timed. (Its spatial smoothing needs kornia; it imports packaging and pillow
+without requiring them.) Prints one table and writes benchmarks/results/art_context.json.
 
-Each is as it comes: ours with the shipped options; theirs with their defaults, but for options that would make it do
-nothing on 8-bit pictures (bit depth) or that ours states too (JPEG's quality), which are ours.
+Ours have their shipped options. Theirs have their defaults, except two options that are set to ours: bit depth, whose
+default does nothing to 8-bit pictures, and JPEG's quality.
 """
 
 from __future__ import annotations
@@ -31,10 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.kit import correct, environment, imagenet, interval, model, write_result
-from benchmarks.speed.art_table import RESNET, markdown
+from benchmarks.kit import correct, environment, imagenet, model, weights_of, write_result
+from benchmarks.speed.table import RESNET, art_context
 from purifier import Purifier
 from purifier.attacks import PGD
+from purifier.evaluation.metrics.classification import interval
 from purifier.inference.timing import speedup, spread
 
 OURS = ("gs", "ncis", "nrp-resg", "jpeg", "bit-depth", "median", "tvm")
@@ -78,7 +78,7 @@ class Toolbox:
         self.close()
 
     def close(self) -> None:
-        """Ends the process."""
+        """Stops the process."""
         self.process.kill()
         self.process.communicate()
 
@@ -93,7 +93,7 @@ class Toolbox:
         return torch.from_numpy(np.load(out))
 
     def _file(self, images: Tensor) -> Path:
-        # The tensor is kept, so that no other one gets its id.
+        # Keep the tensor, so that no other one gets its id.
         if id(images) not in self.files:
             path = self.folder / f"images-{len(self.files)}.npy"
             np.save(path, images.contiguous().numpy())
@@ -124,7 +124,7 @@ class Toolbox:
 
 
 def timed(calls: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    """Runs each call once a round, every other round backwards, after one round that does not count."""
+    """Runs each call once per round, in reverse order in every other round; the first round does not count."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-1, runs):
         for name in list(calls)[:: -1 if number % 2 else 1]:
@@ -151,7 +151,7 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, An
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns times and accuracies of everything, JSON values."""
+    """Returns times and accuracies of everything, ready for JSON."""
     torch.set_num_threads(args.threads)
     images, labels = imagenet(args.images)
     network = model("resnet50")
@@ -160,13 +160,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     batch = images[: args.batch].contiguous()
     with tempfile.TemporaryDirectory() as folder, Toolbox(args.art_python, Path(folder), args.threads) as toolbox:
         calls: dict[str, Callable[[], float]] = {RESNET: lambda: clocked(lambda: network(batch))}
-        calls |= {name: lambda p=p: clocked(lambda: p(batch)) for name, p in purifiers.items()}  # type: ignore[misc]
-        calls |= {name: lambda name=name: toolbox.seconds(name, batch) for name in args.theirs}  # type: ignore[misc]
+        calls |= {name: lambda p=p: clocked(lambda: p(batch)) for name, p in purifiers.items()}
+        calls |= {name: lambda name=name: toolbox.seconds(name, batch) for name in args.theirs}
         with torch.inference_mode():
             seconds = timed(calls, args.runs)
         outputs: dict[str, Callable[[Tensor], Tensor]] = {RESNET: lambda x: x}
-        outputs |= {name: lambda x, p=p: batched(p, x) for name, p in purifiers.items()}  # type: ignore[misc]
-        outputs |= {name: lambda x, name=name: toolbox.purified(name, x) for name in args.theirs}  # type: ignore[misc]
+        outputs |= {name: lambda x, p=p: batched(p, x) for name, p in purifiers.items()}
+        outputs |= {name: lambda x, name=name: toolbox.purified(name, x) for name in args.theirs}
         rows = {
             name: {
                 **_cost(seconds[name], seconds[RESNET], len(batch)),
@@ -185,6 +185,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "batch": len(batch),
         "runs": args.runs,
         "options": options,
+        "weights": weights_of(purifiers),
         "rows": rows,
         "environment": {**environment(), "toolbox": versions},
     }
@@ -208,17 +209,17 @@ def _cost(seconds: list[float], resnet: list[float], images: int) -> dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--art-python", required=True, help="Python of the toolbox's environment")
-    parser.add_argument("--images", type=int, default=100, help="how many of the 400 the accuracies are of")
-    parser.add_argument("--batch", type=int, default=8, help="images at once, where time is measured")
+    parser.add_argument("--images", type=int, default=100, help="number of images that accuracy is measured on")
+    parser.add_argument("--batch", type=int, default=8, help="batch size that time is measured with")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5, help="rounds that count")
+    parser.add_argument("--runs", type=int, default=5, help="timed rounds")
     parser.add_argument("--ours", nargs="*", choices=OURS, default=OURS)
     parser.add_argument("--theirs", nargs="*", choices=list(THEIRS), default=list(THEIRS))
     parser.add_argument("--name", default="art_context", help="name of the result file")
     args = parser.parse_args()
     result = measure(args)
     write_result(args.name, result)
-    print(markdown(result))
+    print(art_context(result))
 
 
 if __name__ == "__main__":

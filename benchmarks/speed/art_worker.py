@@ -1,10 +1,10 @@
-"""Runs preprocessors of adversarial-robustness-toolbox in an environment of their own, for art_context.py.
+"""Runs preprocessors of adversarial-robustness-toolbox in their own environment, for art_context.py.
 
     python art_worker.py
 
-Reads one line of JSON a task from its standard input: {"kind": ..., "options": {...}, "images": FILE.npy, "out":
-FILE.npy or null}, where the images are float32 (N, 3, H, W) in [0, 1]. Answers with a line of JSON: {"seconds": of the
-call alone} or {"error": text}; first of all with its versions. Needs numpy, torch and the toolbox only.
+Each line of standard input is a task in JSON: {"kind": ..., "options": {...}, "images": FILE.npy, "out": FILE.npy or
+null}; the images are float32 (N, 3, H, W) in [0, 1]. Each line of the output is an answer in JSON: first the versions,
+then {"seconds": time of the call alone} or {"error": text} for each task. Needs numpy, torch and the toolbox only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 
 def main() -> None:
-    # What the toolbox prints must not come between the answers.
+    # The toolbox prints too; its lines must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     with contextlib.redirect_stdout(sys.stderr):
         print(json.dumps(_versions()), file=answers)
@@ -38,7 +38,7 @@ def _versions() -> dict[str, str]:
     import art
     import torch
 
-    # Before the first call: torch starts its threads then.
+    # Must precede the first call, which starts the threads.
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     return {"art": art.__version__, "torch": torch.__version__, "numpy": np.__version__}
 
@@ -65,7 +65,7 @@ def _images(file: str) -> Any:
 
 @functools.cache
 def _preprocessor(kind: str, options: str) -> tuple[Any, bool]:
-    """Returns a preprocessor, and whether its channels come first; where it has no say in that, they come last."""
+    """Returns a preprocessor, and whether it takes channels first; without such an option it takes them last."""
     from art.defences import preprocessor
 
     made = getattr(preprocessor, kind)

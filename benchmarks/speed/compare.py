@@ -1,12 +1,12 @@
-"""How fast the purifiers are beside their papers' plain forms, in one process, call by call in turn.
+"""Times the purifiers beside the plain forms of their methods, in turn, in one process.
 
     python -m benchmarks.speed.compare --preset cpu --work WORK      # 2 threads, batch 8, 224, as on a small server
     python -m benchmarks.speed.compare --preset gpu --work WORK      # one GPU, batch 64, 224, bfloat16 and compiled
     python -m benchmarks.speed.compare --size 64 --batch 1 --methods gs ncis --runs 3 --out FILE.json
 
-Prints the table and which targets hold, and writes benchmarks/results/speed_<preset>.json when everything was measured
-(with settings other than the preset's, the file that --out names). What is timed and how: benchmarks/README.md.
-A run that was stopped goes on in the same --work with the rows it has not measured yet.
+Prints the table and the targets, and writes benchmarks/results/speed_<preset>.json at the end; with other settings than
+the preset's it writes the file that --out names. benchmarks/README.md defines the method. A run that was stopped
+resumes with the same --work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -32,7 +31,6 @@ from benchmarks.speed.forms import (
     COPY,
     MATMUL,
     OPTIONS,
-    RESNET,
     Form,
     Place,
     allow_tf32,
@@ -44,7 +42,7 @@ from benchmarks.speed.forms import (
     pictures,
     set_up,
 )
-from benchmarks.speed.table import markdown, ratio_targets
+from benchmarks.speed.table import RESNET, markdown, ratio_targets
 from purifier._errors import PurifierError
 from purifier._files import write_text
 from purifier.inference.precision import resolve_device
@@ -81,7 +79,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Forms of one method that are measured against one another, and where."""
+    """The forms of one method that are compared, and the place."""
 
     method: str
     place: Place
@@ -92,7 +90,7 @@ def main() -> None:
     args = _parser().parse_args()
     preset = PRESETS[args.preset]
     chosen = {name: getattr(args, name) if getattr(args, name) is not None else preset[name] for name in _SETTINGS}
-    own = chosen == preset and not args.candidates
+    own = chosen == preset
     out = args.out or (RESULTS / f"speed_{args.preset}.json" if own else None)
     try:
         resolve_device(chosen["device"])
@@ -100,7 +98,7 @@ def main() -> None:
         raise SystemExit(f"{error} or another --device") from None
     rows: list[dict[str, Any]] = []
     started = {**_environment(chosen["device"]), "threads": chosen["threads"]}
-    for case in _cases(chosen, args.preset, args.candidates):
+    for case in _cases(chosen, args.preset):
         print(f"# {case.method}, {case.place.batch} x {case.place.height} x {case.place.width}", flush=True)
         rows += _measured(case, args, started)
     result = {
@@ -121,36 +119,33 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="what the settings below start from")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="default of the settings below")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="threads of torch on the CPU")
-    parser.add_argument("--batch", type=int, help="images at once")
+    parser.add_argument("--batch", type=int, help="batch size")
     parser.add_argument("--size", type=int, help="height and width")
-    parser.add_argument("--large", metavar="HxW|none", help="size of the large picture that gs is measured on too")
-    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="of ours")
+    parser.add_argument("--large", metavar="HxW|none", help="size of the large picture for gs")
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16", "float16"], help="dtypes of ours")
     parser.add_argument("--compile", nargs="+", choices=["none", "default", "reduce-overhead"])
     parser.add_argument("--methods", nargs="+", choices=list(OPTIONS))
-    parser.add_argument("--candidates", action="store_true", help="measure the forms of candidate_forms.py, too")
-    parser.add_argument("--matmul", type=int, help="side of the matrices that the chip's rate is measured with")
+    parser.add_argument("--matmul", type=int, help="side of the matrices whose product gives the device's rate")
     parser.add_argument("--tf32", choices=["default", "off"], help="float32 convolutions on CUDA: as PyTorch, or exact")
-    parser.add_argument("--runs", type=int, default=10, help="rounds that count")
+    parser.add_argument("--runs", type=int, default=10, help="timed rounds")
     parser.add_argument("--warmup", type=int, default=2, help="rounds before them")
-    parser.add_argument("--seconds", type=float, default=600, help="no round of a case after this, once 3 are done")
-    parser.add_argument("--work", type=Path, help="folder of what is measured already, to go on from")
+    parser.add_argument("--seconds", type=float, default=600, help="after this time and 3 rounds, no more")
+    parser.add_argument("--work", type=Path, help="folder of finished rows, to resume from")
     parser.add_argument("--out", type=Path, help="result file; benchmarks/results/speed_<preset>.json for the preset's")
     return parser
 
 
-def _cases(chosen: dict[str, Any], preset: str, others: bool) -> list[Case]:
+def _cases(chosen: dict[str, Any], preset: str) -> list[Case]:
     threads, size = chosen["threads"], chosen["size"]
     tf32 = chosen["tf32"] == "default"
     place = Place(chosen["device"], threads, chosen["batch"], size, size, chosen["matmul"], tf32)
     cases = []
     for name in chosen["methods"]:
         context = [RESNET] + [MATMUL] * ("bfloat16" in chosen["dtype"]) + [COPY] * (preset == "gpu")
-        rows = forms(
-            name, dtypes=chosen["dtype"], compiles=chosen["compile"], flat=True, context=context, others=others
-        )
+        rows = forms(name, dtypes=chosen["dtype"], compiles=chosen["compile"], flat=True, context=context)
         cases.append(Case(name, place, tuple(rows)))
         if name == "gs" and chosen["large"] != "none":
             height, width = map(int, chosen["large"].split("x"))
@@ -160,7 +155,7 @@ def _cases(chosen: dict[str, Any], preset: str, others: bool) -> list[Case]:
 
 
 def _measured(case: Case, args: argparse.Namespace, started: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rows of a case, from the work folder as far as they are there."""
+    """Returns the rows of a case; those in the work folder are not measured again."""
     how = {"runs": args.runs, "warmup": args.warmup, "seconds": args.seconds}
     asked = {"case": asdict(case), "how": how, "environment": started}
     times = _cached(args.work, f"{case.method}-times", asked, lambda: _times(case, how))
@@ -187,13 +182,13 @@ def _cached(work: Path | None, name: str, asked: dict[str, Any], measure: Callab
 
 
 def _times(case: Case, how: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of every form, and how far its output is from the first reference's in float32."""
+    """Returns the seconds of every form, and the difference of its output to the first reference's in float32."""
     place = case.place
     set_up(place)
     with torch.inference_mode():
         images = pictures(place.batch, place.height, place.width).to(place.device)
         calls = {form.key: build(form, place, images) for form in case.forms}
-        # Outputs are compared without TF32, which would put both sides off by more than they may differ.
+        # TF32 would change both outputs by more than they may differ.
         allow_tf32(False)
         expected = calls[case.forms[0].key]().clamp(0, 1)
         differences = {
@@ -209,7 +204,7 @@ def _times(case: Case, how: dict[str, Any]) -> dict[str, Any]:
 def _difference(output: Tensor, expected: Tensor) -> dict[str, float]:
     error = output.clamp(0, 1).double() - expected.double()
     squared = error.square().mean().item()
-    # 200 dB stands for equality, which JSON has no infinity for.
+    # 200 dB stands for equality, as JSON has no infinity.
     psnr = min(200.0, -10 * math.log10(squared)) if squared > 0 else 200.0
     return {"max_error": error.abs().max().item(), "psnr": psnr}
 
@@ -249,21 +244,16 @@ def _row(form: Form, case: Case, times: dict[str, Any], peak: int | None) -> dic
 
 
 def _beside(times: dict[str, Any], context: str, form: Form, seconds: list[float]) -> float | None:
-    """How many times the call that it is set beside takes; of the same dtype, or of the first there is."""
+    """Returns the ratio of the times to those of a context call, of the same dtype if there is one."""
     keys = [key for key in times["seconds"] if key.startswith(context)]
     same = [key for key in keys if f", {form.dtype}," in key] or keys
     return speedup(seconds, times["seconds"][same[0]]).median if same else None
 
 
 def _environment(device: str) -> dict[str, Any]:
-    git = subprocess.run(
-        ["git", "status", "--porcelain", "--", "purifier", "benchmarks/**.py"],
-        capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         **environment(),
-        "uncommitted_changes": bool(git.stdout.strip()) if git.returncode == 0 else None,
         "torchvision": version("torchvision"),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
@@ -273,7 +263,7 @@ def _environment(device: str) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The CPU's name, and which half-precision arithmetic it has."""
+    """Returns the CPU's name and its half-precision instructions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())

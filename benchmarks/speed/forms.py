@@ -1,4 +1,4 @@
-"""What benchmarks/speed/compare.py measures: every form as a call on a batch, and its peak memory."""
+"""The forms that compare.py measures, as calls on a batch, and their peak memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.speed.candidate_forms import candidate, candidates
 from benchmarks.speed.reference_forms import form_names, reference
+from benchmarks.speed.table import RESNET
 from purifier import Purifier, _hub
 from purifier.inference.compiling import Compiler
 from purifier.inference.memory import in_fresh_process, peak_extra_bytes
@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nrp-resg": {},
     "nrp": {},
 }
-RESNET, COPY, MATMUL = "ResNet-50 forward", "copy of the batch", "bfloat16 matrix product"
+COPY, MATMUL = "copy of the batch", "bfloat16 matrix product"
 _WARM_SIZE = 32
 
 
@@ -34,11 +34,11 @@ class Form:
 
     Attributes:
         method: The purifier, "gs" and so on.
-        kind: "reference", "ours", "candidate" or "context".
-        name: What it is.
-        dtype: What it computes in.
-        compile: "none", or what `Purifier.from_pretrained(compile=...)` does: "default" for True, "reduce-overhead".
-        iterations: Other than the method's benchmark has.
+        kind: "reference", "ours" or "context".
+        name: Name of the form.
+        dtype: Dtype that it computes in.
+        compile: "none", or a mode of `Purifier.from_pretrained(compile=...)`: "default" for True, "reduce-overhead".
+        iterations: Number of iterations; None means that of OPTIONS.
     """
 
     method: str
@@ -50,23 +50,23 @@ class Form:
 
     @property
     def key(self) -> str:
-        """What tells it from the other forms of its method."""
+        """Identifies it among the forms of its method."""
         extra = f" i={self.iterations}" if self.iterations is not None else ""
         return f"{self.name}{extra}, {self.dtype}, compile {self.compile}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a form is measured, and on what.
+    """The device and the images that a form is measured with.
 
     Attributes:
         device: "cpu", "cuda", ...
-        threads: Of torch, on the CPU.
-        batch: Images at once.
+        threads: Threads of torch on the CPU.
+        batch: Batch size.
         height: In pixels.
         width: In pixels.
-        matmul: Side of the matrices whose product gives the chip's rate.
-        tf32: Whether float32 convolutions may use TF32, as PyTorch's default is on CUDA.
+        matmul: Side of the matrices whose product gives the device's rate.
+        tf32: Whether float32 convolutions on CUDA may use TF32, as is PyTorch's default.
     """
 
     device: str
@@ -85,13 +85,13 @@ def set_up(place: Place) -> None:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Sets whether CUDA's float32 convolutions may be TF32; products of matrices are not, as is PyTorch's default."""
+    """Sets whether float32 convolutions on CUDA may use TF32; matrix products never do, as is PyTorch's default."""
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def pictures(batch: int, height: int, width: int) -> Tensor:
-    """Seeded pictures (N, 3, H, W) with structure at several scales, under a perturbation of 8/255 at every pixel."""
+    """Returns seeded pictures (N, 3, H, W) with structure at several scales, each pixel perturbed by 8/255."""
     generator = torch.Generator().manual_seed(0)
     images = torch.zeros(batch, 3, height, width)
     for cells, weight in ((3, 0.5), (11, 0.3), (41, 0.2)):
@@ -103,7 +103,7 @@ def pictures(batch: int, height: int, width: int) -> Tensor:
 
 @functools.cache
 def method(name: str) -> tuple[Method, str]:
-    """Returns a method in float32 on the CPU, and what its weights are."""
+    """Returns a method in float32 on the CPU, and the kind of its weights."""
     config = _hub.bundled_config(name)
     if config.get("trained", True):
         trained = Purifier.from_pretrained(name, **OPTIONS[name]).method
@@ -115,7 +115,7 @@ def method(name: str) -> tuple[Method, str]:
 
 
 def _shape_output(network: Method) -> None:
-    """Gives random weights outputs with the mean and spread of a picture, so that differences mean something."""
+    """Scales random weights so that outputs have the mean and spread of a picture and can be compared."""
     convolutions = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
     with torch.no_grad():
         for conv in convolutions:
@@ -136,11 +136,8 @@ def build(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:
     if form.kind == "reference":
         plain = reference(ours, form.name).to(place.device)
         return lambda batch=images: plain(batch)
-    if form.kind == "candidate":
-        twin = candidate(ours, form.name)
-    else:
-        twin = METHODS[form.method](**ours.options)
-        twin.load_state_dict(ours.state_dict())
+    twin = METHODS[form.method](**ours.options)
+    twin.load_state_dict(ours.state_dict())
     purifier = Purifier(twin, name=form.method).eval().requires_grad_(False)
     purifier.to(device=place.device, dtype=getattr(torch, form.dtype))
     if form.iterations is not None:
@@ -168,7 +165,7 @@ def _context(form: Form, place: Place, images: Tensor) -> Callable[..., Tensor]:
 
 
 def operations(form: Form, place: Place) -> int:
-    """Floating-point operations of a call that are in convolutions or matrix products; 0 where not counted."""
+    """Returns the floating-point operations of a call in convolutions or matrix products; 0 if not counted."""
     if form.name == MATMUL:
         return 2 * place.matmul**3
     if form.method not in ("nrp", "nrp-resg") or form.kind == "context":
@@ -177,22 +174,18 @@ def operations(form: Form, place: Place) -> int:
     return 2 * weights * place.batch * place.height * place.width
 
 
-def forms(
-    name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str], others: bool = False
-) -> list[Form]:
-    """Lists the forms of a method: its references, ours in every dtype and mode, and what they are set beside.
+def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str]) -> list[Form]:
+    """Returns the forms of a method: its references, ours in every dtype and mode, and the context calls.
 
     Args:
         name: The method.
-        dtypes: Of ours.
-        compiles: Of ours.
-        flat: Whether gs is measured at other numbers of iterations too.
-        context: Of `RESNET`, `COPY`, `MATMUL`.
-        others: Whether the candidates to take the place of ours are measured too.
+        dtypes: Dtypes of ours.
+        compiles: Compile modes of ours.
+        flat: Whether gs is also measured at other numbers of iterations.
+        context: Any of `RESNET`, `COPY`, `MATMUL`.
     """
     rows = [Form(name, "reference", form) for form in form_names(name)]
-    kinds = [("ours", "ours")] + [("candidate", form) for form in candidates(name) if others]
-    rows += [Form(name, *kind, dtype, mode) for kind in kinds for dtype in dtypes for mode in compiles]
+    rows += [Form(name, "ours", "ours", dtype, mode) for dtype in dtypes for mode in compiles]
     if flat and name == "gs":
         rows += [Form(name, "ours", "ours", dtypes[0], compiles[0], iterations=count) for count in (1, 14)]
     if RESNET in context:
@@ -217,5 +210,5 @@ def _peak_here(form: Form, place: Place) -> int | None:
         if form.compile == "none":
             small = images[..., :_WARM_SIZE, :_WARM_SIZE].contiguous()
             return peak_extra_bytes(call, warm_up=lambda: call(small), device=place.device)
-        # Compiled code is of one size, and its compiler is no part of what purifying needs.
+        # Compiled code has one size, and compiling is not part of the call.
         return peak_extra_bytes(call, warm_up=lambda: [call() for _ in range(3)], device=place.device)

@@ -1,4 +1,4 @@
-"""Draws how many times faster than the plain form each of ours is, from result files of benchmarks/speed/compare.py.
+"""Draws how many times as fast as the plain form each of ours is, from result files of compare.py.
 
 python -m benchmarks.speed.plot benchmarks/results/speed_cpu_*.json docs/speed_cpu.png
 

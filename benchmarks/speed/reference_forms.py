@@ -1,9 +1,9 @@
-"""The purifiers in the plain form in which their papers' code would be written, to measure ours against.
+"""The purifiers in plain form, as code of their papers would be written, to compare ours with.
 
-Written by us. Each form takes the state dict of our method, so it computes the same function. What makes them plain:
-float32, contiguous memory, one module after the other, masks multiplied into the weights in every forward, all taps of
-a masked kernel computed, features concatenated anew in front of every convolution of a dense block, the Gaussian as a
-two-dimensional convolution, once for every iteration.
+Written by us. Each form takes the state dict of our method and computes the same function. Plain means: float32,
+contiguous memory, one module after the other, masks multiplied into the weights in every forward pass, all taps of a
+masked kernel computed, features concatenated before every convolution of a dense block, and the Gaussian as a
+two-dimensional convolution in every iteration.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""The table of benchmarks/speed/compare.py and the targets that it is held to, from its result file alone."""
+"""The tables of speed and memory, and the targets of compare.py, from the result files alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.markdown import table
+
+RESNET = "ResNet-50 forward"
 _HEAD = [
     "purifier", "form", "dtype", "compile", "batch x size", "device", "ms an image", "middle half", "x reference",
     "ResNet-50s", "output", "extra memory, 1 image",
 ]  # fmt: skip
-# "Flat in i": the slowest of i = 1, 7, 14 takes at most this many times as long as the fastest.
+# "Flat in i": largest ratio between the times of i = 1, 7 and 14.
 _FLAT = 1.25
 _RATIOS = {
     "cpu": {
@@ -27,37 +30,27 @@ _MEMORY = {"nrp": 0.3e9, "nrp-resg": 0.1e9, "ncis": 0.1e9}
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Returns heading, table and targets."""
-    where = result["environment"]
-    settings = result["settings"]
+    """Returns the heading, table and targets of a result of compare.py."""
+    where, settings = result["environment"], result["settings"]
     versions = f"torch {where['torch']}" + (f", CUDA {where['cuda']}" if where["cuda"] else "")
-    lines = [
+    heading = (
         f"{where['device_name']}, {versions}, commit {where['commit'][:10]}"
         + (" with uncommitted changes" if where["uncommitted_changes"] else "")
-        + f". Medians of up to {settings['runs']} rounds; middle half: first to third quartile.",
-        "",
-        "| " + " | ".join(_HEAD) + " |",
-        "|" + "---|" * len(_HEAD),
-    ]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in result["rows"]]
+        + f". Medians of up to {settings['runs']} rounds; middle half: first to third quartile."
+    )
+    parts = [heading, table(_HEAD, [_cells(row) for row in result["rows"]])]
     notes = sorted({f"`{row['method']}`" for row in result["rows"] if row["weights"].startswith("random")})
     if notes:
-        lines += [
-            "",
-            f"{', '.join(notes)}: seeded random weights; none are shipped yet. Speed does not depend on them.",
-        ]
-    lines += ["", "| target | wanted | measured | |", "|---|---|---|---|"]
-    for target in result["targets"]:
-        if target["target"].partition(":")[0] not in settings["methods"]:
-            continue
-        measured = "not measured" if target["measured"] is None else _number(target["measured"], target["unit"])
-        wanted = f"{'at least' if target['at_least'] else 'at most'} {_number(target['wanted'], target['unit'])}"
-        lines.append(f"| {target['target']} | {wanted} | {measured} | {_verdict(target)} |")
-    return "\n".join(lines)
+        parts.append(f"{', '.join(notes)}: seeded random weights; none are shipped yet. Speed does not depend on them.")
+    asked = [target for target in result["targets"] if target["target"].partition(":")[0] in settings["methods"]]
+    return "\n\n".join([*parts, table(["target", "wanted", "measured", ""], [_target_cells(t) for t in asked])])
 
 
-def _verdict(target: dict[str, Any]) -> str:
-    return "" if target["holds"] is None else "holds" if target["holds"] else "FAILS"
+def _target_cells(target: dict[str, Any]) -> list[str]:
+    measured = "not measured" if target["measured"] is None else _number(target["measured"], target["unit"])
+    wanted = f"{'at least' if target['at_least'] else 'at most'} {_number(target['wanted'], target['unit'])}"
+    verdict = "" if target["holds"] is None else "holds" if target["holds"] else "FAILS"
+    return [target["target"], wanted, measured, verdict]
 
 
 def _number(value: float, unit: str) -> str:
@@ -104,8 +97,41 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def art_context(result: dict[str, Any]) -> str:
+    """Returns the table of art_context.py."""
+    where = result["environment"]
+    heading = (
+        f"{result['images']} images, 224 x 224; PGD Linf 8/255 on the bare ResNet-50, 10 steps. Batches of "
+        f"{result['batch']}, {where['threads']} threads, torch {where['torch']}, toolbox {where['toolbox']['art']}; "
+        f"medians of {result['runs']} rounds. In brackets: middle half; 95 % interval."
+    )
+    lines = []
+    for name, row in result["rows"].items():
+        low, high = row["resnet50s_quartiles"]
+        shares = [(row[kind]["accuracy"], *row[kind]["interval"]) for kind in ("standard", "robust")]
+        lines.append(
+            [
+                f"none ({RESNET})" if name == RESNET else name,
+                f"{row['ms_per_image']:.3g}",
+                f"{row['resnet50s']:.3g} ({low:.3g} to {high:.3g})",
+                *("{:.3f} ({:.3f} to {:.3f})".format(*share) for share in shares),
+            ]
+        )
+    heads = ["purifier", "ms an image", "ResNet-50s", "standard accuracy", "robust accuracy, purifier-blind"]
+    return f"{heading}\n\n{table(heads, lines)}"
+
+
+def tiled_memory(r: dict[str, Any]) -> str:
+    """Returns the result of tiled_memory.py, as a sentence."""
+    return (
+        f"A {r['side']} x {r['side']} image through `ncis` in tiles of {r['tile']}, {r['iterations']} iterations, "
+        f"{r['dtype']}, on a CPU: {r['extra_bytes'] / 2**30:.2f} GiB of extra memory "
+        "(`python -m benchmarks.speed.tiled_memory`)."
+    )
+
+
 def ratio_targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns every target of the preset, with what was measured; None where nothing was."""
+    """Returns every target of the preset with its measured value, or None if it was not measured."""
     small = _small(result)
     targets = _cost_targets(result, small)
     for name in ("gs", "ncis", "nrp-resg", "nrp"):
@@ -168,7 +194,7 @@ def _fits(row: dict[str, Any], dtype: str) -> bool:
 def _target(
     name: str, wanted: float, measured: list[float], *, unit: str = "ratio", at_least: bool = True
 ) -> dict[str, Any]:
-    """Holds the worst of what was measured to a target."""
+    """Compares the worst measured value with a target."""
     worst = (min if at_least else max)(measured) if measured else None
     holds = None if worst is None else worst >= wanted if at_least else worst <= wanted
     return {

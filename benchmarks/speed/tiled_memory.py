@@ -1,9 +1,9 @@
-"""Peak extra memory of a large image through a tiled purifier, on the CPU.
+"""Measures the peak extra memory of a tiled purifier for a large image, on the CPU.
 
     python -m benchmarks.speed.tiled_memory
 
-Extra memory is the rise of the process's peak resident size while it purifies, over what it held before: the output
-and whatever is needed on the way. Inference only; gradients keep every tile's activations.
+Extra memory is the rise of the process's peak resident size during the call, output included. This holds for inference
+only; gradients keep every tile's activations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--purifier", default="ncis")
     parser.add_argument("--side", type=int, default=4096, help="height and width of the image")
-    parser.add_argument("--iterations", type=int, default=2, help="more take longer, not more memory")
+    parser.add_argument("--iterations", type=int, default=2, help="number of iterations; does not change the memory")
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()

@@ -18,6 +18,10 @@ MODEL_HELP = (
     "reference:demo; torchvision:NAME or timm:NAME, with @FILE for local weights; or module:function or "
     "file.py:function that returns a model of images in [0, 1]."
 )
+DATA_HELP = (
+    "Folder of images: one folder per class, named after the class or by its number in the model; otherwise as many "
+    "folders as classes, in sorted order. Or any folder of images, with --labels."
+)
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")

@@ -1,4 +1,4 @@
-"""purifier evaluate: measures a model behind purifiers under attack."""
+"""purifier evaluate: measure how a model behind purifiers withstands attacks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import click
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import (
+    DATA_HELP,
     MODEL_HELP,
     build_attacks,
     build_purifiers,
     build_threats,
+    device_option,
     loaded_name,
     long_dtypes,
 )
@@ -25,25 +27,19 @@ if TYPE_CHECKING:
     from purifier.evaluation import Evaluation, EvaluationSettings, ImageSet, LoadedModel
 
 _TASKS = ("classification", "detection", "segmentation")
-_SIZES = {"classification": 224}
+_SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "trained")
 
 
 @click.command("evaluate")
 @click.option("--model", "model_spec", required=True, metavar="MODEL", help=MODEL_HELP)
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of images: one folder per class, named after the class or by its number in the model; otherwise as "
-    "many folders as classes, in sorted order. Or any folder of images, with --labels.",
-)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help=DATA_HELP)
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="CSV with columns file,label; for detection COCO JSON; for segmentation the folder of masks.",
+    help="CSV file with the columns file,label; COCO JSON for detection; the folder of masks for segmentation.",
 )
 @click.option(
-    "--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="Task of the model."
+    "--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="The model's task."
 )
 @click.option(
     "--purifier",
@@ -75,13 +71,13 @@ _SIZES = {"classification": 224}
 @click.option(
     "--size",
     type=click.IntRange(0),
-    help="Side in pixels that images are resized to; 0 keeps their size.  [default: 224 for classification, else 0]",
+    help="Side in pixels that images are resized to; 0 keeps their own.  [default: 224 for classification, else 0]",
 )
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--dtype", default="auto", show_default=True, help="Dtype that purifiers compute in; auto is float32.")
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images in a batch.")
+@device_option
+@click.option("--dtype", default="auto", show_default=True, help="Dtype of the purifiers; auto is float32.")
 @click.option("--eight-bit", is_flag=True, help="Also measure with the attacked images rounded to 8 bits.")
-@click.option("--defend-dtype", "defend", multiple=True, help="Also measure the purifiers in bf16 or fp16.")
+@click.option("--defend-dtype", "defend", multiple=True, help="Also run the purifiers in bf16 or fp16.")
 @click.option("--ignore-index", type=int, help="Mask value of the pixels to ignore (segmentation).  [default: 255]")
 @click.option(
     "--loss",
@@ -92,7 +88,7 @@ _SIZES = {"classification": 224}
     "--trained",
     multiple=True,
     metavar="PURIFIER:eps=16/255,size=224",
-    help="Largest eps and image size that a purifier was trained for. A self-check compares them with this evaluation.",
+    help="Largest eps and image size that a purifier was trained for; a self-check compares the evaluation with them.",
 )
 @click.option(
     "--probe-images",
@@ -105,72 +101,61 @@ _SIZES = {"classification": 224}
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 def command(
     model_spec: str,
-    data: Path,
-    labels: Path | None,
     task: str,
     purifiers: Sequence[str],
     attacks: Sequence[str],
     threats: Sequence[str],
     eps: Sequence[str],
     surrogates: Sequence[str],
-    images: int | None,
-    size: int | None,
-    batch_size: int,
     device: str,
     dtype: str,
-    eight_bit: bool,
-    defend: Sequence[str],
     ignore_index: int | None,
     loss: str | None,
-    trained: Sequence[str],
-    probe_images: int,
-    seed: int,
     out: Path,
+    **options: Any,
 ) -> None:
-    """Measure a model behind purifiers under attack.
+    """Measure how a model behind purifiers withstands attacks.
 
-    Writes results.json, table.md and report.html to the folder --out. They show the accuracy under an attacker who does
-    not know the purifier (blind) beside that under one who does (aware). If the run is stopped, the same command
-    resumes it.
+    Writes results.json, table.md and report.html to the folder --out, with the figures of an attacker who does not know
+    the purifier (blind) beside those of one who does (aware). Every image is recorded: run the same command again to
+    resume.
     """
     for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
         require_extra(package, extra="eval", what="purifier evaluate")
 
-    from purifier.evaluation import EvaluationSettings, load_model, write_report
+    from purifier.evaluation import load_model, write_report
     from purifier.evaluation.report.markdown import summary
     from purifier.inference.precision import resolve_device
 
     place = resolve_device(device)
-    built = build_attacks(attacks, eps, place)
-    eps_by_name, size_by_name = _trained(trained)
-    settings = EvaluationSettings(
+    built: dict[str, Any] = {
+        "attacks": build_attacks(attacks, eps, place),
+        "purifiers": build_purifiers(purifiers, place, dtype),
+        "threats": build_threats(threats, surrogates, place),
+        "settings": _settings(**{name: options.pop(name) for name in _SETTINGS}),
+    }
+    model = load_model(model_spec, device=place)
+    data = _images(task, model, **options)
+    evaluation = _evaluate(model, data, **built, ignore_index=ignore_index, loss=_loss(loss), out=out)
+    files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
+    click.echo(f"{summary(evaluation)}\n\nreport: {files['html']}")
+
+
+def _settings(
+    batch_size: int, seed: int, eight_bit: bool, defend: Sequence[str], probe_images: int, trained: Sequence[str]
+) -> EvaluationSettings:
+    from purifier.evaluation import EvaluationSettings
+
+    eps, size = _trained(trained)
+    return EvaluationSettings(
         batch_size=batch_size,
         seed=seed,
         eight_bit=eight_bit,
         defend_dtypes=long_dtypes(defend),
         probe_images=probe_images,
-        trained_eps=eps_by_name,
-        trained_size=size_by_name,
+        trained_eps=eps,
+        trained_size=size,
     )
-    defences = build_purifiers(purifiers, place, dtype)
-    knowledge = build_threats(threats, surrogates, place)
-    model = load_model(model_spec, device=place)
-    side = _SIZES.get(task) if size is None else size or None
-    found = _images(task, data, labels, side, images, model)
-    evaluation = _evaluate(
-        model,
-        found,
-        settings,
-        purifiers=defences,
-        attacks=built,
-        threats=knowledge,
-        out=out,
-        ignore_index=ignore_index,
-        loss=_loss(loss),
-    )
-    files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
-    click.echo(summary(evaluation))
-    click.echo(f"\nreport: {files['html']}")
 
 
 def _evaluate(model: LoadedModel, data: ImageSet, settings: EvaluationSettings, **arguments: Any) -> Evaluation:
@@ -189,18 +174,19 @@ def _evaluate(model: LoadedModel, data: ImageSet, settings: EvaluationSettings, 
 
 
 def _images(
-    task: str, data: Path, labels: Path | None, size: int | None, count: int | None, model: LoadedModel
+    task: str, model: LoadedModel, data: Path, labels: Path | None, size: int | None, images: int | None
 ) -> ImageSet:
     from purifier.evaluation import boxed_images, labelled_images, masked_images
 
     if task == "classification":
-        return labelled_images(data, size, count, labels=labels, classes=model.classes)
+        side = 224 if size is None else size or None
+        return labelled_images(data, side, images, labels=labels, classes=model.classes)
     if labels is None:
         what = "the folder of masks" if task == "segmentation" else "a COCO JSON file"
         raise OptionError(f"expected --labels with {what} for {task}, got none")
     if task == "segmentation":
-        return masked_images(data, size, count, masks=labels)
-    return boxed_images(data, size, count, annotations=labels)
+        return masked_images(data, size or None, images, masks=labels)
+    return boxed_images(data, size or None, images, annotations=labels)
 
 
 def _loss(text: str | None) -> Any:
@@ -210,18 +196,15 @@ def _loss(text: str | None) -> Any:
 
 
 def _trained(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Reads --trained: the largest eps and the side, by purifier."""
+    """Reads --trained: the largest eps, and the side, by purifier."""
     from purifier.evaluation.specs import parse
 
-    eps: dict[str, float] = {}
-    size: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {"eps": {}, "size": {}}
     for text in texts:
         name, _, rest = text.rpartition(":")
         _, options = parse(f"trained:{rest}")
-        if not name or not options or set(options) - {"eps", "size"}:
+        if not name or not options or set(options) - found.keys():
             raise OptionError(f"expected PURIFIER:eps=16/255,size=224 for --trained, got {text!r}")
-        if "eps" in options:
-            eps[loaded_name(name)] = options["eps"]
-        if "size" in options:
-            size[loaded_name(name)] = options["size"]
-    return eps, size
+        for key, value in options.items():
+            found[key][loaded_name(name)] = value
+    return found["eps"], found["size"]

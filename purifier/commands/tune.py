@@ -1,4 +1,4 @@
-"""purifier tune: chooses a purifier's options for the user's own model and images."""
+"""purifier tune: choose a purifier's options for a model and images."""
 
 from __future__ import annotations
 
@@ -12,32 +12,27 @@ import click
 from purifier._errors import OptionError
 from purifier._files import write_text
 from purifier.commands._extras import require_extra
-from purifier.commands._model_options import loaded_name
+from purifier.commands._model_options import DATA_HELP, MODEL_HELP, device_option, loaded_name
 
 if TYPE_CHECKING:
     from purifier.attacks import Attack
     from purifier.evaluation.tuning import Trial, Tuning
 
-_BLIND = "The accuracies are purifier-blind: the attacker does not know the purifier. One who does can do far more; "
+_BLIND = (
+    "The accuracies are purifier-blind: the attacker does not know the purifier. An aware attacker is far stronger: "
+)
 
-# Settings named in a line.
+# Settings that a line names at most.
 _SHOWN = 4
 
 
 @click.command("tune")
-@click.option("--model", required=True, help="reference:demo, torchvision:NAME, timm:NAME, or module:function.")
-@click.option(
-    "--data",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of images: one folder per class, named after the class or by its number in the model; otherwise as "
-    "many folders as classes, in sorted order. Or any folder of images, with --labels.",
-)
-@click.option("--labels", type=click.Path(path_type=Path), help="CSV file with columns file,label.")
+@click.option("--model", required=True, help=MODEL_HELP)
+@click.option("--data", "folder", required=True, type=click.Path(path_type=Path), help=DATA_HELP)
+@click.option("--labels", type=click.Path(path_type=Path), help="CSV file with the columns file,label.")
 @click.option("--purifier", "name", default="ncis", show_default=True, help="Name, folder or hub repository.")
 @click.option("--iterations", default="1..8", show_default=True, help="Numbers to try: 1..8 or 1,3,5.")
-@click.option("--kernel-size", "kernel_sizes", default="", help="Kernel sizes to try (gs): 3,5,7. [default: its own]")
+@click.option("--kernel-size", "kernel_sizes", help="Kernel sizes to try (gs): 3,5,7.  [default: its own]")
 @click.option(
     "--attack",
     "attack_text",
@@ -57,8 +52,8 @@ _SHOWN = 4
     help="Images for the accuracy under an attacker who knows the purifier.",
 )
 @click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Side of the images in pixels.")
-@click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images at a time.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images in a batch.")
+@device_option
 @click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
@@ -68,73 +63,56 @@ def command(
     labels: Path | None,
     name: str,
     iterations: str,
-    kernel_sizes: str,
+    kernel_sizes: str | None,
     attack_text: str,
     eps: str,
     images: int,
-    aware_images: int,
     size: int,
-    batch_size: int,
     device: str,
-    dtype: str,
-    seed: int,
     out: Path,
+    **options: Any,
 ) -> None:
     """Choose the number of iterations (and the kernel size of gs) for a model and images.
 
     Takes the setting with the highest mean of standard accuracy and accuracy under a purifier-blind attack, as the NCIS
-    paper does. Writes OUT/tuning.json, OUT/tuning.png and OUT/purifier, a folder for Purifier.from_pretrained. If the
-    run is stopped, the same command resumes it.
+    paper does. Writes OUT/tuning.json, OUT/tuning.png and OUT/purifier, a folder for Purifier.from_pretrained. Run the
+    same command again to resume.
     """
     require_extra("matplotlib", extra="eval", what="purifier tune")
 
-    from purifier.data.finding import labelled_images
+    from purifier.evaluation import labelled_images, load_model
     from purifier.evaluation.tuning import tune, write_purifier
-    from purifier.evaluation.tuning_figure import draw_tuning
     from purifier.inference.precision import resolve_device
-    from purifier.models.loading import load_model
 
-    place = resolve_device(device)
     attack = make_tuning_attack(attack_text, eps)
-    loaded = load_model(model, device=place)
+    options["iterations"] = parse_numbers(iterations, "--iterations")
+    options["kernel_sizes"] = parse_numbers(kernel_sizes, "--kernel-size") if kernel_sizes else ()
+    loaded = load_model(model, device=resolve_device(device))
     data = labelled_images(folder, size, images, labels=labels, classes=loaded.classes)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"expected a folder that can be written, got {out}: {error}") from error
-    tuning = tune(
-        loaded,
-        data,
-        name,
-        attack=attack,
-        out=out / "records",
-        iterations=parse_numbers(iterations, "--iterations"),
-        kernel_sizes=parse_numbers(kernel_sizes, "--kernel-size") if kernel_sizes else (),
-        aware_images=aware_images,
-        batch_size=batch_size,
-        seed=seed,
-        device=place,
-        dtype=dtype,
-    )
+    tuning = tune(loaded, data, name, attack=attack, out=out, **options)
     write_purifier(tuning, out / "purifier", name)
-    subtitle = f"{model}, {tuning.chosen.images} images; {describe_attack(attack)}; bands: 95 % intervals"
-    shown = loaded_name(name)
-    draw_tuning(tuning, out / "tuning.png", title=f"Choosing {shown}", subtitle=subtitle, note=figure_note(tuning))
+    _write(tuning, out, f"{model}, {loaded_name(name)}, {len(data)} images; {describe_attack(attack)}", name)
+
+
+def _write(tuning: Tuning, out: Path, heading: str, name: str) -> None:
+    """Writes the figures and prints the table."""
+    from purifier.evaluation.tuning_figure import draw_tuning
+
+    title, subtitle = f"Choosing {loaded_name(name)}", f"{heading}; bands: 95 % intervals"
+    draw_tuning(tuning, out / "tuning.png", title=title, subtitle=subtitle, note=figure_note(tuning))
     write_text(out / "tuning.json", json.dumps(tuning.to_dict(), indent=1) + "\n")
-    for line in report(
-        tuning, f"{model}, {shown}, {tuning.chosen.images} images; {describe_attack(attack)}", aware_images
-    ):
+    for line in report(tuning, heading):
         click.echo(line)
     click.echo(f"\nfigure: {out / 'tuning.png'}\nfigures: {out / 'tuning.json'}")
     click.echo(f"purifier: Purifier.from_pretrained({str(out / 'purifier')!r})")
 
 
 def make_tuning_attack(text: str, eps: str) -> Attack:
-    """Builds the attack; PGD has the NCIS paper's step size, eps / 10, unless it states its own.
+    """Builds the attack; the default step size of PGD is eps / 10, as in the NCIS paper.
 
     Raises:
-        OptionError: Where it has no gradients to climb, or an option is out of its range.
-        UnknownNameError: Where no attack goes by that name.
+        OptionError: If an option is unknown or out of its range.
+        UnknownNameError: If there is no attack of that name.
     """
     from purifier.evaluation.specs import make_attack, parse, parse_eps
 
@@ -149,7 +127,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
     """Reads 1..8 or 1,3,5.
 
     Raises:
-        OptionError: Where it is something else.
+        OptionError: If the text has another form.
 
     Example:
         >>> parse_numbers("1..4", "--iterations"), parse_numbers("3,5", "--kernel-size")
@@ -166,7 +144,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
 
 
 def describe_attack(attack: Attack) -> str:
-    """Returns an attack in words, such as "PGD, Linf, eps 16/255, 10 steps"."""
+    """Describes an attack, such as "PGD, Linf, eps 16/255, 10 steps"."""
     parts = [attack.name]
     if attack.bounded:
         radius = f"{255 * attack.eps:.3g}/255" if attack.norm == "Linf" else f"{attack.eps:.3g}"
@@ -176,8 +154,8 @@ def describe_attack(attack: Attack) -> str:
     return ", ".join(parts)
 
 
-def report(tuning: Tuning, heading: str, aware_images: int = 0) -> list[str]:
-    """Returns the lines of the table, with what the reader must know below it."""
+def report(tuning: Tuning, heading: str) -> list[str]:
+    """Returns the lines of the table, and below it the limits of its figures."""
     rows = [("no purifier", tuning.undefended), *((trial.name, trial) for trial in tuning.trials)]
     width = max(len(name) for name, _ in rows)
     lines = [heading, "", f"{'':{width}}  {'standard':22}  {'robust, purifier-blind':22}  {'mean':>7}"]
@@ -191,30 +169,29 @@ def report(tuning: Tuning, heading: str, aware_images: int = 0) -> list[str]:
     if level:
         more = f" and {len(level) - _SHOWN} more" if len(level) > _SHOWN else ""
         names = ", ".join(level[:_SHOWN])
-        lines.append(f"These images do not tell {tuning.chosen.name} from {names}{more}: more images would.")
+        lines.append(f"These images do not distinguish {tuning.chosen.name} from {names}{more}. Use more images.")
     if not tuning.worthwhile:
         lines.append(
-            "No setting has a higher mean than no purifier: by this measure, none is worth its standard accuracy."
+            "No setting has a higher mean than the model without a purifier: by this measure, none is worthwhile."
         )
     aware = tuning.aware
     if aware is None:
-        lines.append(f"{_BLIND}--aware-images 50 measures the chosen setting against one who does.")
+        lines.append(f"{_BLIND}measure the chosen setting with --aware-images 50.")
     else:
-        figures = aware.to_dict()
-        low, high = figures["interval"]
-        shown = f"{100 * figures['accuracy']:.1f} % ({100 * low:.1f} .. {100 * high:.1f}) of {aware.images} images"
-        lines.append(f"{_BLIND}against one who does, {tuning.chosen.name} keeps {shown}.")
+        low, high = aware.robust_interval
+        shown = f"{100 * aware.robust_accuracy:.1f} % ({100 * low:.1f} .. {100 * high:.1f}) of {aware.images} images"
+        lines.append(f"{_BLIND}under this attack, {tuning.chosen.name} keeps {shown}.")
     lines.append(
-        "The chosen figures are of the images that they were chosen on: report those of `purifier evaluate` on others."
+        "The chosen setting's figures are from the images of the choice: report `purifier evaluate` on other images."
     )
     return lines
 
 
 def figure_note(tuning: Tuning) -> str:
-    """Returns the line at the figure's foot."""
+    """Returns the line below the figure."""
     aware = tuning.aware
-    told = "not measured" if aware is None else f"{aware.right} of {aware.images} images right"
-    return f"Dotted: no purifier. Robust accuracy is purifier-blind; purifier-aware, at the chosen setting: {told}."
+    told = "not measured" if aware is None else f"{aware.robust} of {aware.images} images correct"
+    return f"Dotted: no purifier. Robust accuracy is purifier-blind; the chosen setting, purifier-aware: {told}."
 
 
 def _share(trial: Trial, key: str) -> str:

@@ -118,6 +118,7 @@ class _Run:
     progress: Progress
 
     def __call__(self) -> Evaluation:
+        self._check_data()
         shared = self._shared()
         # Opened before any work, so that results of other settings stop the run at once.
         records = {cell.name: self._open(cell.name, {**shared, **self._cell_head(cell)}) for cell in self.cells}
@@ -142,8 +143,7 @@ class _Run:
             classes=getattr(self.data, "classes", None),
         )
 
-    def _check_fit(self) -> None:
-        """Checks the model's outputs for one image, all targets, and the images that were attacked beforehand."""
+    def _check_data(self) -> None:
         check_eval(self.defences.bare)
         if not len(self.data):
             raise InputError("expected at least one image to evaluate on, got none")
@@ -153,6 +153,9 @@ class _Run:
                     f"expected {len(self.data)} attacked images for {cell.attack_key!r}, one for each clean image, got "
                     f"{len(cell.attacked.images)}"
                 )
+
+    def _check_fit(self) -> None:
+        """Checks the model's outputs for the first image, and all targets against them."""
         images, targets = to_device(self.data.load([0]), self.defences.device)
         with torch.inference_mode():
             outputs = self.defences.model(images)

@@ -1,7 +1,7 @@
 """Attacks, purifiers and threat models written as text: NAME or NAME:key=value,key=value.
 
-Values are whole numbers, decimals, fractions (8/255), true, false, none, or text. An unknown name or option is refused
-with the nearest names that there are.
+Values are integers, decimals, fractions (8/255), true, false, none, or text. An unknown name or option is refused with
+the nearest known names.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from purifier.attacks.threats import ThreatModel
 from purifier.models.named import import_named
 
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
-# What the dynamic variant of a purifier takes, beside the options of its method.
+# Options of `Purifier.dynamic`, beside the options of the method.
 _DYNAMIC = ("dynamic", "sigma", "noise_eps")
-# Options that no text can state.
+# Options that cannot be given as text.
 _OBJECTS = ("attack", "generator", "margin", "self")
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """Takes NAME:key=value,key=value apart.
+    """Parses NAME:key=value,key=value.
 
     Raises:
-        OptionError: Where it is not of that form, or states an option twice.
+        OptionError: If the text has another form or states an option twice.
 
     Example:
         >>> parse("PGD:steps=10,eps=8/255,targeted=false")
@@ -55,7 +55,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse_value(text: str) -> int | float | bool | str | None:
-    """Reads one value.
+    """Parses one value.
 
     Example:
         >>> parse_value("3"), parse_value("0.5"), parse_value("1/4"), parse_value("true"), parse_value("L2")
@@ -76,10 +76,10 @@ def parse_value(text: str) -> int | float | bool | str | None:
 
 
 def parse_eps(text: str) -> float:
-    """Reads a radius, such as "8/255" or "0.031".
+    """Parses a radius, such as "8/255" or "0.031".
 
     Raises:
-        OptionError: Where it is no number, or negative.
+        OptionError: If it is not a number, or is negative.
     """
     value = parse_value(text)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -88,7 +88,7 @@ def parse_eps(text: str) -> float:
 
 
 def show_eps(eps: float | None) -> str:
-    """Writes a radius as people do: 8/255 where it is that, else a short decimal.
+    """Formats a radius: 8/255 if it is a multiple of 1/510, else a short decimal.
 
     Example:
         >>> show_eps(8 / 255), show_eps(0.5), show_eps(5.0)
@@ -103,7 +103,7 @@ def show_eps(eps: float | None) -> str:
 
 
 def attack_names() -> dict[str, type[Attack]]:
-    """Returns the attacks that can be named, by name."""
+    """Returns the attacks that can be given as text, by name."""
     found = {name: getattr(attacks, name) for name in attacks.__all__}
     return {
         name: kind
@@ -126,7 +126,7 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
 
     Raises:
         UnknownNameError: No attack goes by that name.
-        OptionError: An option is unknown, missing or out of its range.
+        OptionError: If an option is unknown, missing or out of its range.
     """
     name, options = parse(text)
     known = attack_names()
@@ -152,7 +152,7 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
 
 
 def _can_be_stated(name: str, parameter: inspect.Parameter) -> bool:
-    # APGD's loss is a name or a function; the others' is a function, with None for the default.
+    # The loss of APGD can be a name; the loss of the others is a function.
     return name not in _OBJECTS and not (name == "loss" and parameter.default is None)
 
 
@@ -162,13 +162,13 @@ def make_purifier(
     """Builds a purifier.
 
     Args:
-        text: NAME:key=value with options of `Purifier.from_pretrained`; "+" between several applies them in turn;
-            dynamic=true, sigma=0.05, noise_eps=16/255 add projected noise first.
-        device: Where it computes, unless the text says.
-        dtype: What it computes in, unless the text says.
+        text: NAME:key=value with options of `Purifier.from_pretrained`. "+" between purifiers applies them in turn;
+            dynamic=true, sigma=0.05 and noise_eps=16/255 add projected noise first.
+        device: Device, unless the text states one.
+        dtype: Dtype, unless the text states one.
 
     Raises:
-        PurifierError: Where `Purifier.from_pretrained` does not know the name or an option.
+        PurifierError: If `Purifier.from_pretrained` does not know the name or an option.
     """
     if "+" in text and not Path(text).is_dir():
         return Purifier.chain(*(make_purifier(part, device=device, dtype=dtype) for part in text.split("+")))
@@ -191,16 +191,16 @@ def make_purifier(
 def make_threat(
     text: str, *, surrogates: Sequence[Callable[..., Any]] = (), names: Sequence[str] | None = None
 ) -> ThreatModel:
-    """Builds a threat model: blind, transfer, aware or bpda, the last two with samples=N (EOT).
+    """Builds a threat model: blind, transfer, aware or bpda; the last two take samples=N (EOT).
 
     Args:
         text: NAME:key=value.
-        surrogates: Models that "transfer" attacks instead of the real one.
-        names: Their names, for result files.
+        surrogates: Models that "transfer" attacks instead of the evaluated model.
+        names: Their names in result files.
 
     Raises:
-        UnknownNameError: No threat model goes by that name.
-        OptionError: An option is unknown, or "transfer" has no surrogate.
+        UnknownNameError: If there is no threat model of that name.
+        OptionError: If an option is unknown, or "transfer" has no surrogate.
     """
     name, options = parse(text)
     kinds: Mapping[str, Any] = {

@@ -1,46 +1,48 @@
-"""Choosing a purifier's options for a classifier and images at hand.
+"""Choosing a purifier's options for a given classifier and its images.
 
-Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024,
-supplement 2.3: the number of iterations with the highest mean of standard and robust accuracy under a purifier-blind
-attack (there 1,000 images, PGD Linf, eps 16/255, alpha 1.6/255, 10 steps).
+Source: "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024, supplement
+2.3, https://arxiv.org/abs/2106.11644: the number of iterations with the highest mean of standard and robust accuracy
+under a purifier-blind attack (there on 1,000 images; PGD Linf, eps 16/255, alpha 1.6/255, 10 steps).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError, OptionError
-from purifier._identity import purifier_identity, versions
-from purifier._purified_model import PurifiedModel
+from purifier._errors import OptionError
+from purifier._identity import versions
 from purifier._purifier import Purifier
-from purifier._records import Records
-from purifier.attacks import Attack, Aware
-from purifier.attacks.identity import attack_settings
-from purifier.data.class_folders import few_folders
+from purifier._records import read_records
+from purifier.attacks import Attack, Aware, Blind
+from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import LabelledImages
+from purifier.evaluation.defences import Defences, Variant
 from purifier.evaluation.metrics.classification import interval
+from purifier.evaluation.plan import UNDEFENDED
+from purifier.evaluation.rows import CLEAN, Row
+from purifier.evaluation.run import Evaluation, evaluate
+from purifier.evaluation.settings import EvaluationSettings
 from purifier.methods import innermost
 from purifier.models.loading import LoadedModel
 
-NONE = "none"
+_ATTACK = "attack"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one setting of the options gave.
+    """The figures of one setting of the options.
 
     Attributes:
-        options: The options; empty for no purifier.
-        standard: Whether each clean image is right with the purifier on.
-        blind: Whether each image is right under the purifier-blind attack.
+        options: The options; empty for the model without a purifier.
+        standard: Whether each clean image is correct with the purifier.
+        blind: Whether each image is correct under the purifier-blind attack.
     """
 
     options: Mapping[str, int]
@@ -65,62 +67,39 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Returns counts, shares and 95 % intervals, ready for JSON."""
         figures: dict[str, Any] = {"options": dict(self.options), "images": self.images, "mean": self.mean}
-        for name, right in (("standard", sum(self.standard)), ("blind", sum(self.blind))):
-            figures[name] = right
-            figures[f"{name}_accuracy"] = right / self.images
-            figures[f"{name}_interval"] = list(interval(right, self.images))
+        for name, correct in (("standard", sum(self.standard)), ("blind", sum(self.blind))):
+            figures[name] = correct
+            figures[f"{name}_accuracy"] = correct / self.images
+            figures[f"{name}_interval"] = list(interval(correct, self.images))
         return figures
 
 
 @dataclass(frozen=True, kw_only=True)
-class AwareFigure:
-    """The chosen setting against an attacker who knows it.
-
-    Attributes:
-        images: Number of images.
-        right: How many withstand.
-    """
-
-    images: int
-    right: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns count, share and 95 % interval, ready for JSON."""
-        share = self.right / self.images
-        return {
-            "images": self.images,
-            "right": self.right,
-            "accuracy": share,
-            "interval": list(interval(self.right, self.images)),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """All that was tried, and what was chosen.
+    """The settings that were tried, and the one that was chosen.
 
     Attributes:
-        trials: One a setting, in the order they were tried.
+        trials: One for each setting, in the order in which they were tried.
         undefended: The model without a purifier.
-        chosen: The one with the highest mean; of equals the one with the fewest iterations.
-        aware: Its figure against an attacker who knows the purifier; None where it was not measured.
-        settings: What the figures depend on.
+        chosen: The trial with the highest mean; of equal ones the one with the fewest iterations.
+        aware: The chosen setting under an attacker who knows the purifier; None if that was not measured.
+        settings: Everything that the figures depend on.
     """
 
     trials: tuple[Trial, ...]
     undefended: Trial
     chosen: Trial
-    aware: AwareFigure | None
+    aware: Row | None
     settings: dict[str, Any]
 
     @property
     def level(self) -> list[Trial]:
-        """The other settings that these images cannot tell from the chosen one: their mean may be as high."""
+        """The other settings whose mean may be as high: these images do not distinguish them from the chosen one."""
         return [trial for trial in self.trials if trial is not self.chosen and not clearly_lower(trial, self.chosen)]
 
     @property
     def worthwhile(self) -> bool:
-        """Whether the chosen setting's mean is above that of no purifier."""
+        """Whether the chosen setting's mean is above that of the model without a purifier."""
         return self.chosen.mean > self.undefended.mean
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,31 +119,28 @@ class Tuning:
 
 
 def setting_name(options: Mapping[str, int]) -> str:
-    """Returns options as text; "none" where there are none."""
-    return ",".join(f"{key}={value}" for key, value in options.items()) or NONE
+    """Returns options as text; "none" if there are none."""
+    return ",".join(f"{key}={value}" for key, value in options.items()) or UNDEFENDED
 
 
 def clearly_lower(trial: Trial, best: Trial) -> bool:
-    """Whether a trial's mean is below the other's by more than chance.
+    """Whether a trial's mean is lower than another's by more than chance.
 
-    An exact test of paired differences, of 2.5 % on this side: were the two level, each image's difference might as
-    well have had the other sign.
+    An exact one-sided test (2.5 %) of the paired differences: if both means were equal, each image's difference could
+    as well have the opposite sign.
     """
-    differences = [
-        a + b - c - d for a, b, c, d in zip(best.standard, best.blind, trial.standard, trial.blind, strict=True)
-    ]
-    return (
-        _by_chance(sum(abs(d) == 1 for d in differences), sum(abs(d) == 2 for d in differences), sum(differences))
-        <= 0.025
-    )
+    columns = zip(best.standard, best.blind, trial.standard, trial.blind, strict=True)
+    differences = [a + b - c - d for a, b, c, d in columns]
+    ones, twos = (sum(abs(d) == size for d in differences) for size in (1, 2))
+    return _by_chance(ones, twos, sum(differences)) <= 0.025
 
 
 def _by_chance(ones: int, twos: int, total: int) -> float:
-    """Probability that so many differences of 1 and of 2, of random signs, come to `total` or more."""
+    """Probability that so many differences of 1 and of 2, with random signs, add up to `total` or more."""
     tails = [0.0]
     for up in range(ones, -1, -1):
         tails.append(tails[-1] + _share(ones, up))
-    # at_least[k]: that k or more of the ones are positive.
+    # at_least[k]: the probability that k or more of the ones are positive.
     at_least = tails[::-1]
     found = 0.0
     for up in range(twos + 1):
@@ -180,7 +156,7 @@ def _share(count: int, up: int) -> float:
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """Returns the trial with the highest mean; of equals the one with the fewest iterations, then smallest kernel."""
+    """Returns the trial with the highest mean; then the fewest iterations, then the smallest kernel."""
     return max(trials, key=lambda trial: (trial.mean, *(-value for value in trial.options.values())))
 
 
@@ -196,219 +172,159 @@ def tune(
     aware_images: int = 0,
     batch_size: int = 20,
     seed: int = 0,
-    device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
 ) -> Tuning:
     """Tries options of a purifier on a classifier, under an attacker who does not know the purifier.
 
-    Each image is attacked once, on the bare model, and purified on from setting to setting where the method allows.
-    Results are kept image by image in `out`; a run that was killed resumes.
-
     Args:
-        model: The classifier.
+        model: The classifier, on the device to use.
         data: Its images.
-        purifier: What `Purifier.from_pretrained` takes; "gs" and "ncis" have iterations.
-        attack: The attack.
-        out: Folder of the records.
+        purifier: What `Purifier.from_pretrained` takes; it must have iterations, as "gs" and "ncis" have.
+        attack: The attack, which runs once for all settings.
+        out: Folder of the records. If it holds a part of the same tuning, the run resumes.
         iterations: Numbers of iterations to try.
-        kernel_sizes: Kernel sizes to try ("gs"); the purifier's own where there are none.
-        aware_images: Number of images to attack through the chosen purifier too.
-        batch_size: Images at a time.
-        seed: Of the attack's randomness.
-        device: Where everything computes.
-        dtype: What the purifier computes in; float32 where None.
+        kernel_sizes: Kernel sizes to try ("gs"); none means the purifier's own.
+        aware_images: Number of images to also attack through the chosen purifier.
+        batch_size: Images in a batch.
+        seed: Seed of the attack.
+        dtype: The purifier's dtype; None means float32.
 
     Raises:
-        OptionError: Where the purifier has no such options, or `out` holds results of other settings.
-        InputError: Where there are no images, or labels that the model does not have.
+        OptionError: If the purifier does not have these options, or `out` holds results of other settings.
+        InputError: If there are no images, or the model does not have their labels.
     """
-    if not iterations or min(iterations) < 1:
-        raise OptionError(f"expected numbers of iterations from 1, got {list(iterations)}")
-    if not len(data):
-        raise InputError("expected images to tune on, got none")
-    grid = _Grid(purifier, sorted(set(iterations)), list(dict.fromkeys(kernel_sizes)), device, dtype)
-    settings = {
-        "model": model.identity,
-        "data": data.fingerprint(),
-        "images": len(data),
-        "purifier": grid.identity,
-        "attack": attack_settings(attack),
-        "seed": seed,
-        "batch_size": batch_size,
-    }
-    run = _Run(model.call, data, attack, seed, batch_size, torch.device(device))
-    done = run.blind(Records(out / "blind.jsonl", settings), grid)
-    trials = [_trial(done, options) for options in grid.settings]
-    chosen = choose(trials)
-    aware = None
-    if aware_images > 0:
-        defended = grid.build(chosen.options).wrap(model.call)
-        count = min(aware_images, len(data))
-        rights = run.aware(Records(out / f"aware_{chosen.name}_{count}.jsonl", settings), defended, count)
-        aware = AwareFigure(images=len(rights), right=sum(rights))
-    return Tuning(trials=tuple(trials), undefended=_trial(done, {}), chosen=chosen, aware=aware, settings=settings)
+    source = _Source(purifier, Defences(model, {}).device, dtype)
+    grid = source.grid(sorted(set(iterations)), kernel_sizes)
+    settings = EvaluationSettings(batch_size=batch_size, seed=seed, pictures=0, probe_images=0)
+    found = _measure(model, data, dict(grid), attack, Blind(), out, settings)
+    undefended, *trials = _trials(out / "records", grid)
+    chosen, aware = choose(trials), None
+    if aware_images:
+        folder, plain = out / f"aware-{chosen.name}-{aware_images}", {chosen.name: source.load(chosen.options)}
+        through = _measure(model, data.spread(aware_images), plain, attack, Aware(), folder, settings)
+        aware = next(row for row in through.rows if isinstance(row, Row) and row.threat == "aware")
+    stated = {**found.settings, "attack": found.settings["attacks"][_ATTACK]}
+    return Tuning(trials=tuple(trials), undefended=undefended, chosen=chosen, aware=aware, settings=stated)
 
 
 def write_purifier(tuning: Tuning, folder: Path, purifier: str | Path) -> None:
-    """Writes the purifier with the chosen options, as a folder that `Purifier.from_pretrained` takes.
+    """Writes the purifier with the chosen options, as a folder for `Purifier.from_pretrained`.
 
     Args:
         tuning: What `tune` returned.
-        folder: Where to.
-        purifier: What was tuned.
+        folder: Folder to write.
+        purifier: The purifier that was tuned.
     """
-    options: dict[str, Any] = dict(tuning.chosen.options)
-    iterations = options.pop("iterations")
-    chosen = Purifier.from_pretrained(purifier, **options)
-    chosen.iterations = iterations
-    figures = tuning.chosen.to_dict()
-    aware = tuning.aware
-    told = "not measured" if aware is None else f"{aware.right / aware.images:.1%} of {aware.images} images"
+    chosen = _Source(purifier).load(tuning.chosen.options)
+    figures, aware = tuning.chosen.to_dict(), tuning.aware
+    told = "not measured" if aware is None else f"{aware.robust_accuracy:.1%} of {aware.images} images"
     note = (
-        f"\n## Tuned\n\n`{tuning.chosen.name}` was chosen by `purifier tune` for {tuning.settings['model']['name']}: "
-        f"standard accuracy {figures['standard_accuracy']:.1%}, accuracy under a purifier-blind "
-        f"{tuning.settings['attack']['name']} attack {figures['blind_accuracy']:.1%}, on the {tuning.chosen.images} "
-        f"images that it was chosen on; purifier-aware: {told}. Figures above this section are of other settings.\n"
+        f"\n## Tuned\n\n`purifier tune` chose `{tuning.chosen.name}` for {tuning.settings['model']['name']}: standard "
+        f"accuracy {figures['standard_accuracy']:.1%}, accuracy under a purifier-blind "
+        f"{tuning.settings['attack']['name']} attack {figures['blind_accuracy']:.1%}, both on the "
+        f"{tuning.chosen.images} images of the choice itself; purifier-aware: {told}. Figures above this section are "
+        "of other settings.\n"
     )
     chosen.card = (chosen.card or str(chosen.generate_model_card())).rstrip("\n") + "\n" + note
     chosen.save_pretrained(folder)
 
 
-class _Grid:
-    """The purifiers to try, in an order in which each may go on from the one before."""
+class _Continuing(Purifier):
+    """A purifier that continues from the output of the setting with fewer iterations.
 
-    def __init__(
-        self,
-        source: str | Path,
-        iterations: Sequence[int],
-        kernel_sizes: Sequence[int],
-        device: str | torch.device,
-        dtype: str | torch.dtype | None,
-    ) -> None:
-        self._source, self._device, self._dtype = source, device, dtype
-        self._iterations = iterations
-        self._kernels: list[dict[str, int]] = [{"kernel_size": k} for k in kernel_sizes] or [{}]
-        first = self._load(self._kernels[0])
-        tunable = [leaf for leaf in innermost(first.method) if "iterations" in leaf.tunable]
-        if len(tunable) != 1:
-            raise OptionError(f"expected a purifier with iterations to tune, such as gs or ncis, got {str(source)!r}")
-        # Applying F i + 1 times is applying it once more, where each application ends with the clamp that a purifier
-        # ends with. For gs the cost does not grow with i, so that it starts anew, without any rounding between.
-        self._goes_on = tunable[0] is first.method and first.method.options.get("clamp") is True
-        first.iterations = 1
-        self.identity = {**purifier_identity(first), "iterations": list(iterations), "kernel_sizes": list(kernel_sizes)}
+    Applying F i + j times equals applying it j times to the output of i applications if each application ends with the
+    clamp that a purifier ends with.
+    """
 
-    @property
-    def settings(self) -> list[dict[str, int]]:
-        return [{"iterations": i, **kernel} for kernel in self._kernels for i in self._iterations]
+    tried: Mapping[str, int]
+    # A tuple, because a module in an attribute would become a part of this one.
+    before: tuple[Purifier, ...] = ()
+    _last: tuple[Tensor, Tensor] | None = None
 
-    def build(self, options: Mapping[str, int]) -> Purifier:
-        purifier = self._load({key: value for key, value in options.items() if key != "iterations"})
-        purifier.iterations = options["iterations"]
-        return purifier
-
-    def purified(self, *batches: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
-        """Yields each setting's name and what it makes of the batches."""
-        for kernel in self._kernels:
-            purifier, current, before = self._load(kernel), list(batches), 0
-            for i in self._iterations:
-                purifier.iterations = i - before if self._goes_on else i
-                current = [purifier(images) for images in (current if self._goes_on else batches)]
-                before = i
-                yield setting_name({"iterations": i, **kernel}), current
-
-    def _load(self, kernel: Mapping[str, int]) -> Purifier:
-        options: dict[str, Any] = dict(kernel)
-        return Purifier.from_pretrained(self._source, device=self._device, dtype=self._dtype, **options)
+    def purify(self, images: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not images:
+            start, total = images, self.iterations
+            for before in self.before:
+                start = before.purify(images)
+                self.iterations = total - before.iterations
+            self._last = (images, super().purify(start))
+            self.iterations = total
+        return self._last[1]
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A classifier, its images and the attack, batch by batch."""
+class _Source:
+    """The purifier to tune, and where and in which dtype it runs."""
 
-    model: Callable[..., Any]
-    data: LabelledImages
-    attack: Attack
-    seed: int
-    batch_size: int
-    device: torch.device
+    name: str | Path
+    device: torch.device | None = None
+    dtype: str | torch.dtype | None = None
 
-    def blind(self, records: Records, grid: _Grid) -> Records:
-        """Fills in whether each image is right under each setting, clean and attacked."""
-
-        def measure(images: Tensor, labels: Tensor, attack: Attack) -> list[dict[str, Any]]:
-            hostile = attack(self.model, images, labels)
-            with torch.inference_mode():
-                columns = {NONE: self._right([images, hostile], labels)}
-                for name, purified in grid.purified(images, hostile):
-                    columns[name] = self._right(purified, labels)
-            return [{name: column[row] for name, column in columns.items()} for row in range(len(labels))]
-
-        self._fill(records, list(range(len(self.data))), measure, "purifier-blind")
-        return records
-
-    def aware(self, records: Records, defended: PurifiedModel, count: int) -> list[bool]:
-        """Returns whether each of the images withstands an attack through the purifier."""
-
-        def measure(images: Tensor, labels: Tensor, attack: Attack) -> list[dict[str, Any]]:
-            hostile = Aware()(attack, defended, images, labels)
-            with torch.inference_mode():
-                right = (defended(hostile).argmax(1) == labels).tolist()
-            return [{"right": value} for value in right]
-
-        chosen = [index * len(self.data) // count for index in range(count)]
-        self._fill(records, chosen, measure, "purifier-aware")
-        return [records.by_index[index]["right"] for index in chosen]
-
-    def _fill(
-        self,
-        records: Records,
-        indices: Sequence[int],
-        measure: Callable[[Tensor, Tensor, Attack], list[dict[str, Any]]],
-        what: str,
-    ) -> None:
-        from tqdm import tqdm
-
-        chosen = self.data.pick(indices)
-        with tqdm(total=len(indices), unit="image", desc=what, disable=None) as bar:
-            for batch in chosen.batches(self.batch_size):
-                places = [indices[index] for index in batch]
-                if not all(place in records.by_index for place in places):
-                    images, labels = (part.to(self.device) for part in chosen.load(batch))
-                    self._check(images[:1], labels)
-                    found = measure(images, labels, self.attack.seeded(_seed(self.seed, what, places[0])))
-                    records.add({"index": place, **record} for place, record in zip(places, found, strict=True))
-                bar.update(len(batch))
-
-    def _check(self, image: Tensor, labels: Tensor) -> None:
-        with torch.inference_mode():
-            outputs = self.model(image)
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise InputError(f"expected logits (N, classes) from the model, got {got}; tune needs a classifier")
-        if self.data.folders not in (None, outputs.shape[1]):
-            raise InputError(few_folders(self.data.folders, outputs.shape[1]))
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= outputs.shape[1]:
-            wrong = low if low < 0 else high
-            raise InputError(
-                f"expected labels within 0..{outputs.shape[1] - 1}, as the model has {outputs.shape[1]} classes, got "
-                f"{wrong}; check the model and the labels"
+    def load(self, options: Mapping[str, int], kind: type[Purifier] = Purifier) -> Purifier:
+        others: dict[str, Any] = {name: value for name, value in options.items() if name != "iterations"}
+        purifier = kind.from_pretrained(self.name, device=self.device, dtype=self.dtype, **others)
+        if sum("iterations" in leaf.tunable for leaf in innermost(purifier.method)) != 1:
+            raise OptionError(
+                f"expected a purifier with iterations to tune, such as gs or ncis, got {str(self.name)!r}"
             )
+        purifier.iterations = options["iterations"]
+        return purifier
 
-    def _right(self, batches: Sequence[Tensor], labels: Tensor) -> list[list[bool]]:
-        """For each image, whether it is right clean and attacked."""
-        right = torch.stack([self.model(images).argmax(1) == labels for images in batches], 1)
-        verdicts: list[list[bool]] = right.tolist()
-        return verdicts
+    def grid(self, iterations: Sequence[int], kernel_sizes: Sequence[int]) -> dict[str, _Continuing]:
+        """Returns the purifier of each setting, by the setting's name."""
+        if not iterations or iterations[0] < 1:
+            raise OptionError(f"expected numbers of iterations from 1, got {list(iterations)}")
+        grid = {}
+        for kernel in [{"kernel_size": size} for size in dict.fromkeys(kernel_sizes)] or [{}]:
+            before: tuple[Purifier, ...] = ()
+            for number in iterations:
+                options = {"iterations": number, **kernel}
+                purifier = cast(_Continuing, self.load(options, _Continuing))
+                # The cost of gs does not grow with the iterations, so it starts again, without rounding in between.
+                if purifier.method.options.get("clamp") is True and "iterations" in purifier.method.tunable:
+                    purifier.before = before
+                purifier.tried = options
+                grid[setting_name(options)] = purifier
+                before = (purifier,)
+        return grid
 
 
-def _trial(records: Records, options: Mapping[str, int]) -> Trial:
-    name = setting_name(options)
-    pairs = [records.by_index[index][name] for index in sorted(records.by_index)]
-    return Trial(options=options, standard=tuple(a for a, _ in pairs), blind=tuple(b for _, b in pairs))
+def _measure(
+    model: LoadedModel,
+    data: LabelledImages,
+    purifiers: Mapping[str, Purifier],
+    attack: Attack,
+    threat: ThreatModel,
+    out: Path,
+    settings: EvaluationSettings,
+) -> Evaluation:
+    from tqdm import tqdm
+
+    with tqdm(total=2 * len(data), unit="image", desc=f"purifier-{threat.name}", disable=None) as bar:
+        return evaluate(
+            model,
+            data,
+            purifiers=purifiers,
+            attacks={_ATTACK: attack},
+            threats={threat.name: threat},
+            out=out,
+            settings=settings,
+            progress=bar.update,
+        )
 
 
-def _seed(seed: int, what: str, first: int) -> int:
-    """A seed of each batch's own, so that a run that was resumed gives the same images."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {what} {first}".encode()).digest()[:4], "big")
+def _trials(records: Path, grid: Mapping[str, _Continuing]) -> list[Trial]:
+    """Reads the trial without a purifier, then the one of each setting."""
+    clean, blind = (_correct(records / f"{cell}.jsonl") for cell in (CLEAN, f"blind--{_ATTACK}"))
+    options: dict[str, Mapping[str, int]] = {UNDEFENDED: {}} | {name: purifier.tried for name, purifier in grid.items()}
+    return [Trial(options=options[name], standard=clean[name], blind=blind[name]) for name in options]
+
+
+def _correct(records: Path) -> dict[str, tuple[bool, ...]]:
+    """Returns whether the prediction for each image is correct, by setting."""
+    found = [record for _, record in sorted(read_records(records).items())]
+    predictions = [record["predictions"][Variant().key] for record in found]
+    return {
+        name: tuple(by[name] == record["label"] for by, record in zip(predictions, found, strict=True))
+        for name in predictions[0]
+    }

@@ -23,8 +23,8 @@ def draw_tuning(tuning: Tuning, path: Path, *, title: str, subtitle: str, note: 
         tuning: What `tune` returned.
         path: The file; its folder exists.
         title: The heading.
-        subtitle: What was measured on what.
-        note: What the reader must know, at the foot.
+        subtitle: Model, images and attack.
+        note: The line below the panels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def _draw_panel(panel: Any, trials: Sequence[Trial], tuning: Tuning, heading: st
 
 
 def _label(panel: Any, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names the curves at their ends, moved apart where they come together."""
+    """Labels the curves at their ends; labels that would overlap are moved apart."""
     lowest = 0.0
     for y, text, colour in sorted(ends):
         height = _LINE * (1 + text.count("\n"))

@@ -1,4 +1,6 @@
-"""The stored comparison with other implementations: benchmarks/accuracy/crosscheck_attacks.py makes it."""
+"""The stored comparison with other implementations, made by benchmarks/accuracy/crosscheck_attacks.py."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -11,8 +13,9 @@ NAMES = ["PGD", "MI-FGSM", "APGD", "Square", "C&W"]
 
 
 @pytest.fixture
-def rows() -> dict:
-    return json.loads(RESULT.read_text())["rows"]
+def rows() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULT.read_text())["rows"]
+    return found
 
 
 def test_every_attack_was_compared(rows: dict[str, Any]) -> None:
@@ -30,8 +33,8 @@ def test_robust_accuracy_is_within_a_point_and_a_half_of_the_other_implementatio
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_figures_can_distinguish_attacks(rows: dict[str, Any], name: str) -> None:
-    """Where all or no images were fooled, any two attacks would agree; C&W fools all, and is judged by its lengths."""
+def test_the_figures_can_tell_attacks_apart(rows: dict[str, Any], name: str) -> None:
+    """If all or no images are fooled, any two attacks agree. C&W fools all, so its lengths are compared."""
     row = rows[name]
     assert row["images"] >= 100
     if name == "C&W":
@@ -40,7 +43,7 @@ def test_the_figures_can_distinguish_attacks(rows: dict[str, Any], name: str) ->
         assert 0.05 < row["ours"]["robust_accuracy"] < row["standard_accuracy"] - 0.05
 
 
-def test_both_stay_in_the_ball(rows: dict[str, Any]) -> None:
+def test_both_kept_to_the_ball(rows: dict[str, Any]) -> None:
     for name, row in rows.items():
         if name != "C&W":
             assert max(row[who]["largest_linf"] for who in ("ours", "theirs")) <= row["settings"]["eps"] + 1e-6

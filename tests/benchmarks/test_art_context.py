@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from benchmarks.speed import art_context
-from benchmarks.speed.art_context import RESNET, Toolbox, markdown, measure, timed
+from benchmarks.kit import imagenet, model
+from benchmarks.speed.art_context import Toolbox, measure, timed
+from benchmarks.speed.table import RESNET, art_context
+from purifier import Purifier
 from tests.builders import pictures
 
 STUB = """
@@ -88,28 +89,19 @@ def test_calls_take_turns_and_the_first_round_does_not_count() -> None:
     assert "".join(order) == "ba" + "ab" + "ba"
 
 
-def test_the_table_has_a_row_for_each_and_accuracies_of_the_attacked_images(
-    python: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Bright(nn.Module):
-        """Class 1 where the mean is above a quarter."""
-
-        def forward(self, images: Tensor) -> Tensor:
-            mean = images.mean((1, 2, 3))
-            return torch.stack((0.25 - mean, mean - 0.25), 1)
-
-    images = torch.full((4, 3, 8, 8), 0.27)
-    monkeypatch.setattr(art_context, "imagenet", lambda count: (images[:count], torch.ones(count, dtype=torch.long)))
-    monkeypatch.setattr(art_context, "model", lambda name: Bright())
-    args = Namespace(
-        art_python=python, images=3, batch=2, threads=1, runs=2, ours=["gs"], theirs=["ART JPEG", "ART total variation"]
-    )
+def test_the_table_has_a_row_for_each_and_accuracies_of_the_attacked_images(python: str, small_kit: Path) -> None:
+    theirs = ["ART JPEG", "ART total variation"]
+    args = Namespace(art_python=python, images=3, batch=2, threads=1, runs=2, ours=["gs"], theirs=theirs)
     result = measure(args)
     rows = result["rows"]
-    assert list(rows) == [RESNET, "gs", "ART JPEG", "ART total variation"]
-    assert [row["standard"]["accuracy"] for row in rows.values()] == [1, 1, 0, 0]
-    assert rows[RESNET]["robust"]["accuracy"] == 0
+    assert list(rows) == [RESNET, "gs", *theirs]
+    images, labels = imagenet(3)
+    with torch.no_grad():
+        purified = Purifier.from_pretrained("gs")(images)
+        expected = [(model("resnet50")(x).argmax(1) == labels).float().mean().item() for x in (images, purified)]
+    assert [rows[name]["standard"]["accuracy"] for name in (RESNET, "gs")] == pytest.approx(expected)
+    assert rows[RESNET]["robust"]["accuracy"] < rows[RESNET]["standard"]["accuracy"] == 1
     assert rows[RESNET]["resnet50s"] == 1 and all(row["ms_per_image"] > 0 for row in rows.values())
     assert result["options"]["ART JPEG"] == {"quality": 90}
-    table = markdown(result)
+    table = art_context(result)
     assert "| ART JPEG | " in table and "| none (ResNet-50 forward) | " in table and "toolbox 0;" in table

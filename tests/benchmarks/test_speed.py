@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.speed.forms import OPTIONS, Form, Place, build, method, operations, pictures
+from benchmarks.speed.forms import MATMUL, OPTIONS, Form, Place, build, method, operations, pictures
 from benchmarks.speed.table import markdown, ratio_targets
-from purifier.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {
@@ -127,24 +126,17 @@ def test_targets_of_the_gpu_are_of_the_forms_that_they_name() -> None:
         assert targets("gpu", row("nrp", share_of_matmul=share))[target] is holds
 
 
-@pytest.mark.parametrize("name", ["cpu gs", "cpu networks", "cpu nrp", "gpu networks", "gpu nrp"])
-def test_the_documentation_says_what_is_not_measured(name: str) -> None:
-    result = ROOT / "benchmarks" / "results" / f"speed_{name.replace(' ', '_')}.json"
-    text = (ROOT / "docs" / "speed.md").read_text()
-    assert (f"<!-- measured: speed {name} -->\nNot measured yet.\n" in text) is not result.exists()
-
-
 def test_targets_of_methods_that_were_not_asked_for_are_not_shown() -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "speed_cpu_nrp.json").read_text())
     lines = [line for line in markdown(result).splitlines() if line.startswith(("| nrp: ", "| ncis: ", "| gs: "))]
     assert lines and all(line.startswith("| nrp: ") for line in lines)
 
 
-def test_operations_are_two_for_each_weight_and_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = METHODS["nrp-resg"](filters=4, blocks=1)
-    monkeypatch.setattr("benchmarks.speed.forms.method", lambda name: (small, "random"))
-    weights = 9 * (3 * 4 + 2 * 4 * 4 + 4 * 3)
+def test_operations_are_two_for_each_weight_and_pixel() -> None:
+    network, _ = method("nrp-resg")
+    weights = sum(value.numel() for name, value in network.state_dict().items() if value.ndim == 4)
     assert operations(Form("nrp-resg", "ours", "ours"), PLACE) == 2 * weights * 24 * 24
+    assert operations(Form("nrp", "context", MATMUL), PLACE) == 2 * PLACE.matmul**3
 
 
 def test_random_weights_give_outputs_of_a_pictures_spread() -> None:

@@ -1,4 +1,4 @@
-"""purifier evaluate: files out, resumed, and errors that say what to do."""
+"""purifier evaluate: files, resumed runs, and errors that tell what to do."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_segmentation_takes_a_folder_of_masks(tmp_path: Path) -> None:
     assert "expected --labels with the folder of masks for segmentation, got none" in str(result.exception)
 
 
-def test_what_a_purifier_was_trained_for_is_compared_with(folder: Path, tmp_path: Path) -> None:
+def test_the_evaluation_is_compared_with_the_trained_range(folder: Path, tmp_path: Path) -> None:
     arguments = [
         "--data",
         folder,
@@ -125,7 +125,7 @@ def test_a_stand_in_is_reported_under_its_own_name(folder: Path, tmp_path: Path)
         (["--threat", "awar"], "did you mean 'aware'"),
         (["--threat", "transfer"], "expected a surrogate"),
         (["--surrogate", "reference:demo"], "expected --threat transfer beside --surrogate"),
-        (["--device", "cuda:99"], "expected a device"),
+        (["--device", "cuda:99"], "expected an available device"),
         (["--defend-dtype", "fp12"], "expected dtype to be"),
         (["--ignore-index", "11"], "expected ignore_index for segmentation only, got it for classification"),
         (["--loss", "cls"], "expected loss for detection only, got it for classification"),
@@ -158,7 +158,7 @@ def test_images_that_cannot_be_evaluated_are_refused(folder: Path, tmp_path: Pat
     (folder / "zebra").mkdir()
     (folder / "red" / "0.png").rename(folder / "zebra" / "0.png")
     result = evaluate("--data", folder, "--out", tmp_path / "out")
-    assert "got 4 folders, of which these are no class: 'zebra'" in str(result.exception)
+    assert "got 4 folders, of which these match no class: 'zebra'" in str(result.exception)
     (tmp_path / "labels.csv").write_text("file,label\nzebra/0.png,3\n")
     result = evaluate("--data", folder, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
     assert "expected labels within 0..2, as the model has 3 classes, got 3 for zebra/0.png" in str(result.exception)

@@ -30,7 +30,7 @@ def arguments(folder: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
-def test_it_prints_draws_and_writes_what_it_chose(folder, tmp_path):
+def test_it_prints_draws_and_writes_what_it_chose(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = CliRunner().invoke(command, arguments(folder, out, "--kernel-size", "3,5", "--aware-images", "2"))
     assert result.exit_code == 0, result.output
@@ -49,15 +49,17 @@ def test_it_prints_draws_and_writes_what_it_chose(folder, tmp_path):
     assert record["settings"]["attack"]["alpha"] == pytest.approx(1.6 / 255)
 
 
-def test_a_second_run_gives_the_same_without_an_attack(folder, tmp_path, monkeypatch):
+def test_a_second_run_gives_the_same_without_an_attack(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
-    assert first.exit_code == 0 and "--aware-images 50 measures" in first.output
+    assert first.exit_code == 0 and "measure the chosen setting with --aware-images 50" in first.output
     monkeypatch.setattr("purifier.attacks.PGD.__call__", None)
     again = CliRunner().invoke(command, arguments(folder, tmp_path / "out"))
     assert again.output == first.output
 
 
-def test_a_stand_in_is_called_by_its_own_name(folder, tmp_path):
+def test_a_stand_in_is_called_by_its_own_name(folder: Path, tmp_path: Path) -> None:
     with stand_in(tmp_path / "bundled"):
         result = CliRunner().invoke(command, [*arguments(folder, tmp_path / "out"), "--purifier", "soft"])
     assert result.exit_code == 0, result.output
@@ -76,20 +78,20 @@ def tuned(undefended: tuple[int, int], *trials: tuple[int, int]) -> Tuning:
     return Tuning(trials=tried, undefended=none, chosen=choose(tried), aware=None, settings={})
 
 
-def test_the_report_says_where_no_setting_is_worth_it():
-    text = "No setting has a higher mean than no purifier"
+def test_the_report_says_if_no_setting_is_worthwhile() -> None:
+    text = "No setting has a higher mean than the model without a purifier"
     assert not any(text in line for line in report(tuned((45, 0), (44, 20)), "heading"))
     assert any(text in line for line in report(tuned((45, 0), (20, 20)), "heading"))
 
 
-def test_the_report_names_settings_that_chance_may_tell_apart():
+def test_the_report_names_settings_that_chance_may_tell_apart() -> None:
     lines = report(tuned((45, 0), (44, 20), (44, 19), (20, 20)), "heading")
-    assert "These images do not tell iterations=1 from iterations=2: more images would." in lines
+    assert "These images do not distinguish iterations=1 from iterations=2. Use more images." in lines
     many = report(tuned((45, 0), *[(44, 20)] * 8), "heading")
-    assert any("iterations=5 and 3 more: more images would" in line for line in many)
+    assert any("iterations=5 and 3 more. Use more images." in line for line in many)
 
 
-def test_the_report_gives_every_share_with_its_interval():
+def test_the_report_gives_every_share_with_its_interval() -> None:
     lines = report(tuned((45, 0), (44, 20)), "heading")
     assert "iterations=1   88.0 % (76.2 .. 94.4)   40.0 % (27.6 .. 53.8)   64.0 %  chosen" in lines
 
@@ -104,21 +106,23 @@ def test_the_report_gives_every_share_with_its_interval():
         (("--purifier", "jpeg"), "error: expected a purifier with iterations to tune, such as gs or ncis, got 'jpeg'"),
     ],
 )
-def test_wrong_calls_get_an_error_and_exit_code_one(folder, tmp_path, capsys, more, text):
+def test_wrong_calls_get_an_error_and_exit_code_one(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], text: str
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments(folder, tmp_path / "out", *more))
     assert stop.value.code == 1
     assert text in capsys.readouterr().err
 
 
-def test_an_empty_folder_is_refused(tmp_path, capsys):
+def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(SystemExit):
         main(arguments(tmp_path / "data", tmp_path / "out"))
     assert "error: expected a folder for each class" in capsys.readouterr().err
 
 
-def test_numbers_are_read():
+def test_numbers_are_read() -> None:
     assert parse_numbers("2..4", "--iterations") == [2, 3, 4]
     assert parse_numbers("1, 3,5", "--iterations") == [1, 3, 5]
     for text in ("", "1..", "1-8", "1,,2"):
@@ -126,7 +130,7 @@ def test_numbers_are_read():
             parse_numbers(text, "--iterations")
 
 
-def test_pgd_has_the_papers_steps_unless_it_says_otherwise():
+def test_pgd_has_the_papers_steps_unless_it_says_otherwise() -> None:
     attack = make_tuning_attack("PGD", "16/255")
     assert (attack.eps, attack.alpha, attack.steps) == pytest.approx((16 / 255, 1.6 / 255, 10))
     assert make_tuning_attack("PGD:steps=3,alpha=2/255", "8/255").alpha == pytest.approx(2 / 255)

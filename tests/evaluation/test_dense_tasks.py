@@ -1,15 +1,18 @@
 """Evaluations of segmenters and detectors."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, Purifier
 from purifier._records import read_records
-from purifier.attacks import BIM, CW, PGD, SSP, Aware, Blind, Square
+from purifier.attacks import BIM, CW, PGD, SSP, Attack, Aware, Blind, Square
 from purifier.evaluation import (
+    Evaluation,
     EvaluationSettings,
     boxed_images,
     evaluate,
@@ -23,16 +26,16 @@ BOTH = {"blind": Blind(), "aware": Aware()}
 
 
 @pytest.fixture
-def gs():
+def gs() -> Purifier:
     return Purifier.from_pretrained("gs", iterations=1)
 
 
-def find(result, purifier, threat):
+def find(result: Evaluation, purifier: str, threat: str) -> Any:
     (row,) = [row for row in result.rows if (row.purifier, row.threat) == (purifier, threat)]
     return row
 
 
-def test_segmenters_are_measured_over_all_pixels_and_resume(tmp_path, gs):
+def test_segmenters_are_measured_over_all_pixels_and_resume(tmp_path: Path, gs: Purifier) -> None:
     images, masks = mask_folders(tmp_path)
     data = masked_images(images, masks=masks)
     options = {"purifiers": {"gs": gs}, "attacks": {"BIM": BIM(eps=0.03, alpha=0.01, steps=5)}, "threats": BOTH}
@@ -56,10 +59,10 @@ def test_segmenters_are_measured_over_all_pixels_and_resume(tmp_path, gs):
         evaluate(Pixels(), data, out=tmp_path / "out", settings=QUICK, ignore_index=0, **options)
 
 
-def test_logits_smaller_than_the_masks_are_enlarged(tmp_path):
+def test_logits_smaller_than_the_masks_are_enlarged(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path)
 
-    def coarse(batch):
+    def coarse(batch: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(Pixels()(batch)["out"], 4)
 
     data = masked_images(images, masks=masks)
@@ -71,18 +74,18 @@ def test_logits_smaller_than_the_masks_are_enlarged(tmp_path):
 class OneBox(nn.Module):
     """A detector by hand: one box in each image, whose score is the image's brightness inside it."""
 
-    def forward(self, images):
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         boxes = torch.tensor([[8.0, 8, 32, 38]])
         scores = [image[:, 8:38, 8:32].mean().view(1) for image in images]
         return [{"boxes": boxes, "scores": score, "labels": (score > 0.49).long()} for score in scores]
 
 
-def brightness(outputs, targets):
+def brightness(outputs: Any, targets: Any) -> Tensor:
     """The loss of `OneBox`: falls with the score."""
     return -torch.stack([found["scores"].sum() for found in outputs]).sum()
 
 
-def test_detectors_with_a_loss_of_their_own_are_measured(tmp_path, gs):
+def test_detectors_with_a_loss_of_their_own_are_measured(tmp_path: Path, gs: Purifier) -> None:
     images, annotations = coco_folder(tmp_path)
     data = boxed_images(images, annotations=annotations)
     options = {"purifiers": {"gs": gs}, "attacks": {"PGD": PGD(eps=0.1, steps=5)}, "threats": BOTH}
@@ -95,7 +98,7 @@ def test_detectors_with_a_loss_of_their_own_are_measured(tmp_path, gs):
     assert result.settings["loss"] == "brightness"
 
 
-def test_torchvision_detectors_are_attacked_through_their_losses(tmp_path):
+def test_torchvision_detectors_are_attacked_through_their_losses(tmp_path: Path) -> None:
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
     torch.manual_seed(0)
@@ -119,7 +122,7 @@ def test_torchvision_detectors_are_attacked_through_their_losses(tmp_path):
 
 
 @pytest.mark.parametrize("attack", [Square(queries=2), CW(steps=2, search=1)])
-def test_attacks_that_do_not_fit_detection_are_refused(tmp_path, attack):
+def test_attacks_that_do_not_fit_detection_are_refused(tmp_path: Path, attack: Attack) -> None:
     images, annotations = coco_folder(tmp_path)
     data = boxed_images(images, annotations=annotations)
     with pytest.raises(OptionError, match=rf"expected an attack that fits detection, got {attack.name}"):
@@ -128,14 +131,14 @@ def test_attacks_that_do_not_fit_detection_are_refused(tmp_path, attack):
         )
 
 
-def test_attacks_that_do_not_fit_segmentation_are_refused(tmp_path):
+def test_attacks_that_do_not_fit_segmentation_are_refused(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path)
     data = masked_images(images, masks=masks)
     with pytest.raises(OptionError, match="expected an attack that fits segmentation, got Square"):
         evaluate(Pixels(), data, purifiers={}, attacks={"a": Square(queries=2)}, threats=BOTH, out=tmp_path / "out")
 
 
-def test_attacks_without_a_loss_of_the_model_fit_every_task(tmp_path):
+def test_attacks_without_a_loss_of_the_model_fit_every_task(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path)
     attacks = {"SSP": SSP(nn.Conv2d(3, 2, 3).eval(), steps=1)}
     data = masked_images(images, masks=masks)
@@ -145,7 +148,7 @@ def test_attacks_without_a_loss_of_the_model_fit_every_task(tmp_path):
     assert find(result, "none", "blind").attack == "SSP"
 
 
-def test_models_and_data_of_another_task_are_refused(tmp_path):
+def test_models_and_data_of_another_task_are_refused(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path / "m")
     data = masked_images(images, masks=masks)
     nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
@@ -162,7 +165,7 @@ def test_models_and_data_of_another_task_are_refused(tmp_path):
         evaluate(Pixels(), labelled, out=tmp_path / "e", **nothing)
 
 
-def test_detectors_take_no_mean_and_std(tmp_path):
+def test_detectors_take_no_mean_and_std(tmp_path: Path) -> None:
     images, annotations = coco_folder(tmp_path)
     data = boxed_images(images, annotations=annotations)
     with pytest.raises(OptionError, match="expected mean for classification and segmentation only, got it for det"):
@@ -172,7 +175,7 @@ def test_detectors_take_no_mean_and_std(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_kits_segmenter_has_the_accuracy_that_the_kit_states(kit, tmp_path):
+def test_the_kits_segmenter_has_the_accuracy_that_the_kit_states(kit: Path, tmp_path: Path) -> None:
     from purifier.evaluation import load_model
 
     model = load_model(f"{kit / 'kit_models.py'}:lraspp_camvid")

@@ -1,15 +1,17 @@
-"""Reports: what is on the page, and how it is said."""
+"""Reports: contents and wording of the page and the tables."""
 
 import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from purifier import Purifier
 from purifier.attacks import FGSM, PGD, Aware, Blind
 from purifier.evaluation import (
+    Evaluation,
     EvaluationSettings,
     evaluate,
     labelled_images,
@@ -22,7 +24,7 @@ from tests.scenes import COLOURS, Colours, Pixels, class_folders, mask_folders
 
 
 @pytest.fixture(scope="module")
-def evaluation(tmp_path_factory):
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("report")
     data = labelled_images(class_folders(folder / "data"), 16, classes=COLOURS)
     attacks = {
@@ -42,30 +44,30 @@ def evaluation(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def files(evaluation):
+def files(evaluation: Evaluation) -> dict[str, Path]:
     return write_report(evaluation, evaluation.folder, command="purifier evaluate <&>")
 
 
 class Page(HTMLParser):
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.links, self.open, self.text = [], [], []
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [(tag, value) for name, value in attrs if name in ("src", "href", "xlink:href") and value]
         if tag not in ("meta", "br", "img", "path", "use", "rect"):
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if self.open and self.open[-1] == tag:
             self.open.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text.append(data)
 
 
-def test_the_page_stands_alone(files):
+def test_the_page_stands_alone(files: dict[str, Path]) -> None:
     text = files["html"].read_text()
     page = Page(text)
     assert all(link.startswith(("data:image/png;base64,", "#")) for _, link in page.links)
@@ -75,7 +77,9 @@ def test_the_page_stands_alone(files):
     assert "purifier evaluate &lt;&amp;&gt;" in text
 
 
-def test_blind_and_aware_stand_side_by_side_and_what_is_missing_is_said(evaluation, files):
+def test_blind_and_aware_figures_stand_side_by_side_or_are_marked_as_missing(
+    evaluation: Evaluation, files: dict[str, Path]
+) -> None:
     for text in (files["html"].read_text(), files["markdown"].read_text()):
         assert re.search(r"Blind.{0,80}attacker does not know the purifier", text, re.S)
         assert re.search(r"Aware.{0,80}attacker knows the purifier", text, re.S)
@@ -87,7 +91,7 @@ def test_blind_and_aware_stand_side_by_side_and_what_is_missing_is_said(evaluati
     assert "same as blind" in table
 
 
-def test_a_blind_figure_is_never_called_robust_alone(files):
+def test_a_blind_figure_is_never_called_robust_alone(files: dict[str, Path]) -> None:
     for kind in ("html", "markdown"):
         # The self-checks speak of robustness in general.
         text = re.sub(r"(<h2>|## )Self-checks.*?(<h2>|## |$)", "", files[kind].read_text(), flags=re.S)
@@ -97,7 +101,7 @@ def test_a_blind_figure_is_never_called_robust_alone(files):
             assert re.search("threat|model that|images right", around), around
 
 
-def test_the_figures_are_those_of_the_rows(evaluation, files):
+def test_the_figures_are_those_of_the_rows(evaluation: Evaluation, files: dict[str, Path]) -> None:
     stored = json.loads(files["json"].read_text())
     assert [Row.from_dict(row) for row in stored["rows"]] == evaluation.rows
     assert stored["versions"].keys() == {"purifier", "torch", "python"}
@@ -110,14 +114,14 @@ def test_the_figures_are_those_of_the_rows(evaluation, files):
     assert expected in line
 
 
-def test_every_row_has_its_number_of_images_and_interval(evaluation, files):
+def test_every_row_has_its_number_of_images_and_interval(evaluation: Evaluation, files: dict[str, Path]) -> None:
     text = files["markdown"].read_text().split("## All measures")[1].split("## Self-checks")[0]
     lines = text.strip().splitlines()[2:]
     assert len(lines) == len(evaluation.rows)
     assert all("| 12 |" in line and "[" in line for line in lines)
 
 
-def test_findings_say_when_they_are_raised_and_why(evaluation, files):
+def test_findings_state_their_condition_and_reason(evaluation: Evaluation, files: dict[str, Path]) -> None:
     text = files["html"].read_text()
     assert evaluation.findings
     for _, finding in evaluation.findings:
@@ -126,7 +130,7 @@ def test_findings_say_when_they_are_raised_and_why(evaluation, files):
         assert finding.measured in summary(evaluation) and finding.raised_if in files["markdown"].read_text()
 
 
-def test_pictures_show_what_the_model_says(evaluation, files):
+def test_pictures_show_the_models_predictions(evaluation: Evaluation, files: dict[str, Path]) -> None:
     text = files["html"].read_text()
     strips = re.findall(r"<figcaption>.*?</figcaption>", text, re.S)
     assert any("perturbation × 10" in strip for strip in strips)
@@ -135,13 +139,13 @@ def test_pictures_show_what_the_model_says(evaluation, files):
     assert all(len(source) > 200 for _, source in Page(text).links if source.startswith("data:"))
 
 
-def test_equal_evaluations_give_equal_pages(evaluation, files, tmp_path):
+def test_equal_evaluations_give_equal_pages(evaluation: Evaluation, files: dict[str, Path], tmp_path: Path) -> None:
     again = write_report(evaluation, tmp_path, command="purifier evaluate <&>")
     assert {kind: path.read_text() for kind, path in again.items()} == {k: p.read_text() for k, p in files.items()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json", "table.md"]
 
 
-def test_segmentation_has_both_measures(tmp_path):
+def test_segmentation_has_both_measures(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path)
     found = evaluate(
         Pixels(),
@@ -159,12 +163,12 @@ def test_segmentation_has_both_measures(tmp_path):
     assert "The self-checks are for classifiers" in text
 
 
-def test_clean_figures_alone_make_a_report(tmp_path):
+def test_clean_figures_alone_make_a_report(tmp_path: Path) -> None:
     data = labelled_images(class_folders(tmp_path / "data", each=1), 16)
     found = evaluate(Colours(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out")
     files = write_report(found, tmp_path / "out")
     assert "100.0 %" in files["markdown"].read_text() and "<svg" not in files["html"].read_text()
 
 
-def test_bars_in_cells_are_escaped():
+def test_bars_in_cells_are_escaped() -> None:
     assert as_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"

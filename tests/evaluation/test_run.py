@@ -1,4 +1,4 @@
-"""Evaluations: what is counted, what a killed run gives, what is refused."""
+"""Evaluations of classifiers: counts, resumed runs, and refused input."""
 
 import json
 import os
@@ -6,18 +6,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, Purifier, evaluation
 from purifier._records import read_records
 from purifier.attacks import BPDA, FGSM, PGD, SSP, Aware, Blind, DeepFool, Square, Transfer
-from purifier.evaluation import Attacked, EvaluationSettings, LoadedModel, labelled_images
+from purifier.evaluation import (
+    Attacked,
+    Evaluation,
+    EvaluationSettings,
+    LabelledImages,
+    LoadedModel,
+    Row,
+    labelled_images,
+)
 from purifier.evaluation.rows import WORST_CASE
 from tests.builders import unchanged
 from tests.scenes import COLOURS, Colours, Detached, class_folders
@@ -27,16 +37,26 @@ ATTACK = PGD(eps=8 / 255, steps=3)
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> LabelledImages:
     return labelled_images(class_folders(tmp_path / "data"), 16, classes=COLOURS)
 
 
 @pytest.fixture
-def gs():
+def gs() -> Purifier:
     return Purifier.from_pretrained("gs", iterations=2)
 
 
-def evaluate(data, out, purifiers, *, model=None, settings=QUICK, attacks=None, threats=None, **options):
+def evaluate(
+    data: LabelledImages,
+    out: Path,
+    purifiers: dict[str, Any],
+    *,
+    model: Any = None,
+    settings: EvaluationSettings = QUICK,
+    attacks: dict[str, Any] | None = None,
+    threats: dict[str, Any] | None = None,
+    **options: Any,
+) -> Evaluation:
     return evaluation.evaluate(
         Colours() if model is None else model,
         data,
@@ -49,7 +69,7 @@ def evaluate(data, out, purifiers, *, model=None, settings=QUICK, attacks=None, 
     )
 
 
-def find(result, purifier, threat, **facts):
+def find(result: Evaluation, purifier: str, threat: str, **facts: Any) -> Any:
     (row,) = [
         row
         for row in result.rows
@@ -59,7 +79,7 @@ def find(result, purifier, threat, **facts):
     return row
 
 
-def kept(folder):
+def kept(folder: Path) -> dict[str, Any]:
     """All predictions by cell and image, without the times."""
     return {
         path.stem: {index: record["predictions"] for index, record in read_records(path).items()}
@@ -68,7 +88,7 @@ def kept(folder):
     }
 
 
-def test_rows_count_what_the_models_say(data, gs, tmp_path):
+def test_rows_count_the_models_predictions(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     model = Colours()
     result = evaluate(data, tmp_path / "out", {"gs": gs}, model=model)
     images, labels = data.load(range(12))
@@ -94,18 +114,20 @@ def test_rows_count_what_the_models_say(data, gs, tmp_path):
     assert row.milliseconds > 0
 
 
-def cell(result, row):
+def cell(result: Evaluation, row: Row) -> Path:
     return result.folder / "records" / f"{row.settings['cell']}.jsonl"
 
 
-def test_blind_attacks_run_once_for_all_purifiers_and_never_call_them(data, gs, tmp_path):
+def test_blind_attacks_run_once_for_all_purifiers_and_never_call_them(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     calls = []
     model = Colours()
 
     class Counting(nn.Module):
         differentiable, random = True, False
 
-        def purify(self, images):
+        def purify(self, images: Tensor) -> Tensor:
             calls.append(torch.is_grad_enabled())
             return images
 
@@ -114,7 +136,9 @@ def test_blind_attacks_run_once_for_all_purifiers_and_never_call_them(data, gs, 
     assert len(calls) == 2 * (2 * 3 + 2) and not any(calls)
 
 
-def test_worst_cases_are_the_minimum_per_image_over_aware_attacks_of_one_ball(data, gs, tmp_path):
+def test_worst_cases_are_the_minimum_per_image_over_aware_attacks_of_one_ball(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     attacks = {"PGD": ATTACK, "FGSM": FGSM(eps=8 / 255), "small": PGD(eps=1 / 255, steps=2)}
     threats = {"aware": Aware(), "bpda": BPDA()}
     result = evaluate(data, tmp_path / "out", {"gs": gs}, attacks=attacks, threats=threats)
@@ -131,7 +155,9 @@ def test_worst_cases_are_the_minimum_per_image_over_aware_attacks_of_one_ball(da
     assert find(result, "gs", WORST_CASE, eps=1 / 255).robust >= row.robust
 
 
-def test_rounding_and_dtypes_are_measured_beside_the_plain_figures(data, gs, tmp_path):
+def test_rounding_and_dtypes_are_measured_beside_the_plain_figures(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     settings = replace(QUICK, eight_bit=True, defend_dtypes=("bfloat16",))
     result = evaluate(data, tmp_path / "out", {"gs": gs}, settings=settings)
     forms = {(r.purifier, r.eight_bit, r.dtype) for r in result.rows if r.threat == "blind"}
@@ -147,14 +173,14 @@ def test_rounding_and_dtypes_are_measured_beside_the_plain_figures(data, gs, tmp
     gs.to(torch.float32)
 
 
-def test_eight_bit_rounding_undoes_perturbations_of_less_than_half_a_step(data, tmp_path):
+def test_eight_bit_rounding_undoes_perturbations_of_less_than_half_a_step(data: LabelledImages, tmp_path: Path) -> None:
     exact = replace(data, size=None)  # stored values are whole steps
     tiny = {"tiny": PGD(eps=0.4 / 255, steps=20)}
     result = evaluate(exact, tmp_path / "out", {}, attacks=tiny, settings=replace(QUICK, eight_bit=True))
     assert find(result, "none", "blind", eight_bit=True).fooled == 0
 
 
-def test_random_purifiers_give_the_same_again(data, tmp_path):
+def test_random_purifiers_give_the_same_again(data: LabelledImages, tmp_path: Path) -> None:
     noisy = {"noisy": Purifier.from_pretrained("gs", iterations=1).dynamic(sigma=0.2, eps=0.2)}
     threats = {"aware:samples=2": Aware(samples=2)}
     folders = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
@@ -165,7 +191,9 @@ def test_random_purifiers_give_the_same_again(data, tmp_path):
     assert a == b != c
 
 
-def test_a_run_resumes_after_its_batches_were_cut_at_any_place(data, gs, tmp_path):
+def test_a_run_resumes_after_its_batches_were_cut_at_any_place(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     whole = tmp_path / "whole"
     evaluate(data, whole, {"gs": gs})
     expected = kept(whole)
@@ -180,7 +208,7 @@ def test_a_run_resumes_after_its_batches_were_cut_at_any_place(data, gs, tmp_pat
 ENTRY = f"{Path(__file__).parents[1] / 'scenes.py'}:colours"
 
 
-def command(folder, out):
+def command(folder: Path, out: Path) -> list[str]:
     return [
         sys.executable, "-c", "from purifier.cli import main; main()", "evaluate", "--model", ENTRY,
         "--data", str(folder), "--size", "16", "--batch-size", "3", "--purifier", "gs:iterations=1,dynamic=true",
@@ -190,7 +218,7 @@ def command(folder, out):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_gives_what_an_uninterrupted_one_gives(data, tmp_path):
+def test_a_run_that_was_killed_gives_what_an_uninterrupted_one_gives(data: LabelledImages, tmp_path: Path) -> None:
     folder, out, whole = tmp_path / "data", tmp_path / "out", tmp_path / "whole"
     run = subprocess.Popen(
         command(folder, out), env={**os.environ, "SLOW_MODEL": "0.3"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -235,7 +263,9 @@ def test_a_run_that_was_killed_gives_what_an_uninterrupted_one_gives(data, tmp_p
         (lambda s: {"threats": {"blind": Blind(), "aware": Aware(samples=2)}}, r"threat.samples: 1 there, 2 here"),
     ],
 )
-def test_results_of_other_settings_are_never_mixed_in(data, gs, tmp_path, change, text):
+def test_results_of_other_settings_are_never_mixed_in(
+    data: LabelledImages, gs: Purifier, tmp_path: Path, change: Callable[[LabelledImages], dict[str, Any]], text: str
+) -> None:
     evaluate(data, tmp_path / "out", {"gs": gs})
     before = kept(tmp_path / "out")
     options = {"data": data, "purifiers": {"gs": gs}, **change(data)}
@@ -244,7 +274,7 @@ def test_results_of_other_settings_are_never_mixed_in(data, gs, tmp_path, change
     assert kept(tmp_path / "out") == before
 
 
-def test_another_model_is_another_setting(data, gs, tmp_path):
+def test_another_model_is_another_setting(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     evaluate(data, tmp_path / "out", {"gs": gs})
     other = Colours()
     other.scale.data += 1
@@ -252,17 +282,19 @@ def test_another_model_is_another_setting(data, gs, tmp_path):
         evaluate(data, tmp_path / "out", {"gs": gs}, model=other)
 
 
-def test_models_of_normalised_images_are_measured_as_their_plain_twins(data, gs, tmp_path):
+def test_models_of_normalised_images_are_measured_as_their_plain_twins(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     plain = Colours()
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
     class Twin(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.plain = plain
             self.eval()
 
-        def forward(self, images):
+        def forward(self, images: Tensor) -> Tensor:
             return self.plain(images * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1))
 
     one = evaluate(data, tmp_path / "a", {"gs": gs}, model=plain)
@@ -270,7 +302,7 @@ def test_models_of_normalised_images_are_measured_as_their_plain_twins(data, gs,
     assert [(r.standard, r.robust) for r in one.rows] == [(r.standard, r.robust) for r in other.rows]
 
 
-def test_transfer_attacks_surrogates_alone(data, gs, tmp_path):
+def test_transfer_attacks_surrogates_alone(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     surrogate = Colours()
     threats = {"transfer": Transfer(surrogate, names=["twin"])}
     twin = evaluate(data, tmp_path / "a", {"gs": gs}, threats=threats)
@@ -281,7 +313,9 @@ def test_transfer_attacks_surrogates_alone(data, gs, tmp_path):
         evaluate(data, tmp_path / "a", {"gs": gs}, threats=threats)
 
 
-def test_cells_that_would_say_nothing_are_left_out_with_the_reason(data, gs, tmp_path):
+def test_combinations_without_meaning_are_skipped_with_a_reason(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     features = nn.Conv2d(3, 2, 3).eval()
     purifiers = {"gs": gs, "jpeg": Purifier.from_pretrained("jpeg")}
     attacks = {"PGD": ATTACK, "SSP": SSP(features, steps=2), "Square": Square(queries=5)}
@@ -300,7 +334,9 @@ def test_cells_that_would_say_nothing_are_left_out_with_the_reason(data, gs, tmp
 
 
 @pytest.mark.parametrize("form", ["tensor", "folder"])
-def test_images_attacked_beforehand_give_the_figures_of_their_attack(data, gs, tmp_path, form):
+def test_images_attacked_beforehand_give_the_figures_of_their_attack(
+    data: LabelledImages, gs: Purifier, tmp_path: Path, form: str
+) -> None:
     model = Colours()
     images, labels = data.load(range(12))
     attacked = ATTACK.seeded(0)(model, images, labels)
@@ -325,7 +361,7 @@ def test_images_attacked_beforehand_give_the_figures_of_their_attack(data, gs, t
         evaluate(data, tmp_path / "out", {"gs": gs, "more": gs}, model=model, attacks=other)
 
 
-def test_images_attacked_on_a_surrogate_count_as_a_transfer(data, gs, tmp_path):
+def test_images_attacked_on_a_surrogate_count_as_a_transfer(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     surrogate = Transfer(Colours(), names=["twin"])
     images, labels = data.load(range(12))
     attacked = Attacked(images=list(ATTACK(Colours(), images, labels)), attack=ATTACK, threat=surrogate)
@@ -340,19 +376,23 @@ def test_images_attacked_on_a_surrogate_count_as_a_transfer(data, gs, tmp_path):
         (lambda images: images[..., :9], r"expected attacked images of the clean images' shapes"),
     ],
 )
-def test_attacked_images_that_are_not_those_of_the_data_are_refused(data, tmp_path, cut, text):
+def test_attacked_images_that_are_not_those_of_the_data_are_refused(
+    data: LabelledImages, tmp_path: Path, cut: Callable[[Tensor], Tensor], text: str
+) -> None:
     attacked = Attacked(images=cut(data.load(range(12))[0]), attack=ATTACK)
     with pytest.raises(InputError, match=text):
         evaluate(data, tmp_path / "out", {}, attacks={"PGD": attacked})
 
 
-def test_unbounded_attacks_state_how_far_they_went(data, gs, tmp_path):
+def test_unbounded_attacks_state_the_size_of_their_perturbations(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
     result = evaluate(data, tmp_path / "out", {}, attacks={"DeepFool": DeepFool(steps=20)}, threats={"blind": Blind()})
     row = find(result, "none", "blind")
     assert row.eps is None and row.settings["median_l2"] > 0
 
 
-def test_the_self_checks_speak_of_a_purifier_with_a_fault(data, tmp_path):
+def test_the_self_checks_find_a_purifier_with_a_fault(data: LabelledImages, tmp_path: Path) -> None:
     settings = replace(QUICK, probe_images=6)
     result = evaluate(data, tmp_path / "out", {"bits": Purifier.from_pretrained("bit-depth")}, settings=settings)
     assert ("bits", "quantising purifier") in {(name, finding.check) for name, finding in result.findings}
@@ -362,13 +402,13 @@ def test_the_self_checks_speak_of_a_purifier_with_a_fault(data, tmp_path):
     assert again.findings == result.findings
 
 
-def test_images_outside_the_trained_range_are_found(data, gs, tmp_path):
+def test_images_outside_the_trained_range_are_found(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     settings = replace(QUICK, probe_images=4, trained_eps={"gs": 2 / 255}, trained_size={"gs": 224})
     result = evaluate(data, tmp_path / "out", {"gs": gs}, settings=settings)
     assert any(finding.check.startswith("outside") for name, finding in result.findings if name == "gs")
 
 
-def test_model_and_purifier_stay_as_they_were(data, gs, tmp_path):
+def test_model_and_purifier_stay_as_they_were(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     model = Colours()
     with unchanged(model), unchanged(gs):
         state = torch.random.get_rng_state()
@@ -376,7 +416,7 @@ def test_model_and_purifier_stay_as_they_were(data, gs, tmp_path):
         assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_progress_is_told_of_every_image_of_every_cell(data, gs, tmp_path):
+def test_progress_counts_every_image_of_every_cell(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     told = []
     evaluate(data, tmp_path / "out", {"gs": gs}, progress=told.append)
     assert sum(told) == 3 * 12
@@ -384,15 +424,15 @@ def test_progress_is_told_of_every_image_of_every_cell(data, gs, tmp_path):
     assert sum(told) == 2 * 3 * 12
 
 
-def test_progress_is_told_of_the_self_checks_too(data, gs, tmp_path):
+def test_progress_counts_the_self_checks_too(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:
     told = []
     evaluate(data, tmp_path / "out", {"gs": gs}, settings=replace(QUICK, probe_images=3), progress=told.append)
     assert sum(told) == 3 * 12 + 3
 
 
-def test_outputs_that_are_no_number_count_as_wrong(data, tmp_path):
+def test_nan_outputs_count_as_wrong(data: LabelledImages, tmp_path: Path) -> None:
     class Broken(Colours):
-        def forward(self, images):
+        def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) * torch.nan
 
     result = evaluate(data, tmp_path / "out", {}, model=Broken(), attacks={}, threats={})
@@ -418,19 +458,21 @@ def test_outputs_that_are_no_number_count_as_wrong(data, tmp_path):
         ({"purifiers": {"none": Purifier.from_pretrained("gs")}}, OptionError, "expected purifiers by other names"),
     ],
 )
-def test_what_does_not_fit_is_refused(data, tmp_path, options, error, text):
+def test_what_does_not_fit_is_refused(
+    data: LabelledImages, tmp_path: Path, options: dict[str, Any], error: type[Exception], text: str
+) -> None:
     purifiers = options.pop("purifiers", {})
     with pytest.raises(error, match=text):
         evaluate(data, tmp_path / "out", purifiers, **options)
 
 
-def test_an_unreadable_image_stops_the_run_with_its_name(data, tmp_path):
+def test_an_unreadable_image_stops_the_run_with_its_name(data: LabelledImages, tmp_path: Path) -> None:
     data.files[7].write_bytes(b"no picture")
     with pytest.raises(InputError, match=rf"{data.files[7].name}, which cannot be read"):
         evaluate(data, tmp_path / "out", {})
 
 
-def test_a_loaded_model_is_evaluated_under_its_own_identity(data, tmp_path):
+def test_a_loaded_model_is_evaluated_under_its_own_identity(data: LabelledImages, tmp_path: Path) -> None:
     loaded = LoadedModel("mine", Colours(), COLOURS, {"name": "mine"})
     result = evaluate(data, tmp_path / "out", {}, model=loaded, attacks={})
     assert result.settings["model"] == {"name": "mine", "normalisation": None}
@@ -443,23 +485,25 @@ def test_a_loaded_model_is_evaluated_under_its_own_identity(data, tmp_path):
         ({"loss": "cls"}, "expected loss for detection only, got it for classification"),
     ],
 )
-def test_options_of_another_task_are_refused(data, tmp_path, option, text):
+def test_options_of_another_task_are_refused(
+    data: LabelledImages, tmp_path: Path, option: dict[str, Any], text: str
+) -> None:
     with pytest.raises(OptionError, match=text):
         evaluate(data, tmp_path / "out", {}, **option)
     assert not (tmp_path / "out").exists()
 
 
-def test_data_of_no_task_is_refused(tmp_path):
+def test_data_of_no_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected data of one of the types LabelledImages, .* got list"):
         evaluate([], tmp_path / "out", {})
 
 
 @pytest.mark.parametrize("name", ["evaluate_classifier", "evaluate_detector", "evaluate_segmenter"])
-def test_functions_of_the_first_version_name_their_successor(name):
+def test_functions_of_the_first_version_name_their_successor(name: str) -> None:
     with pytest.raises(AttributeError, match=rf"{name} was removed in 0.2; call purifier.evaluation.evaluate"):
         getattr(evaluation, name)
 
 
-def test_settings_out_of_range_are_refused():
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(OptionError, match="expected batch_size >= 1"):
         EvaluationSettings(batch_size=0)

@@ -1,4 +1,4 @@
-"""Attacks, purifiers and threats written as text."""
+"""Attacks, purifiers and threat models as text."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from purifier.evaluation.specs import (
 )
 
 
-def test_text_is_taken_apart():
+def test_text_is_parsed() -> None:
     assert parse("CW") == ("CW", {})
     assert parse("PGD:steps=10,alpha=2/255,targeted=true,norm=L2") == (
         "PGD",
@@ -26,12 +26,12 @@ def test_text_is_taken_apart():
 
 
 @pytest.mark.parametrize("text", ["PGD:steps", "PGD:steps=", "PGD:steps=1,steps=2", "PGD:steps=1,,eps=2", ""])
-def test_text_of_another_form_is_refused(text):
+def test_text_of_another_form_is_refused(text: str) -> None:
     with pytest.raises((OptionError, UnknownNameError), match="expected"):
         make_attack(text)
 
 
-def test_an_attack_has_its_options_and_the_radius_unless_it_states_one():
+def test_an_attack_has_its_options_and_the_radius_unless_it_states_one() -> None:
     attack = make_attack("PGD:steps=7,alpha=1/255", eps=4 / 255)
     assert (attack.steps, attack.alpha, attack.eps) == (7, 1 / 255, 4 / 255)
     assert make_attack("PGD:norm=L2,eps=0.5", eps=4 / 255).eps == 0.5
@@ -39,7 +39,7 @@ def test_an_attack_has_its_options_and_the_radius_unless_it_states_one():
     assert make_attack("APGD:loss=dlr", eps=4 / 255).loss == "dlr"
 
 
-def test_every_attack_that_needs_nothing_else_can_be_named():
+def test_every_attack_that_needs_nothing_else_can_be_named() -> None:
     assert {
         "APGD",
         "BIM",
@@ -55,7 +55,7 @@ def test_every_attack_that_needs_nothing_else_can_be_named():
     assert not {"Attack", "EOT", "Strongest", "DetectionAttack"} & attack_names().keys()
 
 
-def test_unknown_names_and_options_are_refused_with_the_nearest():
+def test_unknown_names_and_options_are_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"expected an attack out of APGD, .*got 'PDG'; did you mean 'PGD'"):
         make_attack("PDG")
     with pytest.raises(OptionError, match=r"options alpha, eps, .* for attack PGD, got 'step'; did you mean 'steps'"):
@@ -70,7 +70,7 @@ def test_unknown_names_and_options_are_refused_with_the_nearest():
         make_purifier("nciss")
 
 
-def test_an_eps_of_0_to_255_is_refused():
+def test_an_eps_of_0_to_255_is_refused() -> None:
     with pytest.raises(OptionError, match=r"write 8/255, not 8"):
         make_attack("PGD", eps=parse_eps("8"))
     for text in ("eight", "-0.1", "true", "8/0", "nan", "inf"):
@@ -78,7 +78,7 @@ def test_an_eps_of_0_to_255_is_refused():
             parse_eps(text)
 
 
-def test_purifiers_take_options_chains_and_noise():
+def test_purifiers_take_options_chains_and_noise() -> None:
     assert make_purifier("gs:iterations=5").iterations == 5
     assert make_purifier("gs:iterations=2+jpeg:quality=75").name == "gs+jpeg"
     noisy = make_purifier("gs:iterations=2,dynamic=true,sigma=0.1,noise_eps=8/255", dtype="bfloat16")
@@ -91,7 +91,7 @@ def test_purifiers_take_options_chains_and_noise():
             make_purifier(f"gs:{key}=x")
 
 
-def test_threats_take_samples_and_surrogates():
+def test_threats_take_samples_and_surrogates() -> None:
     assert make_threat("aware:samples=4").settings() == {"name": "aware", "samples": 4}
     assert isinstance(make_threat("bpda"), attacks.BPDA)
     assert make_threat("transfer", surrogates=[len], names=["a"]).names == ["a"]
@@ -100,5 +100,5 @@ def test_threats_take_samples_and_surrogates():
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 0.5 / 255, 1 / 255, 16 / 255, 0.5, 5.0, 0.031])
-def test_a_radius_is_shown_as_it_is_read(eps):
+def test_a_radius_is_shown_as_it_is_read(eps: float) -> None:
     assert parse_eps(show_eps(eps)) == pytest.approx(eps, rel=1e-4)

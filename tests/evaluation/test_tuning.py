@@ -1,25 +1,30 @@
-"""Tuning: what it measures is what the whole gives, it chooses as the paper does, and it goes on after a kill."""
+"""Tuning: trials equal the purifier and the model called by hand, the paper's choice is made, and runs resume."""
 
 import dataclasses
 import itertools
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, Purifier
 from purifier.attacks import PGD
 from purifier.data.finding import labelled_images
-from purifier.evaluation import tuning
-from purifier.evaluation.tuning import Trial, choose, clearly_lower, tune, write_purifier
+from purifier.evaluation import LabelledImages, tuning
+from purifier.evaluation.tuning import Trial, Tuning, choose, clearly_lower, tune, write_purifier
 from purifier.evaluation.tuning_figure import draw_tuning
+from purifier.methods.ncis import FBINet
 from purifier.models.loading import LoadedModel
 from tests.builders import pictures, small_method, small_purifier, unchanged
 
 SIZE, COUNT = 16, 10
-ATTACK = PGD(eps=16 / 255, steps=3)
+# Without a random start it needs no seed.
+ATTACK = PGD(eps=16 / 255, steps=3, random_start=False)
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def model() -> LoadedModel:
 
 
 @pytest.fixture
-def folder(tmp_path, model):
+def folder(tmp_path: Path, model: LoadedModel) -> Path:
     """Pictures in folders named by the class that the model gives most of them."""
     images = (pictures(COUNT, 3, SIZE, SIZE) * 255).round().byte()
     labels = model.call(images.float() / 255).argmax(1).tolist()
@@ -44,23 +49,25 @@ def folder(tmp_path, model):
 
 
 @pytest.fixture
-def data(folder):
+def data(folder: Path) -> LabelledImages:
     return labelled_images(folder, SIZE)
 
 
 @pytest.fixture
-def ncis(tmp_path):
+def ncis(tmp_path: Path) -> Path:
     """A small NCIS in a folder of its own."""
     small_purifier("ncis").save_pretrained(tmp_path / "ncis")
     return tmp_path / "ncis"
 
 
-def run(model, data, purifier, out, **options):
-    return tune(model, data, purifier, attack=ATTACK, out=out, batch_size=4, **options)
+def run(model: LoadedModel, data: LabelledImages, purifier: str | Path, out: Path, **options: Any) -> Tuning:
+    return tune(model, data, purifier, **{"attack": ATTACK, "out": out, "batch_size": 4, **options})
 
 
 @pytest.mark.parametrize("name", ["gs", "ncis"])
-def test_each_trial_is_what_purifier_and_model_give(model, data, ncis, tmp_path, name):
+def test_each_trial_is_what_purifier_and_model_give(
+    model: LoadedModel, data: LabelledImages, ncis: Path, tmp_path: Path, name: str
+) -> None:
     source = ncis if name == "ncis" else "gs"
     found = run(model, data, source, tmp_path / "out", iterations=[1, 2, 4])
     for trial in found.trials:
@@ -68,7 +75,7 @@ def test_each_trial_is_what_purifier_and_model_give(model, data, ncis, tmp_path,
         clean, blind = [], []
         for batch in data.batches(4):
             images, labels = data.load(batch)
-            hostile = ATTACK.seeded(tuning._seed(0, "purifier-blind", batch[0]))(model.call, images, labels)
+            hostile = ATTACK(model.call, images, labels)
             clean += (model.call(purifier(images)).argmax(1) == labels).tolist()
             blind += (model.call(purifier(hostile)).argmax(1) == labels).tolist()
         assert (trial.standard, trial.blind) == (tuple(clean), tuple(blind))
@@ -76,16 +83,22 @@ def test_each_trial_is_what_purifier_and_model_give(model, data, ncis, tmp_path,
     assert sum(found.undefended.standard) == COUNT - 1
 
 
-def test_ncis_goes_on_from_the_step_before(model, data, ncis, tmp_path, monkeypatch):
-    applied = []
-    purify = Purifier.purify
-    monkeypatch.setattr(Purifier, "purify", lambda self, x: applied.append(self.iterations) or purify(self, x))
-    run(model, data, ncis, tmp_path / "out", iterations=[1, 3, 8])
-    # Three batches, each clean and attacked; 8 applications in all, not 1 + 3 + 8.
-    assert applied == [1, 1, 2, 2, 5, 5] * 3
+def test_ncis_continues_from_the_setting_before(
+    model: LoadedModel, data: LabelledImages, ncis: Path, tmp_path: Path
+) -> None:
+    calls = []
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, *_: calls.append(module) if isinstance(module, FBINet) else None
+    )
+    with hook:
+        run(model, data, ncis, tmp_path / "out", iterations=[1, 3, 8])
+    # Three batches, each clean and attacked: 8 applications of the network, not 1 + 3 + 8.
+    assert len(calls) == 3 * 2 * 8
 
 
-def test_the_clean_and_attacked_images_are_attacked_once_for_all_settings(model, data, tmp_path, monkeypatch):
+def test_images_are_attacked_once_for_all_settings(
+    model: LoadedModel, data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     attack = PGD.__call__
     monkeypatch.setattr(PGD, "__call__", lambda self, m, x, y: calls.append(len(x)) or attack(self, m, x, y))
@@ -99,12 +112,15 @@ def test_the_clean_and_attacked_images_are_attacked_once_for_all_settings(model,
     ]
 
 
-def test_a_stopped_run_goes_on_and_ends_alike(model, data, tmp_path, monkeypatch):
-    whole = run(model, data, "gs", tmp_path / "whole", iterations=[1, 2], aware_images=5)
+def test_a_stopped_run_resumes_with_the_same_result(
+    model: LoadedModel, data: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"iterations": [1, 2], "aware_images": 5, "attack": PGD(eps=16 / 255, steps=3)}
+    whole = run(model, data, "gs", tmp_path / "whole", **options)
     calls = []
     attack = PGD.__call__
 
-    def failing(self, m, x, y):
+    def failing(self: PGD, m: Any, x: Tensor, y: Tensor) -> Tensor:
         calls.append(len(x))
         if len(calls) == 2:
             raise KeyboardInterrupt
@@ -112,53 +128,55 @@ def test_a_stopped_run_goes_on_and_ends_alike(model, data, tmp_path, monkeypatch
 
     monkeypatch.setattr(PGD, "__call__", failing)
     with pytest.raises(KeyboardInterrupt):
-        run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+        run(model, data, "gs", tmp_path / "out", **options)
     torch.manual_seed(99)
-    again = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+    again = run(model, data, "gs", tmp_path / "out", **options)
     assert calls == [4, 4, 4, 2, 4, 1]
-    assert again == whole
-    run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=5)
+    assert again.trials == whole.trials and again.aware.robust == whole.aware.robust
+    run(model, data, "gs", tmp_path / "out", **options)
     assert len(calls) == 6
 
 
-def test_results_of_other_settings_are_not_mixed(model, data, tmp_path):
+def test_results_of_other_settings_are_not_mixed(model: LoadedModel, data: LabelledImages, tmp_path: Path) -> None:
     run(model, data, "gs", tmp_path / "out", iterations=[1])
     with pytest.raises(OptionError, match=r"seed: 0 there, 1 here.*choose another --out"):
         run(model, data, "gs", tmp_path / "out", iterations=[1], seed=1)
-    with pytest.raises(OptionError, match=r"purifier\.iterations"):
+    with pytest.raises(OptionError, match=r"purifiers\.iterations=2"):
         run(model, data, "gs", tmp_path / "out", iterations=[1, 2])
 
 
-def test_the_aware_figure_is_that_of_an_attack_through_the_whole(model, data, tmp_path):
+def test_the_aware_figure_is_that_of_an_attack_through_the_whole(
+    model: LoadedModel, data: LabelledImages, tmp_path: Path
+) -> None:
     with unchanged(model.call):
         found = run(model, data, "gs", tmp_path / "out", iterations=[2], aware_images=4)
     defended = Purifier.from_pretrained("gs", iterations=2).wrap(model.call)
     images, labels = data.pick([0, 2, 5, 7]).load(range(4))
-    hostile = ATTACK.seeded(tuning._seed(0, "purifier-aware", 0))(defended, images, labels)
+    hostile = ATTACK(defended, images, labels)
     assert found.aware is not None and found.aware.images == 4
-    assert found.aware.right == int((defended(hostile).argmax(1) == labels).sum())
+    assert found.aware.robust == int((defended(hostile).argmax(1) == labels).sum())
     assert run(model, data, "gs", tmp_path / "other", iterations=[2]).aware is None
 
 
-def trial(iterations: int, standard: int, blind: int, count: int = 100, **options) -> Trial:
-    def first(right):
+def trial(iterations: int, standard: int, blind: int, count: int = 100, **options: int) -> Trial:
+    def first(right: int) -> tuple[bool, ...]:
         return tuple(index < right for index in range(count))
 
     return Trial(options={"iterations": iterations, **options}, standard=first(standard), blind=first(blind))
 
 
-def test_the_highest_mean_is_chosen():
+def test_the_highest_mean_is_chosen() -> None:
     trials = [trial(1, 80, 10), trial(3, 75, 40), trial(5, 60, 50)]
     assert choose(trials) is trials[1]
     assert trials[1].mean == pytest.approx(0.575)
 
 
-def test_of_equals_the_cheapest_is_chosen():
+def test_of_equals_the_cheapest_is_chosen() -> None:
     trials = [trial(5, 70, 40, kernel_size=3), trial(2, 75, 35, kernel_size=7), trial(2, 70, 40, kernel_size=5)]
     assert choose(trials) is trials[2]
 
 
-def test_settings_that_chance_may_tell_apart_are_named():
+def test_settings_that_chance_may_tell_apart_are_named() -> None:
     best = trial(2, 75, 40)
     near, far = trial(3, 75, 39), trial(4, 60, 30)
     assert not clearly_lower(near, best) and clearly_lower(far, best)
@@ -171,14 +189,14 @@ def test_settings_that_chance_may_tell_apart_are_named():
 @pytest.mark.parametrize(
     ("lost", "both", "told"), [(1, 1, False), (2, 2, False), (5, 0, False), (6, 0, True), (6, 3, True)]
 )
-def test_a_few_images_tell_no_settings_apart(lost, both, told):
+def test_few_images_do_not_distinguish_settings(lost: int, both: int, told: bool) -> None:
     """`lost` clean images, and `both` of them attacked as well."""
     best = Trial(options={"iterations": 1}, standard=(True,) * 8, blind=(True,) * 8)
     standard, blind = ((False,) * n + (True,) * (8 - n) for n in (lost, both))
     assert clearly_lower(dataclasses.replace(best, standard=standard, blind=blind), best) == told
 
 
-def test_how_likely_differences_are_by_chance_is_exact():
+def test_the_probability_of_differences_by_chance_is_exact() -> None:
     ones, twos = 5, 3
     sums = [sum(signs[:ones]) + 2 * sum(signs[ones:]) for signs in itertools.product((-1, 1), repeat=ones + twos)]
     for total in range(-12, 13):
@@ -187,7 +205,9 @@ def test_how_likely_differences_are_by_chance_is_exact():
         )
 
 
-def test_what_is_behind_a_gate_is_tuned(model, data, ncis, tmp_path):
+def test_the_method_behind_a_gate_is_tuned(
+    model: LoadedModel, data: LabelledImages, ncis: Path, tmp_path: Path
+) -> None:
     alloy = Purifier(small_method("alloy", gate=3))
     gated = Purifier.from_pretrained(ncis).gated(alloy)
     gated.save_pretrained(tmp_path / "gated")
@@ -198,7 +218,9 @@ def test_what_is_behind_a_gate_is_tuned(model, data, ncis, tmp_path):
     assert torch.equal(Purifier.from_pretrained(tmp_path / "chosen")(images), gated(images))
 
 
-def test_the_chosen_purifier_is_written_with_its_figures(model, data, ncis, tmp_path):
+def test_the_chosen_purifier_is_written_with_its_figures(
+    model: LoadedModel, data: LabelledImages, ncis: Path, tmp_path: Path
+) -> None:
     found = run(model, data, ncis, tmp_path / "out", iterations=[1, 3], aware_images=2)
     write_purifier(found, tmp_path / "chosen", ncis)
     loaded = Purifier.from_pretrained(tmp_path / "chosen")
@@ -206,11 +228,11 @@ def test_the_chosen_purifier_is_written_with_its_figures(model, data, ncis, tmp_
     images = pictures(2, 3, SIZE, SIZE)
     assert torch.equal(loaded(images), Purifier.from_pretrained(ncis, **found.chosen.options)(images))
     card = (tmp_path / "chosen" / "README.md").read_text()
-    assert f"`{found.chosen.name}` was chosen by `purifier tune` for tiny" in card
+    assert f"`purifier tune` chose `{found.chosen.name}` for tiny" in card
     assert "purifier-blind PGD" in card and "of 2 images" in card
 
 
-def test_everything_is_ready_for_json(model, data, tmp_path):
+def test_everything_is_ready_for_json(model: LoadedModel, data: LabelledImages, tmp_path: Path) -> None:
     found = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], aware_images=2)
     record = json.loads(json.dumps(found.to_dict()))
     assert record["threat"] == "blind" and record["chosen"] == dict(found.chosen.options)
@@ -219,7 +241,7 @@ def test_everything_is_ready_for_json(model, data, tmp_path):
 
 
 @pytest.mark.parametrize("kernels", [(), (3, 5)])
-def test_the_figure_is_drawn(model, data, tmp_path, kernels):
+def test_the_figure_is_drawn(model: LoadedModel, data: LabelledImages, tmp_path: Path, kernels: Sequence[int]) -> None:
     found = run(model, data, "gs", tmp_path / "out", iterations=[1, 2], kernel_sizes=kernels)
     draw_tuning(found, tmp_path / "figure.png", title="a", subtitle="b", note="c")
     with Image.open(tmp_path / "figure.png") as figure:
@@ -238,17 +260,21 @@ def test_the_figure_is_drawn(model, data, tmp_path, kernels):
         ("gs", {"iterations": [0, 1]}, "expected numbers of iterations from 1"),
     ],
 )
-def test_options_that_cannot_be_tuned_are_refused(model, data, tmp_path, purifier, options, text):
+def test_options_that_cannot_be_tuned_are_refused(
+    model: LoadedModel, data: LabelledImages, tmp_path: Path, purifier: str, options: dict[str, Any], text: str
+) -> None:
     with pytest.raises(OptionError, match=text):
         run(model, data, purifier, tmp_path / "out", **options)
 
 
-def test_models_and_labels_that_do_not_fit_are_refused(model, data, tmp_path):
+def test_models_and_labels_that_do_not_fit_are_refused(
+    model: LoadedModel, data: LabelledImages, tmp_path: Path
+) -> None:
     wrong = dataclasses.replace(data, labels=(7,) * COUNT)
     with pytest.raises(InputError, match=r"expected labels within 0..2, as the model has 3 classes, got 7"):
         run(model, wrong, "gs", tmp_path / "out")
     dense = LoadedModel("dense", nn.Conv2d(3, 3, 1), None, {"name": "dense"})
-    with pytest.raises(InputError, match=r"expected logits \(N, classes\) from the model, got \(1, 3, 16, 16\)"):
+    with pytest.raises(InputError, match=r"expected logits \(N, classes\) from a classifier, got a tensor of"):
         run(dense, data, "gs", tmp_path / "other")
-    with pytest.raises(InputError, match="expected images to tune on, got none"):
+    with pytest.raises(InputError, match="expected at least one image to evaluate on, got none"):
         run(model, data.pick([]), "gs", tmp_path / "third")

@@ -1,56 +1,38 @@
-"""What the live checks share: the defended model on [0, 1] images, and its losses and gradients."""
+"""What the live checks share: the defended model as a function of [0, 1] images, and its losses and gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from purifier._purified_model import PurifiedModel
+from purifier._random import isolated_randomness
 from purifier.attacks.base import Attack, Loss
-from purifier.attacks.losses import mean_margin
+from purifier.attacks.losses import cross_entropy, mean_margin
 from purifier.attacks.threats import bare_model, whole_model
 
 View = Callable[[Tensor], Any]
 
 
-def views(defended: Callable[..., Any]) -> tuple[View, View | None, Any]:
-    """Returns the defended model and the bare one as functions of [0, 1] images, and the purifier.
-
-    The bare model and the purifier are None where `defended` is no PurifiedModel.
-    """
-    if not isinstance(defended, PurifiedModel):
-        return defended, None, None
-    return whole_model(defended), bare_model(defended), defended.purifier
-
-
-@contextmanager
-def same_randomness(device: torch.device) -> Iterator[None]:
-    """Sets torch's global generators to a fixed state inside, and back after."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        yield
-
-
 @dataclass
-class Scene:
-    """A defended model, a few images, and what the checks ask about them again and again.
+class Context:
+    """A defended model, a few images, and what the checks ask of them.
 
     Attributes:
-        view: The defended model, a map from [0, 1] images.
-        bare: The model without the purifier, likewise; None where it is not known.
-        purifier: The purifier; None where it is not known.
+        view: The defended model as a function of [0, 1] images.
+        bare: The model without the purifier, likewise; None if it is not known.
+        purifier: The purifier; None if it is not known.
         images: (N, 3, H, W) in [0, 1].
-        labels: What the loss takes; (N,) for classification.
+        labels: The targets of the loss; (N,) for classification.
         attack: The attack of the evaluation, or None.
-        loss: The loss that the attack climbs where it is a function of its own; None for a built-in one.
-        entropy: Whether the attack climbs cross entropy.
-        samples: How many calls the attack averages its loss over.
+        loss: The loss function that the attack increases; None for a built-in loss.
+        entropy: Whether the attack increases cross entropy.
+        samples: Number of calls over which the attack averages its loss (EOT).
     """
 
     view: View
@@ -63,9 +45,30 @@ class Scene:
     entropy: bool
     samples: int
 
+    @classmethod
+    def of(
+        cls,
+        defended: Callable[..., Any],
+        images: Tensor,
+        labels: Any,
+        attack: Attack | None,
+        loss: Loss | None,
+        samples: int,
+    ) -> Self:
+        """Reads view, bare model and purifier off the defended model, and loss and samples off the attack."""
+        view, bare, purifier = defended, None, None
+        if isinstance(defended, PurifiedModel):
+            view, bare, purifier = whole_model(defended), bare_model(defended), defended.purifier
+        # An attack that runs another attack leaves the loss to that one.
+        climbed = loss if loss is not None else getattr(getattr(attack, "attack", attack), "loss", None)
+        entropy = climbed in (None, "ce", cross_entropy)
+        own = climbed if callable(climbed) and not entropy else None
+        many = max(samples, getattr(attack, "samples", 1))
+        return cls(view, bare, purifier, images.detach().clamp(0, 1), labels, attack, own, entropy, many)
+
     @cached_property
     def outputs(self) -> Any:
-        """What the defended model says of the images."""
+        """The defended model's outputs for the images."""
         return self.call(self.view, self.images)
 
     @property
@@ -75,29 +78,29 @@ class Scene:
         return shaped and isinstance(self.labels, Tensor) and self.labels.shape == self.outputs.shape[:1]
 
     def objective(self, outputs: Any) -> Tensor:
-        """The loss that the checks climb: the given one, else the margin, which never saturates."""
+        """The loss that the checks increase: the given one, or else the margin, which never saturates."""
         return (self.loss or mean_margin)(outputs, self.labels)
 
     def call(self, model: View, images: Tensor) -> Any:
-        """Calls a model without gradients, with fixed randomness."""
-        with torch.no_grad(), same_randomness(images.device):
+        """Calls a model without gradients and with fixed randomness."""
+        with torch.no_grad(), isolated_randomness(images.device, seed=0):
             return model(images)
 
     def value(self, images: Tensor) -> Tensor:
-        """The objective at some images, (N,) or scalar, with fixed randomness."""
+        """The objective for some images, (N,) or scalar, with fixed randomness."""
         with torch.no_grad():
             return self.objective(self.call(self.view, images)).float()
 
     def gradient(self, images: Tensor) -> Tensor | None:
-        """The objective's exact gradient by the images, like them; None where the graph does not reach them."""
+        """The exact gradient of the objective by the images, in their shape; None if the graph does not reach them."""
         leaf = images.detach().clone().requires_grad_(True)
-        with torch.enable_grad(), same_randomness(images.device):
+        with torch.enable_grad(), isolated_randomness(images.device, seed=0):
             total = self.objective(self.view(leaf)).sum()
             if not total.requires_grad:
                 return None
             return torch.autograd.grad(total, leaf, allow_unused=True)[0]
 
-    def right(self, images: Tensor, model: View | None = None) -> Tensor:
-        """Whether each image gets its label, (N,) bool."""
+    def correct(self, images: Tensor, model: View | None = None) -> Tensor:
+        """Whether the prediction for each image is its label, (N,) bool."""
         verdict: Tensor = self.call(model or self.view, images).argmax(1) == self.labels
         return verdict

@@ -1,4 +1,4 @@
-"""What a self-check is, and what it says when it is raised."""
+"""Self-checks and their findings."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that makes a figure doubtful.
+    """A check that was raised: a reason to doubt a figure.
 
     Attributes:
         check: The check's name.
-        raised_if: The condition under which it is raised.
-        explanation: Why that matters, and what to do.
-        measured: What was measured here.
+        raised_if: The condition that raises it.
+        explanation: Why the condition matters, and what to do.
+        measured: The measurement that raised it.
     """
 
     check: str
@@ -27,18 +27,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check's fixed text, so that a report can also list the checks that were not raised.
-
-    Attributes:
-        name: The check's name.
-        raised_if: The condition under which it is raised.
-        explanation: Why that matters, and what to do.
-    """
+    """The fixed text of a check; a report also lists the checks that found nothing. See `Finding` for the fields."""
 
     name: str
     raised_if: str
     explanation: str
 
     def found(self, measured: str) -> Finding:
-        """Returns the finding for what was measured."""
+        """Returns the finding for a measurement."""
         return Finding(self.name, self.raised_if, self.explanation, measured)

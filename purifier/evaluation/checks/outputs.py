@@ -1,4 +1,4 @@
-"""Outputs that show a model that is not what the evaluation takes it for."""
+"""Outputs that show that the model or its input range is not what the evaluation assumes."""
 
 from __future__ import annotations
 
@@ -7,58 +7,60 @@ from math import comb
 from torch import Tensor
 
 from purifier._errors import PurifierError
-from purifier.evaluation.checks.context import Scene, View
+from purifier.evaluation.checks.context import Context, View
 from purifier.evaluation.checks.finding import Check, Finding
 
 SOFTMAX = Check(
     "softmax outputs",
     "the outputs are in [0, 1] and sum to 1 for every image",
-    "Cross entropy of probabilities applies softmax twice, which flattens its gradient. Take the logits: drop the "
+    "Cross entropy of probabilities applies softmax twice, which makes its gradient small. Use the logits: remove the "
     "model's last softmax, or return the logarithm of its output.",
 )
 RANGE = Check(
     "wrong range",
-    "clean images are classified no better than by chance, or all alike, or clearly better once they are scaled to "
-    "0..255, to -1..1 or by ImageNet's mean and std",
-    "The model is fed images in another range than it was made for, so all accuracies are meaningless. Give wrap() "
-    "the mean and std that the model expects, or put the model's own scaling in front of it; check the labels' order.",
+    "clean images are classified no better than by chance, or all as one class, or clearly better when they are scaled "
+    "to 0..255, to -1..1 or by ImageNet's mean and std",
+    "The model receives images in another range than it was trained on, so all accuracies are meaningless. Give wrap() "
+    "the mean and std that the model expects, or scale the images inside the model; check the order of the labels.",
 )
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHANCE, _SIGNIFICANT, _FEWEST = 1.5, 0.01, 4
 
 
-def softmax_outputs(scene: Scene) -> Finding | None:
-    """Raised where a classifier returns probabilities."""
-    if not scene.classifies:
+def softmax_outputs(context: Context) -> Finding | None:
+    """Checks whether a classifier returns probabilities instead of logits."""
+    if not context.classifies:
         return None
-    outputs: Tensor = scene.outputs.float()
+    outputs: Tensor = context.outputs.float()
     low, high, off = float(outputs.min()), float(outputs.max()), float((outputs.sum(1) - 1).abs().max())
     if low < 0 or high > 1 or off > 1e-2:
         return None
     return SOFTMAX.found(f"outputs from {low:.2g} to {high:.2g}, sums within {off:.1g} of 1")
 
 
-def wrong_range(scene: Scene) -> Finding | None:
-    """Raised where the bare model does not classify clean images, or does so better in another range."""
-    if not scene.classifies or len(scene.images) < _FEWEST:
+def wrong_range(context: Context) -> Finding | None:
+    """Checks whether the bare model classifies clean images, and not better in another range."""
+    if not context.classifies or len(context.images) < _FEWEST:
         return None
-    model = scene.bare or scene.view
-    outputs = scene.call(model, scene.images)
-    right = outputs.argmax(1) == scene.labels
-    found, count, classes = int(right.sum()), len(right), outputs.shape[1]
-    better = _better_range(scene, model, right)
+    model = context.bare or context.view
+    outputs = context.call(model, context.images)
+    correct = outputs.argmax(1) == context.labels
+    found, count, classes = int(correct.sum()), len(correct), outputs.shape[1]
+    better = _better_range(context, model, correct)
     if better:
-        return RANGE.found(f"{found} of {count} images right as they are, {better}")
+        return RANGE.found(f"{found} of {count} images correct as they are, {better}")
     if found <= _CHANCE * count / classes:
-        return RANGE.found(f"{found} of {count} clean images right, with {classes} classes")
+        return RANGE.found(f"{found} of {count} clean images correct, with {classes} classes")
     if len(outputs.argmax(1).unique()) == 1 and count - found >= _FEWEST:
-        return RANGE.found(f"all {count} images get class {int(outputs.argmax(1)[0])}, {found} of them rightly")
+        return RANGE.found(
+            f"the prediction for all {count} images is class {int(outputs.argmax(1)[0])}, which is correct for {found}"
+        )
     return None
 
 
-def _better_range(scene: Scene, model: View, right: Tensor) -> str:
-    """Names the range in which clearly more images are right, by an exact sign test; empty where there is none."""
-    images = scene.images
+def _better_range(context: Context, model: View, correct: Tensor) -> str:
+    """Names the range in which significantly more images are correct, by an exact sign test; empty if there is none."""
+    images = context.images
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
     ranges = {
         "0..255": images * 255,
@@ -67,16 +69,16 @@ def _better_range(scene: Scene, model: View, right: Tensor) -> str:
     }
     for name, scaled in ranges.items():
         try:
-            now = scene.right(scaled, model)
-        except (PurifierError, ValueError):  # a model that checks its range has no other
+            now = context.correct(scaled, model)
+        except (PurifierError, ValueError):  # the model refuses images in that range
             continue
-        gained, lost = int((now & ~right).sum()), int((right & ~now).sum())
+        gained, lost = int((now & ~correct).sum()), int((correct & ~now).sum())
         if gained > lost and _sign_test(gained, lost) < _SIGNIFICANT:
             return f"{int(now.sum())} when scaled to {name}"
     return ""
 
 
 def _sign_test(gained: int, lost: int) -> float:
-    """Probability that a fair coin gives at least `gained` heads in gained + lost throws."""
+    """Probability of at least `gained` heads in gained + lost throws of a fair coin."""
     throws = gained + lost
     return float(sum(comb(throws, heads) for heads in range(gained, throws + 1)) / 2**throws)

@@ -1,6 +1,7 @@
-"""Randomness that an attack does not average over.
+"""Randomness over which an attack does not average.
 
-Athalye et al., "Obfuscated gradients give a false sense of security", ICML 2018, section 4.2 (EOT).
+Source: Athalye et al., "Obfuscated gradients give a false sense of security", ICML 2018, section 4.2 (EOT),
+https://arxiv.org/abs/1802.00420.
 """
 
 from __future__ import annotations
@@ -8,25 +9,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from purifier.evaluation.checks.context import Scene
+from purifier.evaluation.checks.context import Context
 from purifier.evaluation.checks.finding import Check, Finding
 
 RANDOM = Check(
     "randomness without EOT",
-    "two calls on the same images give different outputs, and the attack uses one call a step",
-    "Noise hides the direction that an attacker would find by averaging, so the defence looks stronger than it is. "
-    "Use EOT (Aware(samples=20), say), and raise the number of samples until the accuracy no longer falls.",
+    "two calls on the same images give different outputs, and the attack makes only one call a step",
+    "The noise hides the gradient that an attacker would find by averaging, so the defence looks stronger than it is. "
+    "Use EOT, such as Aware(samples=20), and raise the number of samples until the accuracy no longer falls.",
 )
-# Parallel sums on a GPU differ from call to call by less than this share of the outputs' size.
+# Parallel sums on a GPU differ between calls by less than this share of the outputs' size.
 _TOLERANCE = 1e-4
 
 
-def randomness(scene: Scene) -> Finding | None:
-    """Raised where calls differ and the attack does not average over them."""
-    if scene.samples > 1:
+def randomness(context: Context) -> Finding | None:
+    """Checks whether calls differ while the attack does not average over them."""
+    if context.samples > 1:
         return None
-    stated = bool(getattr(scene.purifier, "random", False))
-    difference = _difference(scene)
+    stated = bool(getattr(context.purifier, "random", False))
+    difference = _difference(context)
     if not stated and difference <= _TOLERANCE:
         return None
     return RANDOM.found(
@@ -35,9 +36,9 @@ def randomness(scene: Scene) -> Finding | None:
     )
 
 
-def _difference(scene: Scene) -> float:
+def _difference(context: Context) -> float:
     with torch.no_grad():
-        first, second = (_tensors(scene.view(scene.images)) for _ in range(2))
+        first, second = (_tensors(context.view(context.images)) for _ in range(2))
     differences = [
         float((a - b).abs().max()) / max(float(a.abs().max()), 1e-12) if a.shape == b.shape else 1.0
         for a, b in zip(first, second, strict=False)
@@ -47,11 +48,11 @@ def _difference(scene: Scene) -> float:
 
 
 def _tensors(outputs: object) -> list[Tensor]:
-    """The float tensors inside outputs of any nesting."""
+    """The float tensors in nested outputs."""
     if isinstance(outputs, Tensor):
         return [outputs.detach().float()] if outputs.is_floating_point() else []
     if isinstance(outputs, dict):
-        return [tensor for value in outputs.values() for tensor in _tensors(value)]
+        return _tensors(list(outputs.values()))
     if isinstance(outputs, list | tuple):
         return [tensor for value in outputs for tensor in _tensors(value)]
     return []

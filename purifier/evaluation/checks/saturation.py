@@ -1,7 +1,7 @@
-"""A loss that has gone flat because the logits are huge.
+"""A loss whose gradient vanishes because the logits are large.
 
-Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
-ICML 2020, section 4.1: cross entropy is not invariant to the logits' scale, and its gradient vanishes.
+Source: Croce & Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+attacks", ICML 2020, section 4.1, https://arxiv.org/abs/2003.01690.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from purifier.evaluation.checks.context import Scene
+from purifier.evaluation.checks.context import Context
 from purifier.evaluation.checks.finding import Check, Finding
 
 SATURATED = Check(
     "saturated loss",
-    "for over a tenth of the images the probability of all the wrong classes together is below 1e-6, so that the "
-    "gradient of cross entropy is lost in the rounding of single precision",
-    "An attack that climbs cross entropy sees noise instead of a slope and looks weak. Attack with APGD-DLR or "
-    "another loss of logit differences, which does not depend on the logits' scale.",
+    "for over a tenth of the images, the probability of all wrong classes together is below 1e-6, so that rounding in "
+    "single precision hides the gradient of cross entropy",
+    "An attack on cross entropy then follows rounding noise and looks weak. Attack with APGD-DLR or another loss of "
+    "logit differences, which does not depend on the scale of the logits.",
 )
 _PROBABILITY, _SHARE = 1e-6, 0.1
 
 
-def saturated_loss(scene: Scene) -> Finding | None:
-    """Raised where cross entropy is flat; looked at only where the attack climbs cross entropy."""
-    if not scene.classifies or not scene.entropy:
+def saturated_loss(context: Context) -> Finding | None:
+    """Checks whether cross entropy is saturated, if the attack uses it."""
+    if not context.classifies or not context.entropy:
         return None
-    logits: Tensor = scene.outputs.double()
-    others = logits.scatter(1, scene.labels[:, None], -torch.inf)
+    logits: Tensor = context.outputs.double()
+    others = logits.scatter(1, context.labels[:, None], -torch.inf)
     wrong = (torch.logsumexp(others, 1) - torch.logsumexp(logits, 1)).exp()
     flat = wrong < _PROBABILITY
     if int(flat.sum()) <= _SHARE * len(flat):
         return None
-    lead = logits.gather(1, scene.labels[:, None])[:, 0] - others.amax(1)
+    lead = logits.gather(1, context.labels[:, None])[:, 0] - others.amax(1)
     return SATURATED.found(
-        f"{int(flat.sum())} of {len(flat)} images; the label's logit leads by {float(lead.median()):.3g} in the median"
+        f"{int(flat.sum())} of {len(flat)} images; the median lead of the label's logit is {float(lead.median()):.3g}"
     )

@@ -1,4 +1,4 @@
-"""Checks on finished rows: figures that contradict each other, or that are shown without their counterpart."""
+"""Checks on finished rows: figures that contradict each other, or that lack their counterpart."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from purifier.evaluation.rows import AWARE_THREATS, CLEAN, WORST_CASE, Row
 
 FALLING = Check(
     "accuracy not falling with eps",
-    "the robust accuracy of one attack rises with eps, or, for an attack that sees the gradient, stays the same over "
-    "a doubling of eps",
-    "A larger ball holds the smaller one, so accuracy that does not fall shows an attack that does not work: a "
+    "the robust accuracy under one attack rises with eps or, for an attack with the gradient, does not fall when eps "
+    "doubles",
+    "A larger ball contains the smaller one, so accuracy that does not fall shows that the attack does not work: a "
     "masked gradient, a wrong step size, or too few steps.",
 )
 BLACK_BOX = Check(
     "black-box stronger than white-box",
-    "Square, a transferred or a purifier-blind attack leaves fewer images right than the gradient attacks of an "
-    "attacker who knows the purifier, at the same norm and no larger eps",
-    "The gradient attack has strictly more knowledge; that it does worse is the plainest sign of a masked gradient. "
-    "The lower figure is the upper bound on the robustness; mend the gradient attack (BPDA, EOT, more steps).",
+    "fewer images stay correct under Square, a transferred or a purifier-blind attack than under the gradient attacks "
+    "of an attacker who knows the purifier, at the same norm and no larger eps",
+    "The gradient attack uses strictly more knowledge; a worse result is the clearest sign of a masked gradient. The "
+    "lower figure bounds the robustness from above; strengthen the gradient attack (BPDA, EOT, more steps).",
 )
 BLIND_ONLY = Check(
     "blind figure without an aware one",
-    "a purifier has figures under purifier-blind or transfer attacks and none under an attacker who knows it",
+    "a purifier has figures under purifier-blind or transfer attacks and none under an aware attacker",
     "Almost every purifier is far weaker against an attacker who knows it. Measure Aware (or BPDA) on at least some "
-    "images and show it beside the blind figure, or do not call the figure robustness.",
+    "images and show the figure beside the blind one, or do not call the blind figure robustness.",
 )
 _Group = dict[Hashable, list[Row]]
 
 
 def one_step_rows(rows: Sequence[Row]) -> Finding | None:
-    """Raised where iterated attacks leave clearly more images right than one-step ones."""
+    """Checks whether clearly more images stay correct under iterative attacks than under one step."""
     measured = []
     for group in _grouped(_direct(rows), lambda r: (*_setting(r), r.threat, r.eps)):
         once = [row for row in group if row.steps == 1]
@@ -48,7 +48,7 @@ def one_step_rows(rows: Sequence[Row]) -> Finding | None:
 
 
 def unbounded_rows(rows: Sequence[Row]) -> Finding | None:
-    """Raised where attacks that see the gradient leave images right at Linf eps = 1."""
+    """Checks whether images stay correct at Linf eps = 1 under attacks with the gradient."""
     left = [
         row
         for row in _direct(rows)
@@ -58,7 +58,7 @@ def unbounded_rows(rows: Sequence[Row]) -> Finding | None:
 
 
 def falling_rows(rows: Sequence[Row]) -> Finding | None:
-    """Raised where accuracy rises with eps, or is flat where the attack sees the gradient."""
+    """Checks whether accuracy rises with eps or, under attacks with the gradient, does not fall."""
     measured = []
     ball = [row for row in rows if row.attack != CLEAN and row.eps is not None]
     direct = {id(row) for row in _direct(rows)}
@@ -74,7 +74,7 @@ def falling_rows(rows: Sequence[Row]) -> Finding | None:
 
 
 def black_box_rows(rows: Sequence[Row]) -> Finding | None:
-    """Raised where less knowledge finds more."""
+    """Checks whether an attack with less knowledge fools more images."""
     measured = []
     direct = [row for row in _direct(rows) if (row.steps or 0) != 1]
     seen = {id(row) for row in direct}
@@ -90,7 +90,7 @@ def black_box_rows(rows: Sequence[Row]) -> Finding | None:
 
 
 def blind_only_rows(rows: Sequence[Row]) -> Finding | None:
-    """Raised where a purifier's figures are only those of attackers who do not know it."""
+    """Checks whether a purifier has figures only of attackers who do not know it."""
     blind = {row.purifier for row in rows if row.threat in ("blind", "transfer") and row.attack != CLEAN}
     aware = {row.purifier for row in rows if row.threat in (*AWARE_THREATS, WORST_CASE)}
     alone = sorted(blind - aware - {"none"})
@@ -109,13 +109,13 @@ def _setting(row: Row) -> tuple[Hashable, ...]:
 
 
 def _gradient_free(row: Row) -> bool:
-    """Whether the attack follows no gradient of what it attacks: scores alone, or features of another network (SSP)."""
+    """Whether the attack uses no gradient of its target: only scores, or the features of another network (SSP)."""
     kind = getattr(attacks, row.attack.split("-")[0], None)
     return kind is attacks.SSP or getattr(kind, "gradient", True) is False
 
 
 def _direct(rows: Iterable[Row]) -> list[Row]:
-    """Rows whose attack sees the gradient of all that it attacks; without a purifier a blind attack does."""
+    """Rows whose attack has the gradient of its whole target; without a purifier, a blind attack has it."""
     return [
         row
         for row in rows
@@ -126,7 +126,7 @@ def _direct(rows: Iterable[Row]) -> list[Row]:
 
 
 def _sees_no_gradient(row: Row) -> bool:
-    """Whether an attacker without the gradient of the whole made the row."""
+    """Whether the attacker lacked the gradient of the defended model."""
     if row.attack == CLEAN or row.threat == WORST_CASE:
         return False
     return _gradient_free(row) or row.threat == "transfer" or (row.threat == "blind" and row.purifier != "none")
@@ -137,7 +137,10 @@ def _share(row: Row) -> float:
 
 
 def _clearly_less(low: Row, high: Row) -> bool:
-    """Whether accuracy is lower by more than chance: on the same images by over 1 % and one image, else disjoint."""
+    """Whether accuracy is lower by more than chance.
+
+    On as many images that means by over 1 % and over one image; otherwise the intervals must not overlap.
+    """
     if low.images == high.images:
         return high.robust - low.robust > max(1.0, 0.01 * low.images)
     return low.robust_interval[1] < high.robust_interval[0]

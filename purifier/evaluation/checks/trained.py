@@ -1,16 +1,17 @@
-"""Images or attacks outside what the purifier was trained for."""
+"""Images or attacks outside the range that the purifier was trained for."""
 
 from __future__ import annotations
 
 from purifier.evaluation.checks.finding import Check, Finding
 
+# The smallest and the largest value, or one number.
 Range = float | tuple[float, float]
 
 OUTSIDE = Check(
     "outside the trained range",
     "eps, or a side of the images, is outside the range that the purifier was trained for",
-    "The figure is about extrapolation: it tells neither what the purifier does within its range nor what one that "
-    "was trained for this range would do. Evaluate within the range, or say beside the figure that it is outside.",
+    "The figure measures extrapolation: it shows neither how the purifier performs within its range nor how one that "
+    "was trained for this range would. Evaluate within the range, or state beside the figure that it is outside.",
 )
 _FACTOR = 2
 
@@ -18,13 +19,13 @@ _FACTOR = 2
 def outside_training(
     eps: float | None, size: tuple[int, int], trained_eps: Range | None, trained_size: Range | None
 ) -> Finding | None:
-    """Raised where eps or size is outside.
+    """Checks whether eps or the size is outside the trained range.
 
     Args:
-        eps: The attack's eps in [0, 1] units; None where there is none.
+        eps: The attack's eps in [0, 1] units; None if it has none.
         size: Height and width of the images.
-        trained_eps: Largest eps, or smallest and largest.
-        trained_size: Smallest and largest side in pixels; one side stands for half of it to twice of it.
+        trained_eps: The largest eps, or the smallest and the largest.
+        trained_size: The smallest and the largest side in pixels; one number means half to twice that side.
     """
     measured = []
     if trained_eps is not None and eps is not None:

@@ -1,4 +1,4 @@
-"""mAP and mAP@0.5 as COCO defines them, by torchmetrics."""
+"""mAP and mAP@0.5 by the definition of COCO, computed by torchmetrics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def mean_average_precision(
     """Returns {"map": mAP over IoU 0.50:0.95, "map_50": mAP at IoU 0.5}, both in [0, 1].
 
     Args:
-        predictions: One an image: boxes (M, 4) x1 y1 x2 y2, scores (M,), labels (M,); tensors or lists.
-        targets: One an image: boxes, labels, and iscrowd (optional).
+        predictions: For each image boxes (M, 4) x1 y1 x2 y2, scores (M,) and labels (M,), as tensors or lists.
+        targets: For each image boxes, labels and, optionally, iscrowd.
 
     Raises:
-        InputError: Where torchmetrics or pycocotools is missing, or there is nothing to find in any image.
+        InputError: If torchmetrics or pycocotools is missing, or no image has a box.
     """
     missing = [package for package in ("torchmetrics", "pycocotools") if find_spec(package) is None]
     if missing:
@@ -31,9 +31,9 @@ def mean_average_precision(
             f'expected the package {missing[0]} for mAP, got none; install it with pip install "torch-purifier[eval]"'
         )
     if not any(len(target["boxes"]) for target in targets):
-        raise InputError(f"expected boxes in at least one of {len(targets)} images, got none; mAP has no meaning there")
+        raise InputError(f"expected boxes in at least one of {len(targets)} images, got none; mAP needs boxes")
     with warnings.catch_warnings():
-        # torchmetrics warns of images with over 100 boxes, and of deprecated uses of its own.
+        # torchmetrics warns about over 100 boxes in an image, and about its own deprecations.
         warnings.simplefilter("ignore")
         from torchmetrics.detection import MeanAveragePrecision
 

@@ -1,7 +1,7 @@
-"""Measures for models that answer with ranked labels, such as vision APIs.
+"""Measures for models that return ranked labels, such as vision APIs.
 
-Cha et al., "NCIS: Neural Contextual Iterative Smoothing for Purifying Adversarial Perturbations", WACV 2024,
-supplement 4.2. The truth is what the model itself says of the clean image.
+The ground truth is the model's own answer for the clean image. Source: "NCIS: Neural Contextual Iterative Smoothing for
+Purifying Adversarial Perturbations", WACV 2024, supplement 4.2, https://arxiv.org/abs/2106.11644.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from purifier.evaluation.metrics.classification import interval
 
 @dataclass(frozen=True, kw_only=True)
 class RankedScores:
-    """How far the labels of purified images are those of the clean ones, as counts.
+    """Counts of labels that purified images share with the clean images.
 
     Attributes:
-        k: How many labels of a list count.
+        k: Number of labels of a list that are compared.
         images: Number of images.
-        labels: Number of labels of the clean images, at most k an image.
-        shared: How many of these are among the k labels of the purified image, in any order.
+        labels: Number of labels of the clean images, at most k for each image.
+        shared: Number of these labels that are among the k labels of the purified image, in any order.
         first: Number of images whose first label is the same.
         among: Number of images whose first clean label is among the k labels of the purified image.
     """
@@ -37,24 +37,24 @@ class RankedScores:
 
     @property
     def prediction_accuracy(self) -> float:
-        """Share of the clean top k that the purified top k holds too."""
+        """Share of the clean top-k labels that are also in the purified top k."""
         return self.shared / self.labels if self.labels else 0.0
 
     @property
     def prediction_interval(self) -> tuple[float, float]:
-        """95 % interval of the prediction accuracy.
+        """95 % interval of the prediction accuracy, computed as if each image were one correct or wrong answer.
 
-        That of as many yes-or-no answers as there are images: an image's share lies in [0, 1], and so varies no more
-        than such an answer of the same mean. The true interval may be narrower.
+        An image's share lies in [0, 1], so it varies at most as much as such an answer with the same mean. The true
+        interval may be narrower.
         """
-        # Labels of one image go together, so images are counted; rounded outwards to whole ones.
+        # Labels of one image are not independent, so images are counted, rounded outwards to whole images.
         right = self.prediction_accuracy * self.images
         low, high = math.floor(right + 1e-9), math.ceil(right - 1e-9)
         return interval(low, self.images)[0], interval(high, self.images)[1]
 
     @property
     def top1_accuracy(self) -> float:
-        """Share of images whose first label is the clean image's."""
+        """Share of images whose first label is that of the clean image."""
         return self.first / self.images if self.images else 0.0
 
     @property
@@ -64,7 +64,7 @@ class RankedScores:
 
     @property
     def topk_accuracy(self) -> float:
-        """Share of images whose first clean label is within the purified top k; for k = 5 the top-5 accuracy."""
+        """Share of images whose first clean label is in the purified top k."""
         return self.among / self.images if self.images else 0.0
 
     @property
@@ -73,7 +73,7 @@ class RankedScores:
         return interval(self.among, self.images)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the counts, with each share and its interval beside them, ready for JSON."""
+        """Returns the counts, and each share with its interval, ready for JSON."""
         return {
             "k": self.k,
             "images": self.images,
@@ -88,16 +88,16 @@ class RankedScores:
 
 
 def ranked_scores(clean: Sequence[Sequence[str]], purified: Sequence[Sequence[str]], *, k: int = 5) -> RankedScores:
-    """Compares the labels of purified images with those of the clean ones.
+    """Compares the labels of purified images with those of the clean images.
 
     Args:
-        clean: Labels of each clean image, the likeliest first; more than k are cut off, repeats dropped.
-        purified: Labels of the same images after attack and purifying, likewise; a list may be empty.
-        k: How many labels count; 5 in the paper.
+        clean: Labels of each clean image, the most likely first. Repeats are dropped, then all but the first k.
+        purified: Labels of the same images after attack and purification, likewise; a list may be empty.
+        k: Number of labels to compare; 5 in the paper.
 
     Raises:
-        InputError: Where there are not as many lists, or a clean image has no label.
-        OptionError: Where k is not positive.
+        InputError: If the numbers of lists differ, or a clean image has no label.
+        OptionError: If k is not positive.
 
     Example:
         >>> scores = ranked_scores([["cat", "pet", "fur"]], [["pet", "cat", "sofa"]], k=3)
@@ -114,7 +114,7 @@ def ranked_scores(clean: Sequence[Sequence[str]], purified: Sequence[Sequence[st
     if not all(truths):
         raise InputError(
             f"expected at least one label for each clean image, got none for image {truths.index([])}; leave out "
-            "images that the client does not recognise"
+            "images without labels"
         )
     pairs = list(zip(truths, answers, strict=True))
     return RankedScores(

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG that stands inside a page: accuracy against eps, accuracy against cost."""
+"""The figures of a report as SVG text: accuracy against eps, accuracy against cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Okabe & Ito, "Color Universal Design", 2008: told apart with every kind of colour vision; grey is for no defence.
+# Okabe & Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: distinct for all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#444444")
 UNDEFENDED_COLOUR = "#8a8f98"
 _INK, _FAINT, _GRID = "#1f2430", "#667085", "#e6e8ec"
@@ -20,11 +20,11 @@ class Curve:
 
     Attributes:
         label: The purifier.
-        colour: Of its line.
+        colour: Colour of its line.
         eps: Radii, from 0 up.
-        share: Accuracy at each, in [0, 1].
+        share: Accuracy at each radius, in [0, 1].
         low: Lower end of each interval.
-        high: Upper end.
+        high: Upper end of each interval.
     """
 
     label: str
@@ -37,15 +37,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one purifier costs and gives.
+    """Time and accuracy of one purifier.
 
     Attributes:
         label: The purifier.
-        colour: Of its marks.
-        milliseconds: Time an image.
+        colour: Colour of its marks.
+        milliseconds: Time for an image.
         standard: Accuracy without attack.
-        blind: Accuracy against an attacker who does not know the purifier, or None.
-        aware: Against one who does, or None.
+        blind: Accuracy under an attacker who does not know the purifier, or None.
+        aware: Accuracy under an attacker who knows it, or None.
     """
 
     label: str
@@ -76,7 +76,7 @@ def eps_panel(curves: Sequence[Curve], *, linf: bool, title: str) -> str:
 
 
 def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
-    """Draws accuracy against milliseconds an image, as SVG text; a vertical line joins the marks of a purifier."""
+    """Draws accuracy against time as SVG text; a vertical line joins the marks of a purifier."""
     figure, axes = _blank(5.4, 3.4)
     if undefended is not None:
         for value, text in (
@@ -90,7 +90,7 @@ def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
                     fontsize=7.5, color=_FAINT, ha="right",
                 )  # fmt: skip
     for one in costs:
-        # Blind on top: where it equals aware both are seen.
+        # Blind on top, so that both marks are visible if they are equal.
         marks = [(one.standard, "o", "white"), (one.aware, "s", one.colour), (one.blind, "^", one.colour)]
         there = [value for value, _, _ in marks if value is not None]
         axes.plot(
@@ -116,12 +116,12 @@ def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
         axes.set_xlim(min(times) / 2, max(times) * 2)
         axes.set_xticks(*_round_ticks(min(times) / 2, max(times) * 2))
         axes.set_xticks([], minor=True)
-    axes.set_xlabel("time of the purifier, ms an image (logarithmic)")
+    axes.set_xlabel("time of the purifier in ms for an image (logarithmic)")
     return _svg(figure, "accuracy against cost")
 
 
 def _round_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Round numbers between two positive ones, few enough to be read on a logarithmic axis, and how to write them."""
+    """A few round numbers between two positive ones for a logarithmic axis, and their labels."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if high / low < 500 else (1,)
     ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
@@ -129,7 +129,7 @@ def _round_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
 
 
 def colours(purifiers: Sequence[str], undefended: str) -> dict[str, str]:
-    """Gives each purifier a colour of its own as far as there are any; no defence is grey."""
+    """Returns a colour for each purifier; the bare model is grey."""
     defended = [name for name in purifiers if name != undefended]
     found = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(defended)}
     return {undefended: UNDEFENDED_COLOUR, **found}
@@ -163,7 +163,7 @@ def _svg(figure: Any, title: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    # Equal input gives equal text; names inside differ between the figures of a page.
+    # Equal input gives equal text, and ids differ between the figures of a page.
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -14,18 +14,18 @@ from purifier.evaluation.run import Evaluation
 
 
 def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None = None) -> dict[str, Path]:
-    """Writes results.json, table.md and report.html; each is whole or as it was.
+    """Writes results.json, table.md and report.html, each atomically.
 
     Args:
-        evaluation: What was found.
-        out: The folder; made if it is not there.
-        command: The command line that made it, for the reader who wants to repeat it.
+        evaluation: The results.
+        out: Folder to write to; it is created if needed.
+        command: The command line of the evaluation, which the report states.
 
     Returns:
-        The path of each, by "json", "markdown" and "html".
+        The paths, by "json", "markdown" and "html".
 
     Raises:
-        InputError: Where a package of the extra "eval" is missing.
+        InputError: If a package of the extra "eval" is missing.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None
 
 
 def as_json(evaluation: Evaluation, command: str | None = None) -> dict[str, Any]:
-    """Returns all of an evaluation's figures and settings, fit for JSON."""
+    """Returns all figures and settings of an evaluation, ready for JSON."""
     return {
         "task": evaluation.task,
         "command": command,

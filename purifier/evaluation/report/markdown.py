@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from purifier.evaluation.report.view import (
-    AnyRow,
-    Headline,
-    Line,
-    attack_title,
-    headline,
-    measure_title,
-    percent,
-    robust,
-    standard,
-    threat_of,
-    threat_title,
-    undefended_note,
-    within,
-)
-from purifier.evaluation.rows import CLEAN, Row
+from purifier.evaluation.report.view import Entry, Headline, full, headline, measure_title, undefended_note
+from purifier.evaluation.rows import TableRow
 from purifier.evaluation.run import Evaluation
 
+_HEADS = {
+    "purifier": "Purifier",
+    "attack": "Attack",
+    "threat": "Threat",
+    "images": "n",
+    "form": "Form",
+    "standard": "Standard",
+    "robust": "Under attack",
+    "success": "Attack success",
+    "psr": "PSR",
+    "milliseconds": "ms an image",
+}
 BLIND_WARNING = (
-    "Blind figures are against an attacker who does not know the purifier. One who does (aware) can bypass it: the "
-    "aware figures are those to go by."
+    "Blind figures are for an attacker who does not know the purifier. An attacker who knows it (aware) can bypass it: "
+    "rely on the aware figures."
 )
 
 
 def document(evaluation: Evaluation) -> str:
-    """Returns the headline table, every measure with its interval, and what the self-checks raised."""
+    """Returns the headline table, every measure with its interval, and the findings of the self-checks."""
     rows = evaluation.rows
     parts = [
         f"# {evaluation.task.capitalize()} under attack: {measure_title(rows)}",
-        f"{rows[0].images} images; in brackets 95 % intervals over the choice of images. {BLIND_WARNING}",
+        f"{rows[0].images} images. Brackets hold 95 % intervals over the choice of images. {BLIND_WARNING}",
         _headline(headline(rows)),
         "## All measures",
         _all(rows),
@@ -42,7 +40,7 @@ def document(evaluation: Evaluation) -> str:
     ]
     if evaluation.skipped:
         parts += [
-            "## Left out",
+            "## Not measured",
             "\n".join(f"- {s.attack} ({s.threat}) on {s.purifier}: {s.reason}" for s in evaluation.skipped),
         ]
     return "\n\n".join(parts) + "\n"
@@ -65,84 +63,34 @@ def summary(evaluation: Evaluation) -> str:
 
 def _headline(table: Headline) -> str:
     head = ["Attack", "Purifier", *(f"{column.title} ({column.note})" for column in table.columns)]
-    body = [[group.title, line.purifier, *_entries(line, table)] for group in table.groups for line in group.lines]
+    body = []
+    for group in table.groups:
+        for line in group.lines:
+            pairs = zip(line.entries, table.columns, strict=True)
+            cells = [_cell(entry) if entry else undefended_note(line, column) for entry, column in pairs]
+            body.append([group.title, line.purifier, *cells])
     return as_table(head, body)
 
 
-def _entries(line: Line, table: Headline) -> list[str]:
-    pairs = zip(line.entries, table.columns, strict=True)
-    return [_bracketed(e.text, e.within) if e else undefended_note(line, column) for e, column in pairs]
+def _all(rows: Sequence[TableRow]) -> str:
+    lines = [{_HEADS[name]: _cell(value) for name, value in full(row).items()} for row in rows]
+    return as_table(list(lines[0]), [list(line.values()) for line in lines])
 
 
-def _all(rows: Sequence[AnyRow]) -> str:
-    classified = [row for row in rows if isinstance(row, Row)]
-    if len(classified) == len(rows):
-        return as_table(_MEASURES, [_measures(row) for row in classified])
-    head = ["Purifier", "Attack", "Threat", "n", "8 bit", "Dtype", "Standard", "Under attack", "ms an image"]
-    body = [
-        [
-            row.purifier,
-            CLEAN if row.attack == CLEAN else attack_title(row),
-            "–" if row.attack == CLEAN else threat_title(threat_of(row)),
-            str(row.images),
-            "yes" if row.eight_bit else "no",
-            row.dtype,
-            _bracketed(standard(row).text, standard(row).within),
-            "–" if row.attack == CLEAN else _bracketed(robust(row).text, robust(row).within),
-            "" if row.milliseconds is None else f"{row.milliseconds:.2f}",
-        ]
-        for row in rows
-        if not isinstance(row, Row)
-    ]
-    return as_table(head, body)
-
-
-_MEASURES = [
-    "Purifier",
-    "Attack",
-    "Threat",
-    "n",
-    "8 bit",
-    "Dtype",
-    "Standard accuracy",
-    "Robust accuracy (under this threat)",
-    "Attack success rate",
-    "PSR",
-    "ms an image",
-]
-
-
-def _measures(row: Row) -> list[str]:
-    clean = row.attack == CLEAN
-    return [
-        row.purifier,
-        CLEAN if clean else attack_title(row),
-        "–" if clean else threat_title(threat_of(row)),
-        str(row.images),
-        "yes" if row.eight_bit else "no",
-        row.dtype,
-        _bracketed(percent(row.standard_accuracy), within(row.standard_interval)),
-        "–" if clean else _bracketed(percent(row.robust_accuracy), within(row.robust_interval)),
-        "–"
-        if clean
-        else f"{_bracketed(percent(row.attack_success_rate), within(row.attack_success_interval))} of {row.standard}",
-        _bracketed(percent(row.purification_success_rate), within(row.purification_success_interval)),
-        "" if row.milliseconds is None else f"{row.milliseconds:.2f}",
-    ]
+def _cell(value: Entry | str | None) -> str:
+    if isinstance(value, Entry):
+        return f"{value.text} [{value.within}]" if value.within else value.text
+    return value or "–"
 
 
 def _findings(evaluation: Evaluation) -> str:
     if not evaluation.findings:
-        return "Nothing was raised." if evaluation.task == "classification" else "The self-checks are for classifiers."
+        return "No check was raised." if evaluation.task == "classification" else "The self-checks are for classifiers."
     return "\n".join(
         f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "
         f"{finding.explanation}"
         for name, finding in evaluation.findings
     )
-
-
-def _bracketed(text: str, interval: str) -> str:
-    return f"{text} [{interval}]" if interval else text
 
 
 def as_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

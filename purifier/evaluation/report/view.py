@@ -1,17 +1,17 @@
-"""What a report shows, in the terms of a page: columns, groups of lines, entries."""
+"""The contents of a report: columns, groups of lines, entries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from purifier.evaluation.plan import UNDEFENDED
-from purifier.evaluation.rows import CLEAN, WORST_CASE, MeasureRow, Row
+from purifier.evaluation.rows import CLEAN, WORST_CASE, Measures, Row, TableRow
 from purifier.evaluation.specs import show_eps
 
-AnyRow = Row | MeasureRow
 NOT_MEASURED = "not measured"
-# Words for people; a blind figure is never called robust alone.
+# A blind figure is never called robust without its threat model.
 THREAT_TITLES = {
     "blind": "Blind",
     "transfer": "Transfer",
@@ -23,8 +23,8 @@ THREAT_NOTES = {
     "blind": "attacker does not know the purifier",
     "transfer": "attacker knows neither model nor purifier",
     "aware": "attacker knows the purifier, exact gradients",
-    "bpda": "attacker knows the purifier, backward through a substitute",
-    WORST_CASE: "right only where every aware attack of this radius fails",
+    "bpda": "attacker knows the purifier, substitute gradients",
+    WORST_CASE: "correct only if every aware attack of this radius fails",
 }
 _ORDER = tuple(THREAT_TITLES)
 _NORMS = {"Linf": "L∞", "L2": "L2"}
@@ -41,8 +41,8 @@ class Entry:
     """One figure.
 
     Attributes:
-        text: The figure.
-        within: Its 95 % interval, or "".
+        text: The figure as text.
+        within: Its 95 % interval as text, or "".
         share: The figure in [0, 1].
     """
 
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the headline table: a threat model, or accuracy without attack."""
+    """A column of the headline table: a threat model, or the figures without an attack."""
 
     key: str
     title: str
@@ -63,7 +63,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A purifier's figures under one attack; None where one was not measured."""
+    """A purifier's figures under one attack; None if a figure was not measured."""
 
     purifier: str
     entries: tuple[Entry | None, ...]
@@ -71,7 +71,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """An attack, and the lines of the purifiers under it."""
+    """An attack and the lines of the purifiers under it."""
 
     title: str
     lines: tuple[Line, ...]
@@ -79,22 +79,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Headline:
-    """The table that a reader sees first."""
+    """The first table of a report."""
 
     columns: tuple[Column, ...]
     groups: tuple[Group, ...]
 
 
-def plain(rows: Sequence[AnyRow]) -> list[AnyRow]:
-    """Returns the rows of the defence as it was given: not rounded to 8 bits, in no other dtype.
-
-    Only those have the time that the purifier takes.
-    """
+def plain(rows: Sequence[TableRow]) -> list[TableRow]:
+    """Returns the rows of the plain variant, without 8-bit rounding or another dtype; only these state a time."""
     return [row for row in rows if row.milliseconds is not None]
 
 
-def headline(rows: Sequence[AnyRow]) -> Headline:
-    """Lays out the plain rows: a group an attack, a line a purifier, blind and aware figures side by side."""
+def headline(rows: Sequence[TableRow]) -> Headline:
+    """Arranges the plain rows: a group for each attack, a line for each purifier, blind beside aware figures."""
     shown = plain(rows)
     purifiers = list(dict.fromkeys(row.purifier for row in shown))
     columns = _columns(shown)
@@ -109,17 +106,17 @@ def headline(rows: Sequence[AnyRow]) -> Headline:
     return Headline(tuple(columns), tuple(groups))
 
 
-def attacks_of(rows: Sequence[AnyRow]) -> list[AnyRow]:
-    """Returns a row for each attack there is, whatever the threat model and purifier."""
-    found: dict[str, AnyRow] = {}
+def attacks_of(rows: Sequence[TableRow]) -> list[TableRow]:
+    """Returns one row for each attack, whatever the threat model and purifier."""
+    found: dict[str, TableRow] = {}
     for row in rows:
         if row.attack != CLEAN and row.threat != WORST_CASE:
             found.setdefault(row.settings["attack_key"], row)
     return list(found.values())
 
 
-def attack_title(row: AnyRow) -> str:
-    """Says what the attack of a row is, such as "PGD, L∞ 8/255, 10 steps"."""
+def attack_title(row: TableRow) -> str:
+    """Describes the attack of a row, such as "PGD, L∞ 8/255, 10 steps"."""
     parts = [row.attack.split("-EOT")[0]]
     if row.eps is not None:
         parts.append(f"{_NORMS.get(row.norm or '', row.norm)} {show_eps(row.eps)}")
@@ -131,43 +128,55 @@ def attack_title(row: AnyRow) -> str:
     return ", ".join(parts)
 
 
-def threat_of(row: AnyRow) -> str:
-    """Returns what a row's column is: its threat model, with the number of EOT samples where there are several."""
+def threat_of(row: TableRow) -> str:
+    """Returns the key of a row's column: its threat model and, if there are several, the number of EOT samples."""
     samples = row.settings.get("threat", {}).get("samples", 1)
     return f"{row.threat} {samples}" if samples > 1 else row.threat
 
 
 def threat_title(key: str) -> str:
-    """Says what a column of `threat_of` is."""
+    """Returns the title of a column of `threat_of`."""
     threat, _, samples = key.partition(" ")
     return THREAT_TITLES[threat] + (f", EOT {samples}" if samples else "")
 
 
 def threat_kind(key: str) -> str:
-    """Returns "blind" for attackers who do not know the purifier, else "aware"."""
+    """Returns "blind" if the attacker does not know the purifier, else "aware"."""
     return "blind" if key.split()[0] in ("blind", "transfer") else "aware"
 
 
-def robust(row: AnyRow) -> Entry:
-    """Returns a row's figure under attack."""
+def robust(row: TableRow) -> Entry:
+    """Returns a row's figures under attack."""
+    return _entry(row.attacked_measures)
+
+
+def standard(row: TableRow) -> Entry:
+    """Returns a row's figures without an attack, with the purifier."""
+    return _entry(row.clean_measures)
+
+
+def measure_title(rows: Sequence[TableRow]) -> str:
+    """Returns the names of the measures: "accuracy", or "pixel accuracy / mIoU"."""
+    return " / ".join(_MEASURES.get(name, name) for name in rows[0].clean_measures)
+
+
+def full(row: TableRow) -> dict[str, Any]:
+    """Returns every measure of a row, as texts and entries."""
+    clean = row.attack == CLEAN
+    found = {
+        "purifier": row.purifier,
+        "attack": CLEAN if clean else row.attack if row.threat == WORST_CASE else attack_title(row),
+        "threat": "–" if clean else threat_title(threat_of(row)),
+        "images": str(row.images),
+        "form": f"{row.dtype}{', 8 bit' if row.eight_bit else ''}",
+        "standard": standard(row),
+        "robust": None if clean else robust(row),
+    }
     if isinstance(row, Row):
-        return _entry([row.robust_accuracy], [row.robust_interval])
-    return _entry(list(row.robust.values()), [row.robust_intervals.get(name) for name in row.robust])
-
-
-def standard(row: AnyRow) -> Entry:
-    """Returns a row's figure without an attack, purifier on."""
-    if isinstance(row, Row):
-        return _entry([row.standard_accuracy], [row.standard_interval])
-    return _entry(list(row.standard.values()), [row.standard_intervals.get(name) for name in row.standard])
-
-
-def measure_title(rows: Sequence[AnyRow]) -> str:
-    """Says what the figures are: "accuracy", or "pixel accuracy / mIoU"."""
-    first = rows[0]
-    if isinstance(first, Row):
-        return "accuracy"
-    return " / ".join(_MEASURES[name] for name in first.standard)
+        success, psr = row.attack_success_rate, row.purification_success_rate
+        found["success"] = None if clean else _entry({"": (success, row.attack_success_interval)})
+        found["psr"] = _entry({"": (psr, row.purification_success_interval)})
+    return found | {"milliseconds": "–" if row.milliseconds is None else f"{row.milliseconds:.2f}"}
 
 
 def percent(share: float) -> str:
@@ -185,13 +194,13 @@ def within(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}"
 
 
-def _entry(shares: Sequence[float], intervals: Sequence[tuple[float, float] | None]) -> Entry:
-    texts = " / ".join(percent(share) for share in shares)
-    return Entry(texts, " / ".join(filter(None, map(within, intervals))), shares[0])
+def _entry(measures: Measures) -> Entry:
+    shares, intervals = zip(*measures.values(), strict=True)
+    return Entry(" / ".join(map(percent, shares)), " / ".join(filter(None, map(within, intervals))), shares[0])
 
 
-def _columns(rows: Sequence[AnyRow]) -> list[Column]:
-    # Both are always there, so that what is missing is seen to be missing.
+def _columns(rows: Sequence[TableRow]) -> list[Column]:
+    # Both columns always exist, so that a missing figure is visible.
     keys = dict.fromkeys(["blind", "aware"])
     keys |= dict.fromkeys(threat_of(row) for row in rows if row.attack != CLEAN)
     ordered = sorted(keys, key=lambda key: (_ORDER.index(key.split()[0]), len(key), key))
@@ -205,7 +214,7 @@ def _columns(rows: Sequence[AnyRow]) -> list[Column]:
     ]
 
 
-def _find(rows: Sequence[AnyRow], column: Column, attack: AnyRow) -> Entry | None:
+def _find(rows: Sequence[TableRow], column: Column, attack: TableRow) -> Entry | None:
     if column.kind == "standard":
         return standard(rows[0])
     for row in rows:
@@ -220,7 +229,7 @@ def _find(rows: Sequence[AnyRow], column: Column, attack: AnyRow) -> Entry | Non
 
 
 def undefended_note(line: Line, column: Column) -> str:
-    """What to say where a figure is missing."""
+    """Returns the text in place of a missing figure."""
     if line.purifier == UNDEFENDED and column.kind == "aware":
         return "same as blind"
     return NOT_MEASURED

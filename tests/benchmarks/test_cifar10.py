@@ -1,8 +1,10 @@
-"""What the CIFAR-10 scripts are made of."""
+"""The reference classifiers: their data, their training, and how they are packaged."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load
 from torch import nn
 
-from benchmarks.recipes import cifar10 as _cifar10
-from benchmarks.recipes.cifar10_targets import build, epoch_of, move_average
-from benchmarks.recipes.gad_cifar10 import fused, settings
+from benchmarks.recipes import cifar10
+from benchmarks.recipes.cifar10_targets import build, epoch_of, fused
+from benchmarks.recipes.classifier_training import Trainer, move_average, package, read_schedule
+from purifier.models.reference import ReferenceClassifier
 
 
 @pytest.fixture
@@ -32,20 +36,20 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_part_is_read_in_the_order_of_its_files(archive: Path) -> None:
-    images, labels = _cifar10.load_part("test")
+    images, labels = cifar10.load_part("test")
     assert images.shape == (2, 3, 32, 32) and images.dtype == torch.uint8
     assert labels.tolist() == [0, 9]
     assert images[0].float().mean().round() == 40
 
 
 def test_a_part_is_unpacked_once(archive: Path) -> None:
-    folder = _cifar10.extract_part("test", archive / "out")
+    folder = cifar10.extract_part("test", archive / "out")
     assert sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*")) == [
         "airplane/0000.jpg",
         "truck/0000.jpg",
     ]
     (archive / "cifar10_test.tar.gz").unlink()
-    assert _cifar10.extract_part("test", archive / "out") == folder
+    assert cifar10.extract_part("test", archive / "out") == folder
 
 
 @pytest.mark.parametrize("name", ["resnet20", "vgg8"])
@@ -89,6 +93,39 @@ def test_the_average_moves_by_its_decay() -> None:
     assert average.weight.item() == pytest.approx(0.25)
 
 
-def test_the_settings_of_a_training_can_be_changed(tmp_path: Path) -> None:
-    found = settings("li", tmp_path, {"filters": 12})
-    assert (found.variant, found.filters, found.norm) == ("li", 12, "none")
+def trainer() -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(nn.Linear(3, 2), 6, lr=0.5, weight_decay=0.0, smoothing=0.0, warmup=0.1)
+
+
+def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    def batches(epoch: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(torch.eye(3)[:2].mul(size + epoch)[..., None, None], torch.tensor([0, 1]))] * 2
+
+    def flat(one: Trainer) -> Trainer:
+        one.forward = lambda images: one.model(images.flatten(1))
+        return one
+
+    whole, first, second = flat(trainer()), flat(trainer()), flat(trainer())
+    whole.run(tmp_path / "whole.pt", [1, 1, 2], batches)
+    first.run(tmp_path / "parts.pt", [1], batches)
+    second.run(tmp_path / "parts.pt", [1, 1, 2], batches)
+    assert (second.step, second.epoch) == (6, 3)
+    for name in ("model", "average"):
+        one, other = (getattr(each, name).state_dict() for each in (whole, second))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_schedule_gives_the_size_of_every_epoch() -> None:
+    assert read_schedule("64:2,96:1") == [64, 64, 96]
+
+
+def test_a_packaged_classifier_has_its_weights_in_half_precision(tmp_path: Path) -> None:
+    architecture = {"widths": (4, 4), "blocks": (1,), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    model = ReferenceClassifier(classes=("a", "b"), **architecture)
+    package(model, architecture, tmp_path, "mine")
+    config, stored = json.loads((tmp_path / "config.json").read_text()), (tmp_path / "model.safetensors").read_bytes()
+    assert (config["name"], config["classes"]) == ("mine", ["a", "b"])
+    assert config["sha256"] == hashlib.sha256(stored).hexdigest()
+    weights = load(stored)
+    assert all(torch.equal(value, model.state_dict()[key].half()) for key, value in weights.items())

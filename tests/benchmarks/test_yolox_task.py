@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.accuracy.yolox import Detector, loss_of
-from benchmarks.recipes.gad_yolox import label
+from benchmarks.recipes.yolox_boxes import label
 from benchmarks.recipes.yolox_task import YoloxTask, detection_loss
+from purifier.evaluation import boxed_images
 from purifier.training.gad import GADRecipe, GADTraining
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, boxed_pictures
@@ -142,8 +143,10 @@ def test_photographs_are_labelled_with_what_is_seen_at_the_samples_size(detector
         return [{**sure, "labels": torch.tensor([2, 1])}]
 
     detector.forward = see  # type: ignore[assignment]
-    file = label(detector, tmp_path, 32, tmp_path / "boxes.json")
+    file = tmp_path / "boxes.json"
+    label(detector, tmp_path, 32, file)
     assert seen == [(3, 32, 32)]
     # Scaled back by 80 / 32 and 40 / 32, as x, y, width, height.
     (box,) = json.loads(file.read_text())["annotations"]
     assert box == {"image_id": 0, "bbox": [20.0, 20.0, 40.0, 20.0], "category_id": 2}
+    assert boxed_images(tmp_path, annotations=file).boxes == (((20.0, 20.0, 60.0, 40.0, 2, 0),),)
