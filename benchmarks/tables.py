@@ -47,6 +47,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{name: partial(accuracy.of_purifier, name) for name in _BLIND_PGD},
     "best": accuracy.best_rows,
     "choose": accuracy.choose,
+    "default": accuracy.default,
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
     "nrp targets": _of("nrp_acceptance", accuracy.nrp_targets),

@@ -1,5 +1,6 @@
 """Purifiers: modules that remove adversarial perturbations from images before they reach a model."""
 
+from purifier._attaching import Handle, attach
 from purifier._errors import (
     InputError,
     NoWeightsError,
@@ -19,6 +20,7 @@ from purifier._wrapping import wrap
 from purifier.models.reference import reference_model
 
 __all__ = [
+    "Handle",
     "InputError",
     "NoWeightsError",
     "OptionError",
@@ -31,6 +33,7 @@ __all__ = [
     "WeightsError",
     "WrapError",
     "__version__",
+    "attach",
     "list_purifiers",
     "reference_model",
     "wrap",

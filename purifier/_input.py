@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from purifier._errors import InputError
@@ -14,11 +15,15 @@ from purifier._tracing import is_tracing
 TOLERANCE = 0.05
 
 
-def check_form(images: Any) -> None:
-    """Checks kind, shape and dtype, without reading values.
+def check_form(images: Any, *, grey: bool = False) -> None:
+    """Checks what is known without looking at values: kind, shape and dtype.
+
+    Args:
+        images: What should be a float tensor (..., 3, H, W).
+        grey: Whether images of one channel are taken too.
 
     Raises:
-        InputError: If `images` is not a float tensor (N, 3, H, W) or (3, H, W).
+        InputError: If it is something else.
     """
     if not isinstance(images, Tensor):
         raise InputError(
@@ -26,7 +31,7 @@ def check_form(images: Any) -> None:
             "and paths use purify_image"
         )
     shape = tuple(images.shape)
-    if images.ndim not in (3, 4) or shape[-3] != 3 or 0 in shape[-2:]:
+    if images.ndim < 3 or shape[-3] not in ((1, 3) if grey else (3,)) or 0 in shape[-2:]:
         raise InputError(f"expected images of shape (N, 3, H, W) or (3, H, W), got {shape}{_shape_advice(images)}")
     if not images.is_floating_point():
         raise InputError(
@@ -42,7 +47,10 @@ def _shape_advice(images: Tensor) -> str:
         sizes = "-1, 3, -1, -1" if images.ndim == 4 else "3, -1, -1"
         return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
-        return "; add the colour channels with images.expand(3, -1, -1)"
+        return (
+            "; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, purify the "
+            "picture before the processor cuts it up"
+        )
     if images.ndim in (3, 4) and images.shape[-3] == 4:
         return "; set the alpha channel aside with images[..., :3, :, :]"
     return ""
@@ -58,7 +66,7 @@ def check_range(images: Tensor, advice: str) -> None:
     Raises:
         InputError: If a value is clearly outside [0, 1] or NaN.
     """
-    if is_tracing() or images.is_meta or images.numel() == 0:
+    if not can_look(images):
         return
     low, high = (value.item() for value in images.detach().aminmax())
     if math.isnan(low):
@@ -67,3 +75,17 @@ def check_range(images: Tensor, advice: str) -> None:
         )
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")
+
+
+def can_look(images: Tensor) -> bool:
+    """Whether values can be looked at: not while a graph is captured, in `torch.vmap`, on "meta", or without any."""
+    return not (is_tracing() or _is_batched(images) or images.is_meta or images.numel() == 0)
+
+
+def _is_batched(images: Tensor) -> bool:
+    """Whether `torch.vmap` is mapping over the images, also inside `torch.func.grad`."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(images):
+        if torch._C._functorch.is_batchedtensor(images):
+            return True
+        images = torch._C._functorch.get_unwrapped(images)
+    return False

@@ -1,43 +1,80 @@
-"""PurifiedModel: purifies the images in a model's call and passes everything else on unchanged."""
+"""PurifiedModel: a model behind a purifier, called like the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from purifier._errors import OptionError, WrapError
-from purifier._input import check_form, check_range
+from purifier._call import Selection, check_selection, purify_call
+from purifier._convention import Convention
+from purifier._errors import WrapError
 
-_KEYWORDS = ("images", "image", "input", "inputs", "x")
+
+class _Bound:
+    """The `forward` of a wrapped model: called like a method, with the signature of the model's own."""
+
+    def __init__(self, wrapped: PurifiedModel) -> None:
+        self.__self__ = wrapped
+        self.__doc__ = PurifiedModel._forward.__doc__
+
+        # torch.export names it by its code.
+        self.__func__ = PurifiedModel._forward
+        self.__code__ = PurifiedModel._forward.__code__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__self__._forward(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        model = self.__self__.model
+        return inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+
+
+class _Forward:
+    def __get__(self, wrapped: PurifiedModel | None, kind: type[PurifiedModel]) -> Any:
+        return kind._forward if wrapped is None else _Bound(wrapped)
 
 
 class PurifiedModel(nn.Module):
     """A model behind a purifier.
 
-    It is called like the model. The images are `pixel_values=` if that is given, otherwise the first argument that is
-    a tensor or a list of tensors. They are purified in [0, 1]; all other arguments and the output are passed on
-    unchanged. The model's mode, device, dtype and parameters never change. Gradients are exact.
+    The call is the model's own. Its images are `pixel_values=` if that is given, else the first argument that is a
+    tensor of images or a list of such; they are purified in [0, 1]. Everything else goes through untouched, and so does
+    the output. The model's mode, device, dtype and parameters are never changed. Gradients flow exactly.
 
-    Attributes of the model are not available here, because a call through them would bypass the purifier. Use
-    `.model`.
+    Attributes of the model that are not functions (`config`, `device`, `classes`, ...) can be read here too. Its
+    methods and submodules cannot, because a call of them would skip the purifier; they are at `.model`.
 
     Args:
         model: A module or a function.
         purifier: A `Purifier`.
-        mean: Mean per channel of the normalisation of the incoming images. None means images in [0, 1].
-        std: Standard deviation per channel, likewise.
+        mean: Mean of each channel of the normalisation that the incoming images have; None for images in [0, 1].
+        std: Standard deviation of each channel, likewise.
+        channels: "RGB" or "BGR": the order of the channels of the incoming images.
+        images: Positions or keywords of the arguments that are images, for models that take several; None finds one.
+        out_of_range: "auto" clamps values a little outside [0, 1], with one warning, and refuses others; "clamp" always
+            clamps; "refuse" always refuses. Images that are clamped have no gradient where they were outside.
+
+    Raises:
+        WrapError: If the model cannot be called.
+        OptionError: If an option is out of its range.
     """
+
+    forward = _Forward()
 
     def __init__(
         self,
         model: Callable[..., Any],
         purifier: nn.Module,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: Any = None,
+        std: Any = None,
+        channels: str = "RGB",
+        images: Any = None,
+        out_of_range: str = "auto",
     ) -> None:
         super().__init__()
         if not callable(model):
@@ -46,89 +83,56 @@ class PurifiedModel(nn.Module):
         self.model: Any = model
         # The mode of the model. An assignment here does not change the children's modes, as train() would.
         self.training = getattr(model, "training", False)
-        # Numbers rather than buffers, which half() would round and to_empty() would lose.
-        self.mean, self.std = _per_channel("mean", mean), _per_channel("std", std)
-        if (self.mean is None) != (self.std is None):
-            raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
+        # Numbers, not buffers: half() would round those, and to_empty() lose them.
+        self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
+        self.images = check_selection(images)
+
+    @classmethod
+    def of(cls, model: Any, purifier: nn.Module, convention: Convention, images: Selection) -> Self:
+        """Returns a model behind a purifier, with options that were checked already."""
+        wrapped = cls(model, purifier)
+        wrapped.convention, wrapped.images = convention, images
+        return wrapped
+
+    @property
+    def mean(self) -> list[float] | None:
+        """Mean of each channel of the incoming images, or None for images in [0, 1]."""
+        return None if self.convention.mean is None else list(self.convention.mean)
+
+    @property
+    def std(self) -> list[float] | None:
+        """Standard deviation of each channel of the incoming images, or None for images in [0, 1]."""
+        return None if self.convention.std is None else list(self.convention.std)
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]] | None:
-        """(mean, std) of the incoming images, or None for images in [0, 1]."""
-        return None if self.mean is None or self.std is None else (self.mean, self.std)
+        """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
+        return self.convention.normalisation
 
     def unwrap(self) -> Any:
         """Returns the model."""
         return self.model
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the model with purified images.
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model with its images purified.
 
         Raises:
             InputError: If the images have a wrong kind, shape or range.
-            WrapError: If the call contains no images.
+            WrapError: If no images are found in the call.
         """
-        keyword = "pixel_values" if "pixel_values" in kwargs else None
-        if keyword is None:
-            for place, value in enumerate(args):
-                if _holds_images(value):
-                    return self.model(*args[:place], self._purify(value), *args[place + 1 :], **kwargs)
-            keyword = next((k for k in _KEYWORDS if _holds_images(kwargs.get(k))), None)
-        if keyword is None:
-            raise WrapError(
-                "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
-                f"{_describe(args, kwargs)}; pass the images as the first argument"
+        args, kwargs = purify_call(self.purifier.purify, self.convention, self.images, args, kwargs)
+        return self.model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "model" not in {**vars(self), **self.__dict__.get("_modules", {})}:
+                raise
+        found = getattr(self.model, name)
+        if callable(found):
+            raise AttributeError(
+                f"{name!r} is at .model: a call of it skips the purifier; purifier.attach(model) keeps the model's own "
+                "methods"
             )
-        return self.model(*args, **{**kwargs, keyword: self._purify(kwargs[keyword])})
-
-    def _purify(self, images: Any) -> Any:
-        if isinstance(images, list | tuple):
-            purified = [self._purify(image) for image in images]
-            # The constructor of a named tuple takes its values as separate arguments.
-            return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
-        check_form(images)
-        if self.mean is None or self.std is None:
-            check_range(
-                images,
-                "if they are normalised, wrap the model with their mean=... and std=... (or purifier.wrap with "
-                "processor=...); if they are in 0..255, divide by 255",
-            )
-            return self.purifier.purify(images)
-        # In single precision or better, because undoing a normalisation in half precision loses bits.
-        dtype = torch.promote_types(images.dtype, torch.float32)
-        mean, std = (
-            torch.tensor(values, dtype=dtype, device=images.device).view(3, 1, 1) for values in (self.mean, self.std)
-        )
-        plain = images.to(dtype) * std + mean
-        check_range(
-            plain,
-            f"these are the values after undoing mean={self.mean} and std={self.std}; wrap the model with the mean and "
-            "std of its images",
-        )
-        return ((self.purifier.purify(plain) - mean) / std).to(images.dtype)
-
-
-def _per_channel(name: str, values: Sequence[float] | None) -> list[float] | None:
-    if values is None:
-        return None
-    try:
-        tensor = torch.as_tensor(values, dtype=torch.float64).flatten()
-    except (TypeError, ValueError, RuntimeError):
-        tensor = torch.empty(0)
-    if tensor.numel() not in (1, 3) or (name == "std" and not bool((tensor > 0).all())):
-        raise OptionError(
-            f"expected {name} as one number per channel (3), {'positive, ' * (name == 'std')}got {values!r}; give "
-            "numbers such as [0.5, 0.5, 0.5]"
-        )
-    numbers: list[float] = tensor.expand(3).tolist()
-    return numbers
-
-
-def _holds_images(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
-    return isinstance(value, Tensor)
-
-
-def _describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    parts = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
-    return ", ".join(parts) or "no arguments"
+        return found

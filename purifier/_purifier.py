@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier import _format, _hub
+from purifier._call import purify_any
 from purifier._errors import OptionError
 from purifier._input import check_form, check_range
 from purifier._loading import check_source, load_method
@@ -146,7 +147,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         """
         check_form(images)
         check_range(images, "divide by 255, or undo your model's normalisation before purifying")
-        return self.purify(images)
+        return purify_any(self.purify, images)
 
     def purify(self, images: Tensor) -> Tensor:
         """Purifies images without checking them; see `forward`."""
@@ -334,17 +335,16 @@ class Purifier(_hub.HubMixin, nn.Module):
         variant._compiler = copy.copy(self._compiler)
         return variant.to(device=self.device, dtype=self.dtype)
 
-    def wrap(
-        self, model: Callable[..., Any], mean: Sequence[float] | None = None, std: Sequence[float] | None = None
-    ) -> PurifiedModel:
-        """Puts this purifier in front of a model. `purifier.wrap` also takes a `processor` and reads timm models.
+    def wrap(self, model: Callable[..., Any], mean: Any = None, std: Any = None, **options: Any) -> PurifiedModel:
+        """Puts this purifier in front of a model; `purifier.wrap` also takes a `processor` and reads timm models.
 
         Args:
-            model: Any module or function of images.
-            mean: Mean per channel of the normalisation of the model's images, in [0, 1] units.
-            std: Standard deviation per channel, in the same units.
+            model: Any module or function whose call takes images.
+            mean: Mean of each channel that the model's images are normalised with, in [0, 1] units.
+            std: Standard deviation of each channel, same units.
+            **options: The other options of `PurifiedModel`.
         """
-        return PurifiedModel(model, self, mean=mean, std=std)
+        return PurifiedModel(model, self, mean=mean, std=std, **options)
 
     # -- facts ----------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def test_a_named_tuple_of_images_stays_one() -> None:
 def test_every_other_argument_is_passed_on_as_the_same_object() -> None:
     model = Recorder()
     others: list[Any] = [
-        torch.rand(2, 3, 12, 10),
+        torch.rand(2, 3, 12, 9),
         torch.ones(2, dtype=torch.long),
         {"a": 1},
         [torch.rand(3, 4, 4)],
@@ -151,8 +151,8 @@ def test_mean_and_std_come_as_numbers_lists_or_tensors(mean: Any) -> None:
 def test_normalised_images_are_refused_with_advice() -> None:
     model = Recorder()
     text = (
-        r"got values from -.*; if they are normalised, wrap the model with their mean=\.\.\. and std=\.\.\. \(or "
-        r"purifier\.wrap with processor=\.\.\.\)"
+        r"got values from -.*; if they are normalised, pass their mean=\.\.\. and std=\.\.\. "
+        r"\(or processor=\.\.\.\)"
     )
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(model)(normalise(IMAGES))
@@ -161,7 +161,7 @@ def test_normalised_images_are_refused_with_advice() -> None:
 
 @pytest.mark.parametrize(("mean", "std"), [([0, 0, 0], [1, 1, 1]), (MEAN, [0.9] * 3), ([0.9] * 3, STD)])
 def test_a_wrong_mean_or_std_is_refused(mean: list[float], std: list[float]) -> None:
-    text = r"the values after undoing mean=\[.*\] and std=\[.*\]; wrap the model with the mean and std of its images"
+    text = r"the values after undoing mean=\[.*\] and std=\[.*\]; pass the mean and std of the images"
     with pytest.raises(InputError, match=text):
         small_purifier("gs").wrap(Recorder(), mean=mean, std=std)(normalise(IMAGES))
 

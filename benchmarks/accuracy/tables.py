@@ -163,6 +163,24 @@ def choose() -> str:
     return table(["purifier", "clean", "blind PGD", "aware PGD"], lines)
 
 
+def default() -> str:
+    """Returns what the choice of the default purifier rests on, and which purifiers its rule admits."""
+    costs = read_result("cost_cpu")["rows"]
+    lines = []
+    for name in ("jpeg", "median", "gs", "ncis", "alloy-s", "alloy"):
+        figures, lost = [], []
+        for classifier in CLASSIFIERS:
+            rows = blind_pgd(classifier)
+            row = rows[best_of(rows, name) if name not in rows else name]
+            lost.append(100 * (rows["none"]["standard"] - row["standard"]))
+            figures += [f"{lost[-1]:.1f}", percent(row["mean"])]
+        time = costs[name]["resnet50s"]
+        admitted = max(lost) <= 5 and time <= 1.1
+        lines.append([name, *figures, f"{time:.2f}", yes(admitted)])
+    heads = [f"{classifier}: {what}" for classifier in CLASSIFIERS for what in ("clean cost", "mean")]
+    return table(["purifier", *heads, "time", "admitted"], lines)
+
+
 def best_of(rows: Mapping[str, Row], kind: str) -> str:
     """Returns the name of the row with the best mean of standard and robust accuracy."""
     return max((row for row in rows if row.startswith(f"{kind} i=")), key=lambda row: rows[row]["mean"])

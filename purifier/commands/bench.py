@@ -20,6 +20,7 @@ from purifier._errors import OptionError
 from purifier._files import write_text
 from purifier._identity import versions
 from purifier._random import isolated_randomness
+from purifier._wrapping import DEFAULT
 from purifier.commands._model_options import device_option, dtype_option, given, iterations_option, loaded_name
 from purifier.inference.memory import in_fresh_process, peak_extra_bytes
 from purifier.inference.precision import resolve_device, resolve_dtype
@@ -57,7 +58,7 @@ class Setting:
 
 
 @click.command("bench")
-@click.argument("name", metavar="[PURIFIER]", default="ncis")
+@click.argument("name", metavar="[PURIFIER]", default=DEFAULT)
 @click.option("--size", default="224", show_default=True, help="Side in pixels, or height x width: 1080x1920.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images in a batch.")
 @dtype_option

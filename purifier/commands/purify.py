@@ -15,6 +15,7 @@ from purifier._files import write_text
 from purifier._identity import purifier_identity
 from purifier._images import Picture, images_below, put_together, take_apart, write_image
 from purifier._records import differences
+from purifier._wrapping import DEFAULT
 from purifier.commands._jobs import Format, Job, Summary, Work, plan, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 
@@ -30,7 +31,7 @@ _RECORD = ".purifier.json"
 @click.command("purify")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
-@click.option("--purifier", "name", default="ncis", show_default=True, help="Name, folder or hub repository.")
+@click.option("--purifier", "name", default=DEFAULT, show_default=True, help="Name, folder or hub repository.")
 @device_option
 @dtype_option
 @batch_size_option

@@ -11,6 +11,7 @@ import click
 
 from purifier._errors import OptionError
 from purifier._files import write_text
+from purifier._wrapping import DEFAULT
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import DATA_HELP, MODEL_HELP, device_option, loaded_name
 
@@ -30,7 +31,7 @@ _SHOWN = 4
 @click.option("--model", required=True, help=MODEL_HELP)
 @click.option("--data", "folder", required=True, type=click.Path(path_type=Path), help=DATA_HELP)
 @click.option("--labels", type=click.Path(path_type=Path), help="CSV file with the columns file,label.")
-@click.option("--purifier", "name", default="ncis", show_default=True, help="Name, folder or hub repository.")
+@click.option("--purifier", "name", default=DEFAULT, show_default=True, help="Name, folder or hub repository.")
 @click.option("--iterations", default="1..8", show_default=True, help="Numbers to try: 1..8 or 1,3,5.")
 @click.option("--kernel-size", "kernel_sizes", help="Kernel sizes to try (gs): 3,5,7.  [default: its own]")
 @click.option(

@@ -9,6 +9,7 @@ from purifier.data.sets import (
     LabelledImages,
     MaskedImages,
 )
+from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report
 from purifier.evaluation.rows import MeasureRow, Row
@@ -28,6 +29,7 @@ __all__ = [
     "MeasureRow",
     "Row",
     "boxed_images",
+    "doctor",
     "evaluate",
     "labelled_images",
     "load_model",

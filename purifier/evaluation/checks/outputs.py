@@ -32,10 +32,15 @@ def softmax_outputs(context: Context) -> Finding | None:
     if not context.classifies:
         return None
     outputs: Tensor = context.outputs.float()
-    low, high, off = float(outputs.min()), float(outputs.max()), float((outputs.sum(1) - 1).abs().max())
-    if low < 0 or high > 1 or off > 1e-2:
+    if not is_softmax(outputs):
         return None
-    return SOFTMAX.found(f"outputs from {low:.2g} to {high:.2g}, sums within {off:.1g} of 1")
+    off = float((outputs.sum(1) - 1).abs().max())
+    return SOFTMAX.found(f"outputs from {outputs.min():.2g} to {outputs.max():.2g}, sums within {off:.1g} of 1")
+
+
+def is_softmax(outputs: Tensor) -> bool:
+    """Returns True if outputs (N, K) are probabilities."""
+    return bool(outputs.min() >= 0 and outputs.max() <= 1 and (outputs.sum(1) - 1).abs().max() <= 1e-2)
 
 
 def wrong_range(context: Context) -> Finding | None:
@@ -73,12 +78,12 @@ def _better_range(context: Context, model: View, correct: Tensor) -> str:
         except (PurifierError, ValueError):  # the model refuses images in that range
             continue
         gained, lost = int((now & ~correct).sum()), int((correct & ~now).sum())
-        if gained > lost and _sign_test(gained, lost) < _SIGNIFICANT:
+        if gained > lost and sign_test(gained, lost) < _SIGNIFICANT:
             return f"{int(now.sum())} when scaled to {name}"
     return ""
 
 
-def _sign_test(gained: int, lost: int) -> float:
+def sign_test(gained: int, lost: int) -> float:
     """Probability of at least `gained` heads in gained + lost throws of a fair coin."""
     throws = gained + lost
     return float(sum(comb(throws, heads) for heads in range(gained, throws + 1)) / 2**throws)

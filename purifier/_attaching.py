@@ -1,0 +1,217 @@
+"""attach(): a purifier in front of a model in place, for frameworks that hold the model themselves."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from purifier._call import Selection, check_selection, purify_call
+from purifier._convention import Convention
+from purifier._errors import WrapError, warn_once
+from purifier._purified_model import PurifiedModel
+from purifier._purifier import Purifier
+from purifier._wrapping import DEFAULT, PROMISE, conventions_of, inner_model, load_for
+
+_off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
+
+
+class _Hook:
+    """The forward pre-hook of an attached purifier. It travels with the model into copies and replicas."""
+
+    def __init__(self, purifier: Purifier, convention: Convention, images: Selection) -> None:
+        self.purifier = purifier
+        self.convention = convention
+        self.images = images
+        self._copies: dict[torch.device, Purifier] = {}
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if id(self) in _off.get():
+            return None
+        return purify_call(self._purify, self.convention, self.images, args, kwargs)
+
+    def _purify(self, images: Tensor) -> Tensor:
+        """Purifies on the images' own device, as the model does: a copy of the purifier follows it there."""
+        purifier = self.purifier
+        if images.device != purifier.device:
+            if images.device not in self._copies:
+                self._copies[images.device] = copy.deepcopy(purifier).to(images.device)
+            purifier = self._copies[images.device]
+        return purifier.purify(images)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
+
+
+class Handle:
+    """A purifier that is attached to a model; also a context manager that removes it at its end.
+
+    Attributes:
+        model: The model.
+        purifier: The `Purifier` in front of it.
+    """
+
+    def __init__(self, model: nn.Module, hook: _Hook, remove: Callable[[], None]) -> None:
+        self.model = model
+        self._hook = hook
+        self._remove = remove
+
+    @property
+    def purifier(self) -> Purifier:
+        """The purifier in front of the model."""
+        return self._hook.purifier
+
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]] | None:
+        """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
+        return self._hook.convention.normalisation
+
+    def remove(self) -> None:
+        """Takes the purifier away; the model is what it was. Removing twice does nothing."""
+        self._remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"Handle(model={type(self.model).__name__}, purifier={self.purifier.name!r})"
+
+
+def attach(
+    model: nn.Module,
+    purifier: str | os.PathLike[str] | Purifier = DEFAULT,
+    *,
+    processor: Any = None,
+    mean: Any = None,
+    std: Any = None,
+    images: Any = None,
+    channels: str | None = None,
+    out_of_range: str = "auto",
+    **from_pretrained_arguments: Any,
+) -> Handle:
+    """Puts a purifier in front of a model in place: every call of the model purifies its images first.
+
+    The model stays the same object with the same attributes, parameters and state dict, so that whatever holds it (a
+    transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: a
+    call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified. In transformers'
+    generating and text-image models the hook is at the image encoder, which `generate` calls directly.
+
+    Args:
+        model: A module. `wrap` takes plain functions.
+        purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier. It follows the images
+            to their device.
+        processor: The transformers image processor that makes the model's images; its normalisation and channel order
+            are measured.
+        mean: Mean of each channel that the images are normalised with, in [0, 1] units. None means a timm model's own,
+            or none for other models.
+        std: Standard deviation of each channel, likewise.
+        images: Positions or keywords of the arguments that are images; None finds one, see `PurifiedModel`.
+        channels: Order of the images' channels, "RGB" or "BGR"; None means the processor's, or "RGB".
+        out_of_range: "auto", "clamp" or "refuse"; see `PurifiedModel`.
+        **from_pretrained_arguments: Passed on to `Purifier.from_pretrained`, such as `iterations=5`.
+
+    Returns:
+        A handle: `handle.purifier`, `handle.remove()`; `with attach(model): ...` removes the purifier at the end.
+
+    Raises:
+        WrapError: If the model is not a module, or has a purifier attached already.
+        OptionError: If options contradict each other or are out of their range.
+
+    Example:
+        >>> import torch, purifier
+        >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+        >>> handle = purifier.attach(classifier, "gs")
+        >>> classifier(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 10])
+        >>> handle.remove()
+    """
+    if not isinstance(model, nn.Module):
+        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
+    if attached(model) is not None:
+        raise WrapError(
+            f"expected a {type(model).__name__} without a purifier, got one that has {attached(model)!r} attached; "
+            "remove that first: handle.remove()"
+        )
+    found = conventions_of(model, processor, mean, std, channels)
+    convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
+    hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
+    registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
+    warn_once(PROMISE, stacklevel=2)
+    return Handle(model, hook, registered.remove)
+
+
+def image_entrance(model: Any) -> Any:
+    """Returns the module through which all of a model's images come in.
+
+    That is the model itself, but for generating and text-image models of transformers: `generate` and
+    `get_image_features` call their image encoder directly.
+    """
+    if not hasattr(model, "get_encoder"):
+        return model
+    if any(hasattr(part, "get_image_features") for part in (model, getattr(model, "base_model", None))):
+        return model.get_encoder(modality="image")
+    generates = model.can_generate() and getattr(model, "main_input_name", None) == "pixel_values"
+    return model.get_encoder() if generates and model.config.is_encoder_decoder else model
+
+
+def attached(model: Any) -> Handle | None:
+    """Returns the handle of the purifier that is attached to a model, or None.
+
+    Compiled models and those inside DataParallel or DDP are looked into.
+    """
+    outer: Any = None
+    while model is not outer and isinstance(model, nn.Module):
+        for module in (model, image_entrance(model)):
+            places = module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs
+            for number, hook in places[0].items():
+                if isinstance(hook, _Hook):
+                    return Handle(model, hook, partial(_forget, places, number))
+        outer, model = model, inner_model(model)
+    return None
+
+
+def _forget(places: tuple[dict[int, Any], ...], number: int) -> None:
+    for place in places:
+        place.pop(number, None)
+
+
+class _Detached(nn.Module):
+    """A model without the purifier that is attached to it; other calls of the model keep it."""
+
+    def __init__(self, handle: Handle) -> None:
+        super().__init__()
+        self.model = handle.model
+        self._hook = handle._hook
+        self.training = handle.model.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        token = _off.set(_off.get() | {id(self._hook)})
+        try:
+            return self.model(*args, **kwargs)
+        finally:
+            _off.reset(token)
+
+
+def as_purified_model(model: Any) -> PurifiedModel | None:
+    """Returns a defended model as a `PurifiedModel`: what `wrap` gave, or a view of a model with a purifier attached.
+
+    None for a model without a purifier. The view shares the model and the purifier; its `.model` is the bare model.
+    """
+    if isinstance(model, PurifiedModel):
+        return model
+    handle = attached(model)
+    if handle is None:
+        return None
+    return PurifiedModel.of(_Detached(handle), handle.purifier, handle._hook.convention, handle._hook.images)

@@ -1,0 +1,179 @@
+"""Finds the images in a model's call, purifies them, and leaves every other argument as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purifier._convention import Convention
+from purifier._errors import InputError, OptionError, WrapError, warn_once
+from purifier._input import check_form
+from purifier._tracing import is_tracing
+
+# Keywords under which models take images, most telling first.
+_KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
+# Images up to this side, in batches of at least so many, are the patches of a vision-language model.
+_PATCH_SIDE, _PATCHES = 16, 32
+
+Purify = Callable[[Tensor], Tensor]
+Place = int | str
+Selection = tuple[Place, ...] | None
+
+
+def check_selection(images: Any) -> Selection:
+    """Checks the option `images`: the positions or keywords of the arguments that are purified; None finds them.
+
+    Raises:
+        OptionError: If it is something else.
+    """
+    if images is None:
+        return None
+    places = (images,) if isinstance(images, int | str) else images
+    if not isinstance(places, Sequence) or not places or not all(type(place) in (int, str) for place in places):
+        raise OptionError(
+            f"expected images as positions or names of the model's arguments, such as ('image1', 'image2'), got "
+            f"{images!r}"
+        )
+    return tuple(places)
+
+
+def purify_call(
+    purify: Purify, convention: Convention, selection: Selection, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the arguments of a call with its images purified.
+
+    Args:
+        purify: Map of images (N, 3, H, W) or (3, H, W) in [0, 1] to purified ones.
+        convention: How the model's images are written down.
+        selection: Which arguments are images; None finds one: the first keyword out of those that models use, else the
+            first positional tensor, or list of tensors, that has the form of images.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
+
+    Raises:
+        InputError: If the images have a wrong kind, shape or range.
+        WrapError: If there are no images in the call.
+    """
+    places = _found(args, kwargs) if selection is None else _chosen(selection, args, kwargs)
+    mask = kwargs.get("pixel_mask")
+    changed_args, changed = list(args), dict(kwargs)
+    for place in places:
+        holder: Any = changed if isinstance(place, str) else changed_args
+        holder[place] = _purified(purify, convention, holder[place], mask if isinstance(mask, Tensor) else None)
+    return tuple(changed_args), changed
+
+
+def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int] | list[str]:
+    """The place of the images; empty for a call that says that it has none."""
+    if "pixel_values" in kwargs:
+        return [] if kwargs["pixel_values"] is None else ["pixel_values"]
+    candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
+    looks = [place for place in candidates if _look_like_images(args[place])]
+    named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
+    # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
+    found = looks or [place for place in candidates if not _is_text(args[place])]
+    if found:
+        _warn_of_second(looks, args)
+        return found[:1]
+    if named:
+        return named[:1]
+    if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
+        return []
+    raise WrapError(
+        "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
+        f"{_describe(args, kwargs)}; pass the images as the first argument, or name their argument: images='frames'"
+    )
+
+
+def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
+    there = [place for place in selection if (place in kwargs if isinstance(place, str) else place < len(args))]
+    missing = [place for place in selection if place not in there]
+    if missing:
+        raise WrapError(
+            f"expected the images of the call at {', '.join(map(repr, selection))}, got a call with "
+            f"{_describe(args, kwargs)}; call it so, or change images=..."
+        )
+    holders = [(place, kwargs[place] if isinstance(place, str) else args[place]) for place in there]
+    return [place for place, value in holders if value is not None]
+
+
+def _purified(purify: Purify, convention: Convention, images: Any, mask: Tensor | None = None) -> Any:
+    if isinstance(images, list | tuple):
+        purified = [_purified(purify, convention, image) for image in images]
+        # A named tuple takes its values one by one.
+        return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
+    check_form(images, grey=True)
+    _check_not_patches(images)
+    if mask is not None and mask.shape == images.shape[:1] + images.shape[-2:] and not bool(mask.all()):
+        return _purified_within(purify, convention, images, mask)
+    plain = convention.to_unit(images)
+    return convention.from_unit(purify_any(purify, plain), images)
+
+
+def _purified_within(purify: Purify, convention: Convention, images: Tensor, mask: Tensor) -> Tensor:
+    """Purifies each image inside its own mask, so that padding has no effect on it."""
+    rows = []
+    for image, inside in zip(images, mask.bool(), strict=True):
+        height, width = (int(inside.any(axis).sum()) for axis in (1, 0))
+        inner = _purified(purify, convention, image[..., :height, :width])
+        whole = image.clone()
+        whole[..., :height, :width] = inner
+        rows.append(whole)
+    return torch.stack(rows)
+
+
+def purify_any(purify: Purify, images: Tensor) -> Tensor:
+    """Purifies images in [0, 1] with any leading dimensions (..., 3, H, W); one channel is purified as grey."""
+    if images.shape[-3] == 1:
+        return purify_any(purify, images.expand(*images.shape[:-3], 3, -1, -1)).mean(-3, keepdim=True)
+    if images.ndim <= 4:
+        return purify(images)
+    return purify(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
+
+
+def _check_not_patches(images: Any) -> None:
+    if images.ndim == 4 and len(images) >= _PATCHES and max(images.shape[-2:]) <= _PATCH_SIDE:
+        raise InputError(
+            f"expected whole images, got {len(images)} of {images.shape[-2]} x {images.shape[-1]} pixels, which look "
+            "like the patches of one picture; purify the picture before the processor cuts it up: "
+            "purifier.transforms.Purify"
+        )
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
+    return isinstance(value, Tensor)
+
+
+def _look_like_images(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_look_like_images(image) for image in value)
+    return value.is_floating_point() and value.ndim >= 3 and value.shape[-3] in (1, 3)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a tensor can only be tokens or a mask of them."""
+    return isinstance(value, Tensor) and value.ndim <= 2 and not value.is_floating_point()
+
+
+def _warn_of_second(looks: list[int], args: tuple[Any, ...]) -> None:
+    if is_tracing() or not looks or not isinstance(args[looks[0]], Tensor):
+        return
+    shape = args[looks[0]].shape
+    later = [place for place in looks[1:] if getattr(args[place], "shape", None) == shape]
+    if later:
+        warn_once(
+            f"argument {later[0]} of the call has the same shape as the images (argument {looks[0]}) and is not "
+            f"purified; pass images=({looks[0]}, {later[0]}) to purify both, or images={looks[0]} to leave it. Shown "
+            "once.",
+            stacklevel=4,
+        )
+
+
+def _describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    parts = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+    return ", ".join(parts) or "no arguments"

@@ -1,0 +1,214 @@
+"""doctor(): what is wrong with how a model is fed, found by feeding it otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from purifier._attaching import as_purified_model
+from purifier._errors import InputError, PurifierError
+from purifier.data.sets import LabelledImages
+from purifier.evaluation.checks.finding import Check, Finding
+from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
+from purifier.models.layers import check_eval
+from purifier.models.normalised import Normalised
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
+_SIGNIFICANT = 0.001
+_BATCH = 20
+# Points of clean accuracy that a purifier may cost.
+_MOST_COST = 0.05
+# Share of the classes that must be told apart before the order of the classes is doubted.
+_AGREE = 0.5
+
+TRAIN_MODE = Check(
+    "train mode",
+    "a batch norm or dropout layer is in train mode",
+    "Outputs are random or depend on the batch. Call model.eval().",
+)
+FED = {
+    "missing normalisation": "The model was made for normalised images. Give wrap() or attach() those, with mean= and "
+    "std=, or put the normalisation inside the model.",
+    "double normalisation": "The images are normalised twice: before the model and inside it. Leave one out.",
+    "0..255": "The model and its images differ by a factor of 255. Scale the images, or pass mean=0, std=1/255.",
+    "BGR": "The model was made for the other order of the colour channels. Flip them, or pass channels='BGR'.",
+    "image size": "The model does better on another image size. Resize the images as in its training.",
+}
+OFF_BY_ONE = Check(
+    "labels off by one",
+    "the predictions match the labels better if each label is moved by one",
+    "The labels count from 1, or a background class was added or left out. Move them.",
+)
+CLASS_ORDER = Check(
+    "class order",
+    "images of one class agree on another class",
+    "The classes are numbered otherwise than the model's outputs. Sort the labels as in its training.",
+)
+COST = Check(
+    "purifier changes clean images",
+    f"the purifier costs more than {100 * _MOST_COST:.0f} points of accuracy on these clean images",
+    "Try another purifier, fewer iterations (purifier tune), or a gate in front of it: purifier.gated().",
+)
+
+
+def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = None) -> list[Finding]:
+    """Looks for what is wrong with how a classifier is fed.
+
+    It compares the accuracy on the images as they are with the accuracy if they were fed or labelled otherwise:
+    normalised, un-normalised, scaled by 255, with the channels reversed, resized, with the labels moved. The remedy
+    that helps most is reported, if it helps on so many more images than it harms that chance is excluded (exact sign
+    test, p < 0.001). One fault can hide another: mend it and ask again.
+
+    Args:
+        model: A classifier of images; also behind `purifier.wrap` or `attach`, whose purifier is examined too.
+        images: A `LabelledImages` set in [0, 1]; or images as the model is fed them, (N, 3, H, W). Fifty or more make
+            the answer sharp; with fewer than ten, most checks stay silent.
+        labels: Class numbers (N,) of a tensor of images. Without labels only the mode and the outputs are checked.
+
+    Returns:
+        What was found, each with what was measured and what to do; empty if nothing was.
+
+    Raises:
+        InputError: If the model does not return logits (N, K) for the images.
+
+    Example:
+        >>> import torch
+        >>> from purifier.evaluation import doctor
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(192, 3))
+        >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
+        ['train mode']
+    """
+    if isinstance(images, LabelledImages):
+        images, labels = images.load(range(len(images)))
+    defended = as_purified_model(model)
+    bare = model if defended is None else defended.model
+    if defended is not None and defended.normalisation is not None:
+        bare = Normalised(bare, *defended.normalisation)
+        images = defended.convention.to_unit(images) if not _in_unit(images) else images
+    findings = list(_mode(bare))
+    view = _View(bare)
+    outputs = view.logits(images)
+    if is_softmax(outputs):
+        findings.append(SOFTMAX.found(f"outputs from {outputs.min():.2g} to {outputs.max():.2g}, each row sums to 1"))
+    if labels is None:
+        return findings
+    fault = _most_likely(view, outputs, images, labels)
+    findings += [fault] if fault else []
+    if defended is not None:
+        findings += _cost(view, _View(_whole(defended)), images, labels)
+    return findings
+
+
+class _View:
+    """A model in eval mode, called in batches without gradients; its mode is given back after each call."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        modules = list(self.model.modules()) if isinstance(self.model, nn.Module) else []
+        modes = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        try:
+            outputs = [getattr(found, "logits", found) for found in map(self.model, images.split(_BATCH))]
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+        if not all(isinstance(one, Tensor) and one.ndim == 2 for one in outputs):
+            raise InputError(f"expected logits (N, classes) from the model, got {type(outputs[0]).__name__}")
+        return torch.cat(outputs).float().cpu()
+
+    def right(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.logits(images).argmax(1) == labels.cpu()
+
+
+def _mode(model: Any) -> Iterator[Finding]:
+    try:
+        check_eval(model)
+    except InputError as error:
+        yield TRAIN_MODE.found(str(error).partition("got ")[2].partition(",")[0])
+
+
+def _most_likely(view: _View, outputs: Tensor, images: Tensor, labels: Tensor) -> Finding | None:
+    """The one fault whose remedy helps most; one fault makes others look likely too."""
+    labels = labels.cpu()
+    right = outputs.argmax(1) == labels
+    best, most = None, 0
+    for check, remedy, now in (*_otherwise_fed(view, images, labels), *_otherwise_labelled(outputs, labels)):
+        gained, lost, count = int((now & ~right).sum()), int((right & ~now).sum()), int(now.sum())
+        if sign_test(gained, lost) < _SIGNIFICANT and count > most:
+            best, most = (
+                check.found(f"{int(right.sum())} of {len(right)} images right as they are, {count} {remedy}"),
+                count,
+            )
+    return best
+
+
+def _otherwise_fed(view: _View, images: Tensor, labels: Tensor) -> Iterator[tuple[Check, str, Tensor]]:
+    """Yields each fault of the input, its remedy, and which images (N,) are right with it."""
+    for name, remedy, change in _changes(images):
+        try:
+            now = view.right(change(images), labels)
+        except (PurifierError, ValueError, RuntimeError):  # a model that refuses such images
+            continue
+        yield Check(name, f"the model is clearly more accurate on images {remedy}", FED[name]), remedy, now
+
+
+def _otherwise_labelled(outputs: Tensor, labels: Tensor) -> Iterator[tuple[Check, str, Tensor]]:
+    predicted = outputs.argmax(1)
+    for step in (-1, 1):
+        yield OFF_BY_ONE, f"with {step:+d} added to their labels", predicted == labels + step
+    majority = {int(label): int(predicted[labels == label].mode().values) for label in labels.unique()}
+    # A model that gives one class to everything agrees too, and says nothing.
+    if len(set(majority.values())) > _AGREE * len(majority):
+        yield CLASS_ORDER, "agree with the other images of their class", _agreeing(predicted, labels)
+
+
+def _changes(images: Tensor) -> list[tuple[str, str, Callable[[Tensor], Tensor]]]:
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    sizes = [side for side in (0.5, 2.0) if min(images.shape[-2:]) * side >= 16]
+    return [
+        ("missing normalisation", "normalised by ImageNet's mean and std", lambda x: (x - mean) / std),
+        ("missing normalisation", "scaled to -1..1", lambda x: x * 2 - 1),
+        ("double normalisation", "with ImageNet's normalisation undone", lambda x: x * std + mean),
+        ("double normalisation", "scaled from -1..1 to 0..1", lambda x: (x + 1) / 2),
+        ("0..255", "multiplied by 255", lambda x: x * 255),
+        ("0..255", "divided by 255", lambda x: x / 255),
+        ("BGR", "with their channels reversed", lambda x: x.flip(1)),
+        *(("image size", f"resized by {side:g}", lambda x, side=side: _resized(x, side)) for side in sizes),
+    ]
+
+
+def _resized(images: Tensor, factor: float) -> Tensor:
+    return F.interpolate(images, scale_factor=factor, mode="bilinear", antialias=factor < 1)
+
+
+def _agreeing(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Which images (N,) are predicted as most of the other images of their class are."""
+    agree = torch.zeros(len(labels), dtype=torch.bool)
+    for number, label in enumerate(labels):
+        others = predicted[(labels == label) & (torch.arange(len(labels)) != number)]
+        agree[number] = len(others) > 0 and bool(others.mode().values == predicted[number])
+    return agree
+
+
+def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+    before, after = bare.right(images, labels), whole.right(images, labels)
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    if lost - gained > _MOST_COST * len(labels) and sign_test(lost, gained) < _SIGNIFICANT:
+        yield COST.found(f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it")
+
+
+def _whole(defended: Any) -> Any:
+    return defended if defended.normalisation is None else Normalised(defended, *defended.normalisation)
+
+
+def _in_unit(images: Tensor) -> bool:
+    return bool(images.min() >= -0.05 and images.max() <= 1.05)

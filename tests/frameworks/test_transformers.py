@@ -1,0 +1,229 @@
+"""attach() under transformers: pipelines, the Trainer and generate(), with small random networks, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor, nn
+
+import purifier
+from purifier import Purifier
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+SIZE = {"height": 32, "width": 32}
+
+
+@pytest.fixture
+def purify() -> Purifier:
+    return Purifier.from_pretrained("gs", iterations=2)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+
+
+def seen(model: nn.Module) -> list[Tensor]:
+    """Records the pictures that reach the model's own code."""
+    found: list[Tensor] = []
+    inner = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        found.append(kwargs["pixel_values"].detach().clone())
+        return inner(*args, **kwargs)
+
+    # transformers looks at the signature of forward.
+    forward.__signature__ = __import__("inspect").signature(inner)  # type: ignore[attr-defined]
+    model.forward = forward  # type: ignore[method-assign]
+    return found
+
+
+def expected(processor: Any, purify: Purifier, picture: Image.Image) -> Tensor:
+    """What a model is to see: the picture as the processor makes it, purified in [0, 1]."""
+    values = processor(images=picture, return_tensors="pt")["pixel_values"]
+    mean, std = (torch.tensor(list(v)).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+    return (purify(values * std + mean) - mean) / std
+
+
+def vit() -> transformers.ViTForImageClassification:
+    config = transformers.ViTConfig(image_size=32, patch_size=8, num_labels=4, **TINY)
+    return transformers.ViTForImageClassification(config).eval()
+
+
+def vit_processor() -> transformers.ViTImageProcessor:
+    return transformers.ViTImageProcessor(size=SIZE)
+
+
+def detr() -> transformers.YolosForObjectDetection:
+    config = transformers.YolosConfig(image_size=[32, 32], patch_size=8, num_detection_tokens=4, num_labels=3, **TINY)
+    return transformers.YolosForObjectDetection(config).eval()
+
+
+def segformer() -> transformers.SegformerForSemanticSegmentation:
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2, depths=[1, 1], hidden_sizes=[8, 8], sr_ratios=[1, 1], patch_sizes=[3, 3], strides=[2, 2],
+        num_attention_heads=[1, 1], mlp_ratios=[1, 1], decoder_hidden_size=8, num_labels=3,
+    )  # fmt: skip
+    return transformers.SegformerForSemanticSegmentation(config).eval()
+
+
+def dpt() -> transformers.DPTForDepthEstimation:
+    config = transformers.DPTConfig(
+        image_size=32, patch_size=8, backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
+        num_hidden_layers=4, hidden_size=16, num_attention_heads=2, intermediate_size=16, is_hybrid=False,
+    )  # fmt: skip
+    return transformers.DPTForDepthEstimation(config).eval()
+
+
+PIPELINES = {
+    "image-classification": (vit, vit_processor),
+    "object-detection": (detr, lambda: transformers.YolosImageProcessor(size=SIZE)),
+    "image-segmentation": (segformer, lambda: transformers.SegformerImageProcessor(size=SIZE)),
+    "depth-estimation": (dpt, lambda: transformers.DPTImageProcessor(size=SIZE)),
+}
+
+
+@pytest.mark.parametrize("task", PIPELINES)
+def test_a_pipeline_takes_an_attached_model_and_the_model_sees_purified_pictures(
+    task: str, purify: Purifier, picture: Image.Image
+) -> None:
+    make_model, make_processor = PIPELINES[task]
+    model, processor = make_model(), make_processor()
+    pictures = seen(model)
+    bare = transformers.pipeline(task, model=model, image_processor=processor)(picture)
+    handle = purifier.attach(model, purify, processor=processor)
+    purified = transformers.pipeline(task, model=model, image_processor=processor)(picture)
+    handle.remove()
+    assert type(purified) is type(bare)
+    torch.testing.assert_close(pictures[1], expected(processor, purify, picture), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        pictures[0], processor(images=picture, return_tensors="pt")["pixel_values"], rtol=0, atol=1e-5
+    )
+
+
+def clip() -> tuple[transformers.CLIPModel, transformers.CLIPImageProcessor]:
+    text = {"vocab_size": 64, "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, **TINY}
+    vision = {"image_size": 32, "patch_size": 8, **TINY}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE)
+    return transformers.CLIPModel(config).eval(), processor
+
+
+def test_a_zero_shot_classifier_leaves_its_texts_alone(purify: Purifier, picture: Image.Image) -> None:
+    model, processor = clip()
+    values = processor(images=picture, return_tensors="pt")["pixel_values"]
+    ids = torch.tensor([[1, 5, 2], [1, 6, 2]])
+    purified = expected(processor, purify, picture)
+    want = model(input_ids=ids, pixel_values=purified).logits_per_image
+    purifier.attach(model, purify, processor=processor)
+    got = model(input_ids=ids, pixel_values=values).logits_per_image
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+    # By position the ids come first.
+    torch.testing.assert_close(model(ids, values).logits_per_image, want, rtol=0, atol=1e-5)
+
+
+def test_features_that_a_text_image_model_gives_are_those_of_the_purified_picture(
+    purify: Purifier, picture: Image.Image
+) -> None:
+    model, processor = clip()
+    values = processor(images=picture, return_tensors="pt")["pixel_values"]
+    want = model.get_image_features(expected(processor, purify, picture)).pooler_output
+    handle = purifier.attach(model, purify, processor=processor)
+    torch.testing.assert_close(model.get_image_features(values).pooler_output, want, rtol=0, atol=1e-5)
+    assert purifier._attaching.attached(model) is not None
+    handle.remove()
+    assert purifier._attaching.attached(model) is None
+
+
+def test_a_model_that_writes_what_it_sees_generates_from_purified_pictures(
+    purify: Purifier, picture: Image.Image
+) -> None:
+    encoder = transformers.ViTConfig(image_size=32, patch_size=8, **TINY)
+    decoder = transformers.TrOCRConfig(
+        vocab_size=32, d_model=16, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16,
+        max_position_embeddings=16, cross_attention_hidden_size=16,
+    )  # fmt: skip
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    model = transformers.VisionEncoderDecoderModel(config=config).eval()
+    processor = vit_processor()
+    values = processor(images=picture, return_tensors="pt")["pixel_values"]
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "pad_token_id": 0}
+    options |= {"return_dict_in_generate": True, "decoder_start_token_id": 1}
+    want = model.generate(pixel_values=expected(processor, purify, picture), **options)
+    purifier.attach(model, purify, processor=processor)
+    got = model.generate(pixel_values=values, **options)
+    torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), rtol=0, atol=1e-4)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Eight pictures of noise with labels, as a Trainer takes them."""
+
+    def __init__(self, processor: Any) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        self.values = processor(images=[Image.fromarray(one) for one in noise], return_tensors="pt")["pixel_values"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"pixel_values": self.values[number], "labels": number % 4}
+
+
+def trainer(model: nn.Module, data: Pictures, out: Path) -> transformers.Trainer:
+    options = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 8, "max_steps": 2}
+    settings = transformers.TrainingArguments(
+        str(out), report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no", logging_strategy="no", **options
+    )
+    return transformers.Trainer(model=model, args=settings, train_dataset=data, eval_dataset=data)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_trainer_evaluates_and_trains_an_attached_model(purify: Purifier, tmp_path: Path) -> None:
+    model, processor = vit(), vit_processor()
+    data = Pictures(processor)
+    labels = torch.tensor([number % 4 for number in range(8)])
+    with torch.no_grad():
+        purified = torch.cat([purify(v[None] * 0.5 + 0.5) for v in data.values]) * 2 - 1
+        loss = model(pixel_values=purified, labels=labels).loss.item()
+        bare = model(pixel_values=data.values, labels=labels).loss.item()
+    purifier.attach(model, purify, processor=processor)
+    found = trainer(model, data, tmp_path).evaluate()["eval_loss"]
+    assert found == pytest.approx(loss, abs=1e-5) and found != pytest.approx(bare, abs=1e-5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer(model, data, tmp_path).train()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert set(model.state_dict()) == set(before)
+
+
+def test_a_vision_language_model_generates_from_purified_pictures(purify: Purifier, picture: Image.Image) -> None:
+    text = transformers.LlamaConfig(vocab_size=64, num_key_value_heads=2, max_position_embeddings=64, **TINY)
+    vision = transformers.CLIPVisionConfig(image_size=32, patch_size=16, **TINY)
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=63, vision_feature_layer=-1, image_seq_length=4
+    )
+    model = transformers.LlavaForConditionalGeneration(config).eval()
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE)
+    values = processor(images=picture, return_tensors="pt")["pixel_values"]
+    ids = torch.tensor([[1, 63, 63, 63, 63, 5, 6]])
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "pad_token_id": 0}
+    options |= {"return_dict_in_generate": True, "attention_mask": torch.ones_like(ids)}
+    want = model.generate(input_ids=ids, pixel_values=expected(processor, purify, picture), **options)
+    purifier.attach(model, purify, processor=processor)
+    got = model.generate(input_ids=ids, pixel_values=values, **options)
+    assert torch.equal(got.sequences, want.sequences)
+    torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), rtol=0, atol=1e-4)

@@ -1,0 +1,153 @@
+"""Where the images of a call are, and the forms that they come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import purifier
+from purifier import InputError, OptionError, PurifiedModel, Purifier, PurifierWarning, WrapError, _errors, _wrapping
+from tests.builders import pictures
+
+FIRST, SECOND = pictures(1, 3, 20, 20), pictures(1, 3, 20, 20, seed=1)
+
+
+class Echo(nn.Module):
+    """Gives back its arguments."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+
+@pytest.fixture
+def purify() -> Purifier:
+    return Purifier.from_pretrained("gs", iterations=2)
+
+
+def wrapped(purify: Purifier, **options: Any) -> PurifiedModel:
+    return purifier.wrap(Echo(), purify, **options)
+
+
+def test_a_second_image_is_warned_of_and_purified_if_it_is_named(
+    purify: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    with pytest.warns(PurifierWarning, match=r"argument 1 .* same shape .* not purified; pass images=\(0, 1\)"):
+        (one, two), _ = wrapped(purify)(FIRST, SECOND)
+    assert torch.equal(one, purify(FIRST)) and two is SECOND
+    (one, two), _ = wrapped(purify, images=(0, 1))(FIRST, SECOND)
+    assert torch.equal(one, purify(FIRST)) and torch.equal(two, purify(SECOND))
+    _, named = wrapped(purify, images=("left", "right"))(left=FIRST, right=SECOND, mask=FIRST)
+    assert torch.equal(named["left"], purify(FIRST)) and torch.equal(named["right"], purify(SECOND))
+    assert named["mask"] is FIRST
+    (_, two), _ = wrapped(purify, images=1)(FIRST, SECOND)
+    assert torch.equal(two, purify(SECOND))
+
+
+@pytest.mark.parametrize("images", [(), 1.5, (0, None), {"a": 1}])
+def test_a_selection_of_another_kind_is_refused(images: Any, purify: Purifier) -> None:
+    with pytest.raises(OptionError, match="expected images as positions or names"):
+        wrapped(purify, images=images)
+
+
+def test_a_call_without_the_selected_argument_is_refused(purify: Purifier) -> None:
+    with pytest.raises(WrapError, match="expected the images of the call at 'frame', got a call with Tensor"):
+        wrapped(purify, images="frame")(FIRST)
+
+
+def test_tokens_before_the_picture_are_left_alone(purify: Purifier) -> None:
+    ids = torch.ones(2, 5, dtype=torch.long)
+    (found_ids, image), _ = wrapped(purify)(ids, FIRST)
+    assert found_ids is ids and torch.equal(image, purify(FIRST))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, ids: model(input_ids=ids, pixel_values=None),
+        lambda model, ids: model(input_ids=ids, attention_mask=ids),
+        lambda model, ids: model(ids),
+    ],
+    ids=["pixel_values=None", "text by name", "text by position"],
+)
+def test_a_call_of_text_alone_passes_through(call: Any, purify: Purifier) -> None:
+    ids = torch.ones(2, 5, dtype=torch.long)
+    args, kwargs = call(wrapped(purify), ids)
+    assert next(value for value in (*args, *kwargs.values()) if value is not None) is ids
+
+
+def test_clips_of_a_video_come_back_as_clips(purify: Purifier) -> None:
+    clip = pictures(6, 3, 20, 20).view(2, 3, 3, 20, 20)
+    (found,), _ = wrapped(purify, mean=0.5, std=0.5)(clip * 2 - 1)
+    want = purify(clip.flatten(0, 1)).view_as(clip) * 2 - 1
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("patches", [torch.rand(484, 1176), torch.rand(784, 3, 14, 14)], ids=["flat", "squares"])
+def test_the_patches_of_a_picture_are_refused(patches: Tensor, purify: Purifier) -> None:
+    with pytest.raises(InputError, match=r"patches.*purify the picture before the processor cuts it up"):
+        wrapped(purify)(pixel_values=patches)
+
+
+@pytest.mark.parametrize("name", ["gs", "ncis"])
+def test_padding_has_no_effect_on_a_padded_picture(name: str) -> None:
+    purify = Purifier.from_pretrained(name)
+    model = purifier.wrap(Echo(), purify, mean=0.5, std=0.5)
+    small = pictures(1, 3, 18, 14) * 2 - 1
+    padded, mask = torch.zeros(2, 3, 24, 24), torch.zeros(2, 24, 24, dtype=torch.long)
+    padded[0, :, :18, :14], mask[0, :18, :14] = small[0], 1
+    padded[1], mask[1] = pictures(1, 3, 24, 24, seed=2)[0] * 2 - 1, 1
+    alone = model(small)[0][0]
+    _, found = model(pixel_values=padded, pixel_mask=mask)
+    torch.testing.assert_close(found["pixel_values"][0, :, :18, :14], alone[0], rtol=0, atol=1e-5)
+    outside = mask[0, None].expand(3, -1, -1) == 0
+    assert not found["pixel_values"][0][outside].any()
+    assert found["pixel_mask"] is mask
+
+
+def test_gradients_of_each_image_can_be_mapped(purify: Purifier) -> None:
+    model = purifier.wrap(nn.Sequential(nn.Flatten(0), nn.Linear(1200, 1)), purify)
+    images = pictures(3, 3, 20, 20)
+
+    def score(image: Tensor) -> Tensor:
+        return model(image).sum()
+
+    mapped = torch.func.vmap(torch.func.grad(score))(images)
+    for image, gradient in zip(images, mapped, strict=True):
+        leaf = image.clone().requires_grad_()
+        (own,) = torch.autograd.grad(score(leaf), leaf)
+        torch.testing.assert_close(gradient, own)
+
+
+def test_attributes_without_images_are_passed_on_and_calls_are_not(purify: Purifier) -> None:
+    class Model(Echo):
+        classes = ("cat", "dog")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = {"label": 1}
+
+        def features(self, images: Tensor) -> Tensor:
+            return images
+
+    model = purifier.wrap(Model(), purify)
+    assert model.classes == ("cat", "dog") and model.config == {"label": 1}
+    with pytest.raises(AttributeError, match=r"'features' is at \.model: a call of it skips the purifier"):
+        model.features  # noqa: B018 - reading it is the test
+    with pytest.raises(AttributeError, match="nothing"):
+        model.nothing  # noqa: B018
+
+
+def test_a_wrapped_model_shows_the_models_own_signature(purify: Purifier) -> None:
+    import inspect
+
+    class Model(nn.Module):
+        def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+            return pixel_values
+
+    assert list(inspect.signature(purifier.wrap(Model(), purify).forward).parameters) == ["pixel_values", "labels"]
+    plain = purifier.wrap(lambda images, scale=1.0: images, purify)
+    assert list(inspect.signature(plain.forward).parameters) == ["images", "scale"]

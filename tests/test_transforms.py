@@ -1,0 +1,107 @@
+"""purifier.transforms: purifying as a step of a data pipeline."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from transformers import ViTImageProcessor
+
+from purifier import InputError, OptionError, Purifier
+from purifier.transforms import Purify, PurifyFirst
+from tests.builders import pictures
+
+IMAGE = pictures(1, 3, 20, 16)[0]
+
+
+@pytest.fixture
+def purify() -> Purifier:
+    return Purifier.from_pretrained("gs", iterations=2)
+
+
+def picture() -> Image.Image:
+    return Image.fromarray((IMAGE * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def test_an_image_of_a_sample_is_purified_and_its_targets_pass_through(purify: Purifier) -> None:
+    boxes = tv_tensors.BoundingBoxes([[1, 2, 9, 8]], format="XYXY", canvas_size=(20, 16))
+    target = {"boxes": boxes, "mask": tv_tensors.Mask(torch.ones(20, 16)), "labels": torch.tensor([3])}
+    image, found = v2.Compose([Purify(purify)])(tv_tensors.Image(IMAGE), target)
+    assert type(image) is tv_tensors.Image and torch.equal(image.as_subclass(Tensor), purify(IMAGE))
+    assert {key: type(value) for key, value in found.items()} == {key: type(value) for key, value in target.items()}
+    assert all(torch.equal(found[key], target[key]) for key in target)
+
+
+def test_plain_tensors_of_both_kinds_come_back_as_they_came(purify: Purifier) -> None:
+    eight_bit = (IMAGE * 255).round().to(torch.uint8)
+    found = Purify(purify)(eight_bit)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, (purify(eight_bit.float() / 255) * 255).round().to(torch.uint8))
+    assert torch.equal(Purify(purify)(IMAGE), purify(IMAGE))
+    image, label = Purify(purify)(IMAGE, torch.tensor(2))
+    assert torch.equal(image, purify(IMAGE)) and label == 2
+
+
+def test_a_pil_image_comes_back_as_one(purify: Purifier) -> None:
+    found = Purify(purify)(picture())
+    assert isinstance(found, Image.Image)
+    assert np.array_equal(np.asarray(found), np.asarray(purify.purify_image(picture())))
+
+
+def test_normalised_tensors_are_purified_in_the_unit_range(purify: Purifier) -> None:
+    found = Purify(purify, mean=0.5, std=0.5)(IMAGE * 2 - 1)
+    torch.testing.assert_close(found, purify(IMAGE) * 2 - 1)
+
+
+def test_a_tensor_that_is_not_an_image_is_refused(purify: Purifier) -> None:
+    with pytest.raises(InputError, match="set the alpha channel aside"):
+        Purify(purify)(torch.rand(4, 8, 8))
+
+
+class Noise(Dataset[tuple[Tensor, int]]):
+    """Pictures of a transform's making."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        return self.transform(pictures(1, 3, 16, 16, seed=number)[0]), number
+
+
+@pytest.mark.slow
+def test_it_works_in_spawned_workers_of_a_data_loader(purify: Purifier) -> None:
+    data = Noise(Purify(purify))
+    batches = list(DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context="spawn"))
+    found = torch.cat([images for images, _ in batches])
+    assert torch.equal(found, torch.stack([data[number][0] for number in range(4)]))
+
+
+def test_it_survives_pickling() -> None:
+    transform = pickle.loads(pickle.dumps(Purify("gs", iterations=2)))
+    assert torch.equal(transform(IMAGE), Purify("gs", iterations=2)(IMAGE))
+
+
+def test_a_processor_purifies_pictures_first_and_stays_what_it_was(purify: Purifier) -> None:
+    processor = ViTImageProcessor(size={"height": 16, "width": 16})
+    first = PurifyFirst(processor, purify)
+    assert first.image_mean == processor.image_mean
+    want = processor([purify.purify_image(picture())] * 2, return_tensors="pt")["pixel_values"]
+    assert torch.equal(first([picture()] * 2, return_tensors="pt")["pixel_values"], want)
+    assert torch.equal(first(images=[picture()] * 2, return_tensors="pt")["pixel_values"], want)
+    assert torch.equal(pickle.loads(pickle.dumps(first))(picture(), return_tensors="pt")["pixel_values"], want[:1])
+
+
+def test_what_is_not_a_processor_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected an image processor that can be called, got dict"):
+        PurifyFirst({}, "gs")
