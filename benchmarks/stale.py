@@ -1,7 +1,7 @@
 """Finds results of superseded weights, or of code that was never committed.
 
 A result names the weights it was measured with as the SHA-256 of `purifier._identity.weights_sha256`: for each purifier
-in settings.purifiers, as an evaluation writes it, or in "weights".
+in settings.purifiers, as an evaluation writes it, in "purifiers", or in "weights".
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ def problems_of(result: Mapping[str, Any]) -> list[str]:
 
 def recorded(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yields name, SHA-256 and dtype of the weights of each purifier that a result names."""
-    for settings in (result.get("settings", {}), *(part["settings"] for part in result.get("parts", {}).values())):
+    parts = (part["settings"] for part in result.get("parts", {}).values())
+    for settings in (result, result.get("settings", {}), *parts):
         for name, identity in settings.get("purifiers", {}).items():
-            yield name, identity["sha256"], identity["dtype"]
+            if identity:  # "none" has no weights
+                yield name, identity["sha256"], identity["dtype"]
     for name, sha256 in result.get("weights", {}).items():
         yield name, sha256, "float32"
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy import headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import tables as recipes
@@ -45,6 +46,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
         for part in parts
     },
     **{name: partial(accuracy.of_purifier, name) for name in _BLIND_PGD},
+    **{f"headline {name}": partial(headline.table, RESULTS, name) for name in headline.CLASSIFIERS},
     "best": accuracy.best_rows,
     "choose": accuracy.choose,
     "default": accuracy.default,

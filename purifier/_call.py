@@ -16,7 +16,7 @@ from purifier._tracing import is_tracing
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 # Images up to this side, in batches of at least so many, are the patches of a vision-language model.
-_PATCH_SIDE, _PATCHES = 16, 32
+_PATCH_SIDE, _PATCHES = 16, 64
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -135,7 +135,9 @@ def purify_any(purify: Purify, images: Tensor) -> Tensor:
 
 
 def _check_not_patches(images: Any) -> None:
-    if images.ndim == 4 and len(images) >= _PATCHES and max(images.shape[-2:]) <= _PATCH_SIDE:
+    if is_tracing() or images.ndim != 4:
+        return
+    if len(images) >= _PATCHES and max(images.shape[-2:]) <= _PATCH_SIDE:
         raise InputError(
             f"expected whole images, got {len(images)} of {images.shape[-2]} x {images.shape[-1]} pixels, which look "
             "like the patches of one picture; purify the picture before the processor cuts it up: "

@@ -35,6 +35,12 @@ def test_bundled_weights_are_recognised_in_every_form(name: str) -> None:
         assert problem.startswith(f"{name} has other weights than the bundled ones")
 
 
+def test_a_purifier_beside_the_settings_is_compared_and_none_has_no_weights() -> None:
+    result = {"purifiers": {"none": {}, "ncis i=5": {"sha256": OTHER, "dtype": "float32"}}}
+    (problem,) = problems_of(result)
+    assert problem.startswith("ncis i=5 has other weights")
+
+
 def test_the_weights_of_a_file_are_compared_too() -> None:
     assert problems_of({"weights": {"ncis": bundled_sha256("ncis")}}) == []
     (problem,) = problems_of({"weights": {"alloy": bundled_sha256("ncis"), "reference-demo": None, "mine": OTHER}})[:1]

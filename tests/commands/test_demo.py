@@ -145,7 +145,7 @@ def test_eps_out_of_its_range_is_refused(eps: str, capsys: pytest.CaptureFixture
 def test_an_image_that_cannot_be_read_is_refused(
     tiny: ReferenceClassifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "which is not there or not a file" in error_of(capsys, tmp_path / "no.png", "--out", tmp_path)
+    assert "which does not exist or is not a file" in error_of(capsys, tmp_path / "no.png", "--out", tmp_path)
 
 
 def test_an_unknown_purifier_is_refused(photograph: Path, capsys: pytest.CaptureFixture[str]) -> None:
