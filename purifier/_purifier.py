@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Purifier(_hub.HubMixin, nn.Module):
     """Removes adversarial perturbations from images.
 
-    Computes on its own device and in its own dtype, which `to`, `half` and `bfloat16` change. The output has the
+    It computes on its own device and in its own dtype, which `to`, `half` and `bfloat16` change. The output has the
     device and the dtype of the input. The forward pass and its gradients are exact; nothing is detached.
 
     Args:
@@ -239,7 +239,7 @@ class Purifier(_hub.HubMixin, nn.Module):
     def dynamic(
         self, *, sigma: float = 0.05, eps: float = 16 / 255, generator: torch.Generator | None = None
     ) -> Purifier:
-        """Returns a purifier that adds projected noise first, and shares the weights of this one.
+        """Returns a purifier that adds Gaussian noise, clipped to +-eps, first. It shares the weights of this one.
 
         This is dynamic inference, section 4.1 of the NRP paper (https://arxiv.org/abs/2006.04924).
 
@@ -324,7 +324,8 @@ class Purifier(_hub.HubMixin, nn.Module):
         """Returns a purifier that works tile by tile: the same output in bounded memory, with shared weights.
 
         Args:
-            size: Side of a tile of the output, in pixels. The input of a tile is larger by the method's halo.
+            size: Side of a tile of the output, in pixels. The input of a tile also has a border (halo),
+                because an output pixel depends on its surroundings.
 
         Raises:
             OptionError: If each output pixel depends on the whole image.

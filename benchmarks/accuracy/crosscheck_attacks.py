@@ -76,11 +76,7 @@ PAIRS: dict[str, tuple[attacks.Attack, Other, int]] = {
         200,
     ),
     "Square": (attacks.Square(eps=SQUARE_EPS, queries=QUERIES, p=0.8), Other("torchattacks", "Square", _SQUARE), 200),
-    "C&W": (
-        attacks.CW(steps=60, search=4, c=0.1, alpha=0.01),
-        Other("foolbox", "L2CarliniWagnerAttack", _CW),
-        100,
-    ),
+    "C&W": (attacks.CW(steps=60, search=4, c=0.1, alpha=0.01), Other("foolbox", "L2CarliniWagnerAttack", _CW), 100),
 }
 
 

@@ -37,17 +37,7 @@ def measured(
 ) -> Evaluation:
     """Evaluates without self-checks, with a progress bar; a run that was stopped resumes from `out`.
 
-    Args:
-        title: Title of the progress bar.
-        network: The model.
-        data: Its images and targets.
-        purifiers: Purifiers by name.
-        attacks: Attacks by name.
-        threats: Threat models by name.
-        out: Folder of the records of this evaluation alone.
-        batch_size: Images at a time.
-        defend_dtypes: Further dtypes to run the purifiers in.
-        task: Options of `evaluate` for detectors and segmenters.
+    `out` is a folder for this evaluation alone; `task` holds the options of `evaluate` for detectors and segmenters.
     """
     settings = EvaluationSettings(batch_size=batch_size, defend_dtypes=defend_dtypes, probe_images=0, pictures=2)
     with tqdm(desc=title, unit="image") as bar:

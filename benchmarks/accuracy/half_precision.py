@@ -15,15 +15,7 @@ from typing import Any
 
 from benchmarks.accuracy.evaluations import ATTACK, BLIND_PGD, attacked, figures, measured
 from benchmarks.accuracy.tables import CLASSIFIERS, half_precision
-from benchmarks.kit import (
-    classified,
-    environment,
-    load_sources,
-    model,
-    read_result,
-    weights_of,
-    write_result,
-)
+from benchmarks.kit import classified, environment, load_sources, model, read_result, weights_of, write_result
 from purifier import Purifier
 from purifier.attacks import Blind
 

@@ -32,16 +32,7 @@ import torch
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.accuracy.yolox import loss_of, yolox
-from benchmarks.kit import (
-    classified,
-    environment,
-    kit,
-    kit_module,
-    load_sources,
-    model,
-    read_result,
-    write_result,
-)
+from benchmarks.kit import classified, environment, kit, kit_module, load_sources, model, read_result, write_result
 from purifier import Purifier, list_purifiers, wrap
 from purifier._hub import is_trained
 from purifier.attacks import BIM, BPDA, CW, DIFGSM, MIFGSM, PGD, SSP, Attack, Aware, Blind, Square, Transfer
@@ -172,14 +163,8 @@ CLASSIFIER_PARTS = {
     "aware": Part(20, pgd_pair, lambda name, device: {"aware": Aware(), "bpda": BPDA()}, everything),
     "dynamic": Part(10, pgd_pair, lambda name, device: {"blind": Blind(), "aware": Aware(samples=4)}, dynamic),
 }
-DENSE_PARTS = {
-    "blind": Part(20, dense_attacks, blind, few),
-    "aware": Part(5, bim, aware, learned),
-}
-BOXES_PARTS = {
-    "blind": Part(50, boxes_attacks, blind, few),
-    "aware": Part(5, bim, aware, learned),
-}
+DENSE_PARTS = {"blind": Part(20, dense_attacks, blind, few), "aware": Part(5, bim, aware, learned)}
+BOXES_PARTS = {"blind": Part(50, boxes_attacks, blind, few), "aware": Part(5, bim, aware, learned)}
 PARTS = {
     "resnet50": CLASSIFIER_PARTS,
     "mobilenet_v2": CLASSIFIER_PARTS,

@@ -29,7 +29,7 @@ def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: floa
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise SystemExit(f"expected shares that add up to 1, got {dict(shares)}")
     trained = {name: Purifier.from_pretrained(name).method for name in shares}
-    kinds = [_without_gate(method.options) for method in trained.values()]
+    kinds = [{k: v for k, v in method.options.items() if k not in _GATE} for method in trained.values()]
     if any(kind != kinds[0] for kind in kinds):
         raise SystemExit(f"expected networks of one size, got {dict(zip(trained, kinds, strict=True))}")
     state: dict[str, Tensor] = {}
@@ -50,10 +50,6 @@ def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: floa
         for value in mean.gate.layers[-1].parameters():
             value.data *= sharpen
     return mean
-
-
-def _without_gate(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in _GATE}
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -27,16 +27,9 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 class Trainer:
     """A classifier in training, with everything that a resumed run needs.
 
-    Args:
-        model: The classifier.
-        steps: Steps of the whole training.
-        lr: Largest learning rate.
-        weight_decay: Weight decay of convolutions and matrices.
-        smoothing: Label smoothing.
-        warmup: Share of the steps in which the learning rate rises.
-        clip: Largest norm of the gradient.
-        half: Whether to compute in bfloat16.
-        compiled: Whether to compile the model.
+    `steps` counts the whole training, `lr` is the largest learning rate and `warmup` the share of the steps in which it
+    rises; `weight_decay` is for convolutions and matrices only; `clip` is the largest norm of the gradient; `half`
+    computes in bfloat16.
     """
 
     def __init__(

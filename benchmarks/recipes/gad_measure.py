@@ -59,11 +59,7 @@ def curve(runs: Sequence[Path]) -> dict[str, Any]:
 def parts_of(own: dict[str, Purifier], others: dict[str, Purifier], images: int, aware_images: int) -> Parts:
     """Returns the purifiers, threat model and number of images of each part.
 
-    Args:
-        own: GAD purifiers by name; each is also measured with jpeg after it.
-        others: Purifiers that are measured under the blind attacks only.
-        images: Number of images under blind attacks.
-        aware_images: Number of images under the others.
+    GAD (`own`) is also measured with jpeg after it; the `others` are measured under the blind attacks only.
     """
     chained = {f"{name}, jpeg": Purifier.chain(purifier, "jpeg") for name, purifier in own.items()}
     return {

@@ -106,7 +106,7 @@ def gad_targets(r: Mapping[str, Any], target: str, own: str = "gad-cifar10-resne
 
 
 def gad_task(r: Mapping[str, Any]) -> str:
-    """Returns the table of gad_camvid.py or gad_yolox.py."""
+    """Returns the table of a segmenter or detector, of gad_measure.py."""
     return grid(_task_rows(r))
 
 

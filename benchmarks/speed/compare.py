@@ -49,32 +49,26 @@ from purifier.inference.precision import resolve_device
 from purifier.inference.timing import interleave, speedup, spread
 
 _SETTINGS = ("device", "threads", "batch", "size", "large", "dtype", "compile", "methods", "matmul", "tf32")
-PRESETS: dict[str, dict[str, Any]] = {
-    "cpu": {
-        "device": "cpu",
-        "threads": 2,
-        "batch": 8,
-        "size": 224,
-        "large": "1080x1920",
-        "dtype": ["float32", "bfloat16"],
-        "compile": ["none"],
-        "methods": list(OPTIONS),
-        "matmul": 2048,
-        "tf32": "default",
-    },
-    "gpu": {
-        "device": "cuda",
-        "threads": 2,
-        "batch": 64,
-        "size": 224,
-        "large": "none",
-        "dtype": ["float32", "bfloat16"],
-        "compile": ["none", "default", "reduce-overhead"],
-        "methods": list(OPTIONS),
-        "matmul": 8192,
-        "tf32": "default",
-    },
+_CPU: dict[str, Any] = {
+    "device": "cpu",
+    "threads": 2,
+    "batch": 8,
+    "size": 224,
+    "large": "1080x1920",
+    "dtype": ["float32", "bfloat16"],
+    "compile": ["none"],
+    "methods": list(OPTIONS),
+    "matmul": 2048,
+    "tf32": "default",
 }
+_GPU = {
+    "device": "cuda",
+    "batch": 64,
+    "large": "none",
+    "compile": ["none", "default", "reduce-overhead"],
+    "matmul": 8192,
+}
+PRESETS = {"cpu": _CPU, "gpu": _CPU | _GPU}
 
 
 @dataclass(frozen=True)

@@ -177,12 +177,7 @@ def operations(form: Form, place: Place) -> int:
 def forms(name: str, *, dtypes: list[str], compiles: list[str], flat: bool, context: list[str]) -> list[Form]:
     """Returns the forms of a method: its references, ours in every dtype and mode, and the context calls.
 
-    Args:
-        name: The method.
-        dtypes: Dtypes of ours.
-        compiles: Compile modes of ours.
-        flat: Whether gs is also measured at other numbers of iterations.
-        context: Any of `RESNET`, `COPY`, `MATMUL`.
+    With `flat`, gs is also measured at other numbers of iterations; `context` holds any of `RESNET`, `COPY`, `MATMUL`.
     """
     rows = [Form(name, "reference", form) for form in form_names(name)]
     rows += [Form(name, "ours", "ours", dtype, mode) for dtype in dtypes for mode in compiles]

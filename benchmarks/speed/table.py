@@ -20,11 +20,7 @@ _RATIOS = {
         "nrp-resg": [("float32", 1.4), ("bfloat16", 3.0)],
         "nrp": [("float32", 1.3), ("bfloat16", 4.0)],
     },
-    "gpu": {
-        "ncis": [("bfloat16, compiled", 3.0)],
-        "nrp-resg": [("any dtype", 3.0)],
-        "nrp": [("any dtype", 3.0)],
-    },
+    "gpu": {"ncis": [("bfloat16, compiled", 3.0)], "nrp-resg": [("any dtype", 3.0)], "nrp": [("any dtype", 3.0)]},
 }
 _MEMORY = {"nrp": 0.3e9, "nrp-resg": 0.1e9, "ncis": 0.1e9}
 

@@ -29,11 +29,11 @@ _NEW = 0.75
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class APGD(Attack):
-    """Climbs a loss with momentum. An image whose loss stalls returns to its best point with half the step size.
+    """PGD with momentum. An image whose loss stalls returns to its best point, and its step size is halved.
 
     With a built-in loss on a classifier, the first point that fools the model is the result for that image, and
-    further restarts run on the other images. Otherwise the point of the highest loss is the result. One call of the
-    model decides whether a point fools it, so average a random model with `attacks.EOT`.
+    further restarts run on the other images. Otherwise the point of the highest loss is the result. A single call of
+    the model decides whether a point fools it. If the model is random, average its calls with `attacks.EOT`.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8). The first step is 2 eps.
@@ -43,7 +43,7 @@ class APGD(Attack):
             `goals` likeliest other classes in turn), or a function of (model output, targets) that returns a loss per
             image (N,) or a scalar.
         goals: Number of classes that "dlr-targeted" targets.
-        rho: Share of steps, in (0, 1), that must raise the loss for the step size to stay.
+        rho: The step size is halved if the loss rose in less than this share of recent steps, in (0, 1).
         norm, targeted, random_start, generator: See `PGD`.
 
     Raises:

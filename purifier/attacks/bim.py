@@ -14,7 +14,7 @@ from purifier.attacks.base import COMPUTED
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BIM(GradientAttack):
-    """Climbs a model's loss inside a norm ball around each image, from the image itself: PGD without a random start.
+    """Increases a model's loss by gradient steps from the image itself: PGD without a random start.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).

@@ -30,9 +30,9 @@ _PATIENCE = 10
 class CW(Attack):
     """Searches for the smallest L2 perturbation that fools the model, with Adam in tanh space.
 
-    Images that fool the model in no round are returned unchanged. A dense output is attacked through the mean of the
-    hinge over its pixels, and counts as fooled if `share` of the valid pixels are. Black and white pixels move slowly
-    in tanh space: use a larger `alpha` or more steps for images with many of them.
+    Images that fool the model in no round are returned unchanged. For a dense output (that of a segmenter), the hinge
+    is averaged over the pixels, and an image counts as fooled if `share` of its valid pixels are. Black and white
+    pixels move slowly in tanh space: use a larger `alpha` or more steps for images with many of them.
 
     Args:
         steps: Largest number of gradient steps in each round. An image whose objective stops falling ends earlier.
@@ -40,7 +40,7 @@ class CW(Attack):
         c: Weight of the hinge in the first round.
         search: Rounds of the binary search over c, for each image. With 1, `c` is used as it is.
         kappa: Margin in logits by which an image must be fooled.
-        targeted: Whether `targets` are to be reached instead of left.
+        targeted: Whether the model should predict `targets`, instead of anything else.
         share: Share of pixels to fool in a dense output, in (0, 1].
         margin: Maps (model output, targets) to the largest other logit minus the label's, (N,) or (N, P) for P
             places, NaN at places to ignore. None means `losses.margin` of logits (N, K) or (N, K, H, W) and labels.

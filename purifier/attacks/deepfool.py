@@ -26,7 +26,7 @@ _BEYOND = 1e-4
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DeepFool(Attack):
-    """Steps, image by image, to the nearest boundary of the label's region until the label is lost.
+    """Moves each image step by step to the nearest decision boundary, until the model no longer predicts the label.
 
     Images that are misclassified from the start are returned unchanged. A dense output (N, K, H, W) has one boundary
     at a time: the mean margin of the pixels that are still correct. It counts as fooled if `share` of the valid pixels

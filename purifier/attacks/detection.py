@@ -79,8 +79,8 @@ class DetectionAttack(Around):
 
     A torchvision detector (Faster, Mask and Keypoint R-CNN, RetinaNet, SSD, SSDlite, FCOS), with or without a
     purifier, is switched to its loss mode during the attack. Only the detector's own flags change: batch norm and
-    dropout stay in eval mode, and no statistics change. In this mode the detector samples anchors at random, so EOT
-    may help. Any other detector needs a loss of your own.
+    dropout stay in eval mode, and no statistics change. In this mode the detector samples anchors at random; averaging
+    over calls (`EOT`) may help. Any other detector needs a loss of your own.
 
     Args:
         attack: A gradient attack that takes a loss. Its own loss is not used.

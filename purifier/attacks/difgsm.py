@@ -19,13 +19,13 @@ from purifier.attacks.mifgsm import MIFGSM
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DIFGSM(MIFGSM):
-    """Steps with momentum along gradients taken through a random view, one for the whole batch at each step.
+    """Steps with momentum along the gradients of a random view: the batch, shrunk and padded anew at each step.
 
     Args:
         decay: Share of the running sum of gradients that is kept at each step. 1 gives the paper's M-DI2-FGSM, later
             called DIM; 0 gives its DI2-FGSM.
         shrink: Smallest scale of a view, in (0, 1].
-        probability: Probability of taking the view instead of the images themselves, in [0, 1].
+        probability: Probability of using the view instead of the images themselves, in [0, 1].
         eps, alpha, steps: See `MIFGSM`.
         norm, targeted, loss, generator: See `PGD`.
     """

@@ -20,14 +20,14 @@ from purifier.attacks.base import COMPUTED
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PGD(GradientAttack):
-    """Climbs a model's loss inside a norm ball around each image, from a random point of the ball.
+    """Increases a model's loss by gradient steps inside a norm ball around each image, from a random point of the ball.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
         alpha: Step size, in the same units. None means eps / 4.
         steps: Number of gradient steps.
         norm: "Linf" or "L2".
-        targeted: Whether `targets` are to be reached (the loss falls) instead of left (the loss rises).
+        targeted: Whether to lower the loss, so that the model predicts `targets`, instead of raising it.
         restarts: Number of random starts. For each image, the start with the highest loss wins.
         loss: Maps (model output, targets) to a loss per image (N,) or a scalar. None means cross entropy.
         random_start: Whether to start at a random point of the ball instead of the image.

@@ -32,9 +32,9 @@ _TILES = 5
 class Square(Attack):
     """Changes one random square of the perturbation at a time and keeps changes that raise the loss.
 
-    The model is called with gradients switched off. With a built-in loss on a classifier, an image that fools the
-    model takes no further queries, and an image that is misclassified from the start is returned unchanged. One call
-    of the model decides that, so average a random model with `attacks.EOT`.
+    It needs no gradients, and calls the model with gradients switched off. With a built-in loss on a classifier, an
+    image that fools the model takes no further queries, and an image that is misclassified from the start is returned
+    unchanged. A single call of the model decides that. If the model is random, average its calls with `attacks.EOT`.
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).

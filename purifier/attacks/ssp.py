@@ -26,7 +26,7 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SSP(Attack):
-    """Moves images so that their features are as far as possible from those of the clean images.
+    """Self-supervised perturbation: moves the features of images as far as possible from those of the clean images.
 
     The result does not depend on the model and the targets: call `attack(None, images, None)`.
 

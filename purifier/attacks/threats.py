@@ -145,14 +145,14 @@ class Aware(ThreatModel):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class BPDA(ThreatModel):
-    """Purifier-aware with BPDA: the forward pass is exact, and the purifier's backward pass that of a substitute.
+    """Purifier-aware with BPDA: the forward pass is exact; in the backward pass, a substitute replaces the purifier.
 
     It is for purifiers without a useful gradient, such as "jpeg" and "bit-depth"; see `purifier.attacks.bpda`.
 
     Args:
         substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape, such as a similar
             purifier. Its gradient replaces that of the purifier, or of a chain as a whole. None means the identity.
-        samples: Number of calls to average each gradient over (EOT).
+        samples: Number of calls of the defended model to average each gradient over (EOT).
 
     Raises:
         OptionError: If an option is out of its range.

@@ -19,8 +19,8 @@ MODEL_HELP = (
     "file.py:function that returns a model of images in [0, 1]."
 )
 DATA_HELP = (
-    "Folder of images, with a folder for each class, named after the class or its number (or as many folders as "
-    "classes, in sorted order), or with --labels."
+    "Folder of images: one folder per class, named after the class or by its number in the model; otherwise as many "
+    "folders as classes, in sorted order. Or any folder of images, with --labels."
 )
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 

@@ -162,16 +162,9 @@ def _settings(
 class _Attacking(Work):
     """Attacks the images of a batch together and writes each with a note of how it was made.
 
-    Attributes:
-        attack: The attack.
-        threat: What the attacker knows.
-        defended: The model behind its purifier.
-        labels: Class number by source file. Files without one are attacked with the model's prediction as the label.
-        settings: Everything that outputs depend on, as JSON values.
-        seed: Seed of everything random.
-        size: Side that images are resized to, or None.
-        device: Device of the model.
-        fooled: How many of the written files the defended model misclassifies.
+    `labels` holds a class number by source file; files without one are attacked with the model's prediction as the
+    label. `settings` states everything that outputs depend on, as JSON values. `fooled` counts the written files that
+    the defended model misclassifies.
     """
 
     attack: Attack

@@ -42,9 +42,19 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     "--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="The model's task."
 )
 @click.option(
-    "--purifier", "purifiers", multiple=True, metavar="NAME:key=value", help="Such as ncis or gs:iterations=5."
+    "--purifier",
+    "purifiers",
+    multiple=True,
+    metavar="NAME:key=value",
+    help="Such as ncis or gs:iterations=5. Can be given several times.",
 )
-@click.option("--attack", "attacks", multiple=True, metavar="NAME:key=value", help="Such as PGD:steps=10 or CW.")
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="NAME:key=value",
+    help="Such as PGD:steps=10 or CW. Can be given several times.",
+)
 @click.option(
     "--threat",
     "threats",
@@ -52,11 +62,12 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     default=("blind", "aware"),
     show_default=True,
     metavar="NAME:key=value",
-    help="blind, transfer, aware or bpda; aware:samples=8 averages over a random purifier (EOT).",
+    help="What the attacker knows. blind: the model. transfer: only other models. aware: model and purifier. bpda: "
+    "both, with the identity as the purifier's gradient. aware:samples=8 averages 8 calls of a random purifier (EOT).",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
 @click.option("--surrogate", "surrogates", multiple=True, metavar="MODEL", help="Model that --threat transfer attacks.")
-@click.option("--images", type=click.IntRange(1), help="Number of images, evenly over all.  [default: all]")
+@click.option("--images", type=click.IntRange(1), help="Number of images, spread evenly over all.  [default: all]")
 @click.option(
     "--size",
     type=click.IntRange(0),
@@ -77,14 +88,14 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     "--trained",
     multiple=True,
     metavar="PURIFIER:eps=16/255,size=224",
-    help="The range that a purifier was trained for; a self-check compares the evaluation with it.",
+    help="Largest eps and image size that a purifier was trained for; a self-check compares the evaluation with them.",
 )
 @click.option(
     "--probe-images",
     default=8,
     show_default=True,
     type=click.IntRange(0),
-    help="Number of images for the live self-checks, about 40 passes each; 0 skips them.",
+    help="Images for the self-checks that run the model, about 40 passes for each purifier; 0 skips them.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")

@@ -188,7 +188,7 @@ def _attribute_texts(settings: type[Any]) -> dict[str, str]:
     """Returns the texts of the Attributes sections of a class and its bases. Those of the class itself override."""
     texts: dict[str, str] = {}
     for base in reversed(settings.__mro__):
-        section = re.search(r"Attributes:\n((?:[ \t]+.*\n?|\n)*)", vars(base).get("__doc__") or "")
+        section = re.search(r"Attributes:\n(.*?)(?=\n\s*\n|\Z)", vars(base).get("__doc__") or "", re.DOTALL)
         if section is None:
             continue
         name = ""

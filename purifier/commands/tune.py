@@ -39,11 +39,19 @@ _SHOWN = 4
     "attack_text",
     default="PGD",
     show_default=True,
-    help="NAME:key=value,...; the default of PGD is 10 steps of eps/10, as in the NCIS paper.",
+    help="Such as PGD:steps=20. By default, PGD takes 10 steps of eps/10, as in the NCIS paper.",
 )
 @click.option("--eps", default="16/255", show_default=True, help="Radius of the attack, in units of the [0, 1] range.")
-@click.option("--images", default=200, show_default=True, type=click.IntRange(1), help="Images, evenly over all.")
-@click.option("--aware-images", default=0, show_default=True, type=click.IntRange(0), help="For the aware figure.")
+@click.option(
+    "--images", default=200, show_default=True, type=click.IntRange(1), help="Number of images, spread evenly over all."
+)
+@click.option(
+    "--aware-images",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Images for the accuracy under an attacker who knows the purifier.",
+)
 @click.option("--size", default=224, show_default=True, type=click.IntRange(1), help="Side of the images in pixels.")
 @click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images in a batch.")
 @device_option

@@ -45,7 +45,9 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
             PurifierWarning,
             stacklevel=4,
         )
-    return pairs, None if _told_apart(names, classes) else len(names)
+    # Class names or numbers assign the folders to classes, not only their order.
+    told_apart = classes or all(name.isdecimal() for name in names)
+    return pairs, None if told_apart else len(names)
 
 
 def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | None) -> dict[str, int]:
@@ -87,11 +89,6 @@ def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | No
         f"for each class in the order of the classes, got {len(names)} folders, of which these match no class: "
         f"{', '.join(_guess(name, known) for name in unknown[:_SHOWN])}{more}; rename them, or move them away"
     )
-
-
-def _told_apart(names: Sequence[str], classes: Sequence[str] | None) -> bool:
-    """Whether class names or numbers assign the folders to classes, not only their order."""
-    return bool(classes) or all(name.isdecimal() for name in names)
 
 
 def few_folders(folders: int, classes: int) -> str:

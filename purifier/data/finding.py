@@ -23,7 +23,8 @@ def labelled_images(
 ) -> LabelledImages:
     """Finds images with one class each, in class folders or listed in a CSV file.
 
-    `number_folders` says which class a folder stands for.
+    A folder is named after its class or has the class's number as its name; otherwise folders are numbered in sorted
+    order. See `purifier.data.class_folders.number_folders`.
 
     Args:
         folder: The folder of images or class folders.

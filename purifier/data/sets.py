@@ -105,7 +105,7 @@ class ImageSet(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages(ImageSet):
-    """Images with one class each. A resized image is the scaled central square.
+    """Images with one class each. Resizing crops the central square and scales it.
 
     Attributes:
         labels: Class number of each image.

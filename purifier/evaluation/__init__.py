@@ -3,12 +3,7 @@
 from typing import Any
 
 from purifier.data.finding import boxed_images, labelled_images, masked_images
-from purifier.data.sets import (
-    BoxedImages,
-    ImageSet,
-    LabelledImages,
-    MaskedImages,
-)
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report

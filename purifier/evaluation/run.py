@@ -76,7 +76,7 @@ def evaluate(
     loss: str | Loss | None = None,
     progress: Progress = lambda _: None,
 ) -> Evaluation:
-    """Measures a model behind purifiers under attack; the type of the data tells the task.
+    """Measures a model behind purifiers under attack. The type of `data` decides the task.
 
     Args:
         model: In eval mode, on the device to use. It returns logits (N, K) for `LabelledImages`, logits (N, K, H, W) or

@@ -15,13 +15,12 @@ class EvaluationSettings:
 
     Attributes:
         batch_size: Images in a batch. A run can only resume with the same batch size.
-        seed: Seed of everything random. Every batch of every cell derives its own seed, so that a run that resumes
-            gives the same figures as one that was never interrupted.
+        seed: Seed of everything random. A run that resumes gives the same figures as one that was never interrupted.
         eight_bit: Whether to also measure with the attacked images rounded to 8 bits, as image files are.
         defend_dtypes: Further dtypes to run the purifiers in, such as "bfloat16". The attack's dtype does not change.
-        pictures: Number of images of each cell to keep for the report.
-        probe_images: Number of images for the live self-checks, which take about 40 forward and backward passes for
-            each purifier; 0 skips them.
+        pictures: Number of images to keep for the report, for each combination of purifier, attack and threat model.
+        probe_images: Number of images for the self-checks that run the model. They take about 40 forward and backward
+            passes for each purifier; 0 skips them.
         trained_eps: The largest eps that a purifier was trained for, or the smallest and the largest, by its name.
         trained_size: The smallest and the largest side in pixels that a purifier was trained for, by its name.
     """

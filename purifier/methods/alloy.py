@@ -33,7 +33,7 @@ from purifier.methods.nrp import ResidualBlock
 
 
 class Alloy(Method):
-    """Residual blocks without normalisation on p x p patches, at one or several scales, applied k times.
+    """Undoes perturbations with a residual network on p x p patches, at one or several scales, applied k times.
 
     Sizes that are not multiples of the coarsest scale's patch are padded by reflection and cropped back.
 

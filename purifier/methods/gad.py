@@ -46,7 +46,7 @@ class ResidualBlock(nn.Module):
 
 
 class GAD(Method):
-    """The generator: 7x7 stem, down-sampling, residual blocks, up-sampling, 7x7 head.
+    """Purifies with an encoder-decoder: 7x7 stem, down-sampling, residual blocks, up-sampling, 7x7 head.
 
     Images of any size are padded by reflection to a multiple of 2**downsamples and cropped back. Through the
     normalisation, every output pixel depends on the whole image.

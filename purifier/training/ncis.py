@@ -37,12 +37,12 @@ class NCISTraining(PhotographTraining):
         init_share: Share of the starting weights in the finished ones, which are their weighted mean with the trained
             weights (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022,
             https://arxiv.org/abs/2109.01903); 0 keeps the trained ones.
-        unroll: Applications of F that are trained together; the loss is their mean (the paper: 1).
-        patch: m of FBI-E.
-        kernel_size: K of the Gaussian pass.
-        filters: Width of FBI-Net.
-        layers: Depth of FBI-Net.
-        clamp: Whether each application of F ends with a clamp to [0, 1].
+        unroll: Number of iterations that are trained together; the loss is their mean (the paper: 1).
+        patch: Side in pixels of the patches that the blind-spot network predicts (m of FBI-E).
+        kernel_size: Side in pixels of the Gaussian kernel (K).
+        filters: Width of the blind-spot network (FBI-Net).
+        layers: Depth of that network.
+        clamp: Whether each iteration ends with a clamp to [0, 1].
         iterations: Default number i of iterations of the finished purifier.
     """
 
@@ -143,10 +143,7 @@ class Unrolled(nn.Module):
 def train(config: NCISTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains NCIS and writes the purifier to `out / "ncis"`; see `purifier.training.loop.train_purifier`.
 
-    Args:
-        config: The settings; `config.data` names at least one folder of images.
-        out: The output folder.
-        minutes: Stop after about that time; the next call resumes. None means no limit.
+    `config.data` names at least one folder of images; the arguments are those of `train_purifier`.
 
     Raises:
         InputError: If there are no images.

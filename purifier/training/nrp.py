@@ -36,34 +36,36 @@ __all__ = ["NRPRecipe", "NRPTraining", "train"]
 class NRPTraining(PhotographTraining):
     """Settings of the NRP training, in addition to those of every training on photographs.
 
-    The defaults are the paper's where it gives any.
+    The defaults are the paper's wherever the paper states a value.
 
     Attributes:
         network: "nrp" (dense blocks, 16.6 M parameters) or "nrp-resg" (residual blocks, 1.7 M).
         filters: Width of the network.
-        blocks: Its depth.
+        blocks: Number of blocks.
         growth: Features that each convolution of a dense block adds (nrp).
-        start: "random" weights, or "identity": random weights with which the network returns its input unchanged.
-        init: Name or folder of a trained purifier to start from; one with fewer blocks is grown. "" means none.
+        start: "random" weights, or "identity": weights with which the network returns its input unchanged.
+        init: Name or folder of a trained purifier to start from. If it has fewer blocks, new ones are inserted. ""
+            means none.
         features: Fixed feature extractor, "vgg16" (up to relu3_3) or "module:function".
         crop_size: Side of the random crops, in pixels; a multiple of 32 with a critic.
         attack: "ssp" (the paper's), "gaussian" (its ablation GNP) or "fgsm" (its ablation FGSP, on the demo
             classifier).
-        eps: Largest perturbation, in units of the [0, 1] range.
+        eps: Largest perturbation, in units of the [0, 1] range; 16/255 is 0.0627.
         eps_low: Smallest perturbation; each step draws its eps between the two.
         attack_steps: Steps T of SSP; the paper gives none.
         attack_alpha: Largest step size of SSP as a share of eps; the paper gives none.
-        attack_alpha_low: Smallest step size; each step draws its own between the two. Steps of 1 / attack_steps end
-            inside the ball, large ones on its border; a purifier trained on one kind alone is weak against the other.
+        attack_alpha_low: Smallest step size of SSP; each training step draws its own between the two. Step sizes of
+            1 / attack_steps end inside the ball, larger ones on its border. A purifier trained on one kind alone is
+            weak against the other.
         clean_share: Share of a batch that is not attacked.
         pixel_weight: Weight gamma of the pixel loss (eq. 6); 0 switches it off.
         feature_weight: Weight lambda of the feature loss (eq. 5); 0 switches it off.
         adversarial_weight: Weight alpha of the critic's loss (eq. 7); 0 trains without a critic.
-        relativistic: Whether the critic compares clean with purified images (relativistic average); a vanilla GAN's
-            critic otherwise.
+        relativistic: Whether the critic (discriminator) compares clean with purified images (relativistic average GAN)
+            instead of judging each alone (vanilla GAN).
         critic_from: Step from which the critic is used.
-        labelled: Folder with a folder of images for each of some classes of the demo classifier, to validate accuracy;
-            "" means none.
+        labelled: Folder with one folder of images per class, named after classes of the demo classifier, to validate
+            its accuracy; "" means none.
     """
 
     batch_size: int = 16
@@ -210,10 +212,7 @@ def _network(config: NRPTraining) -> NRP | NRPResG:
 def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains NRP and writes the purifier to `out / config.network`; see `purifier.training.loop.train_purifier`.
 
-    Args:
-        config: The settings; `config.data` names at least one folder of images.
-        out: The output folder.
-        minutes: Stop after about that time; the next call resumes. None means no limit.
+    `config.data` names at least one folder of images; the arguments are those of `train_purifier`.
 
     Raises:
         InputError: If there are no images.

@@ -18,6 +18,9 @@ from purifier.data.images import list_images
 class LoopConfig:
     """Settings of the training loop, the same for every method.
 
+    Raises:
+        OptionError: If a setting is unknown or out of its range.
+
     Attributes:
         steps: Optimiser steps.
         batch_size: Crops per step, over all processes.
@@ -25,8 +28,8 @@ class LoopConfig:
         learning_rate: Adam's peak learning rate.
         warmup_steps: Steps of linear warm-up. A cosine to 0 follows.
         cosine_minutes: Minutes of training, over all runs, after which the cosine reaches 0 and the training ends,
-            unless its steps are done earlier. 0 ties the cosine to the steps alone. Above 0, a second run does not
-            give the same bits.
+            unless its steps are done earlier. With 0, only `steps` counts. Above 0, a second run does not give the
+            same bits.
         gradient_norm: Largest L2 norm of a step's gradient; longer gradients are scaled down. 0 means no limit.
         seed: Decides the initial weights, every crop and every random number of a step.
         precision: "bf16" runs the networks in bfloat16 (weights and losses stay float32); "no" is float32; "auto" is
@@ -39,9 +42,6 @@ class LoopConfig:
         compile: Whether to compile the network. The first step then takes a minute, later ones about 0.6 of the time.
         workers: Processes that prepare crops.
         device: "auto", "cpu" or "cuda". CUDA_VISIBLE_DEVICES or torchrun chooses the GPU.
-
-    Raises:
-        OptionError: If a setting is unknown or out of its range.
     """
 
     # Settings of earlier versions, with what an error says about each.
@@ -124,10 +124,10 @@ class PhotographTraining(LoopConfig):
         crop_size: Side of the random crops, in pixels.
         shrink: Smallest factor by which an image is shrunk at random before the crop.
         aliased: Share of the shrunk images that are shrunk without an anti-aliasing filter, as many services and data
-            sets do. Such images look grainier.
-        vary: Share of the crops that are sharpened, noisy or compressed at random, as ordinary pictures are.
-        validation_every: Each n-th file is held out for validation.
-        validation_images: Most images to validate on.
+            sets do. Such images look noisier.
+        vary: Share of the crops that are sharpened, compressed or made noisy at random, as ordinary pictures are.
+        validation_every: One in this many files is held out for validation.
+        validation_images: Largest number of images to validate on.
     """
 
     data: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from purifier import InputError, OptionError
@@ -18,7 +19,7 @@ def test_it_reaches_at_least_the_loss_of_pgd_at_the_same_steps(norm: str, eps: f
     victim, (images, labels) = trained(), examples(40, seed=6)
     eps = eps if norm == "Linf" else 12 * eps
 
-    def reached(attack):
+    def reached(attack: APGD | PGD) -> Tensor:
         with torch.no_grad():
             return F.cross_entropy(victim(attack.seeded(0)(victim, images, labels)), labels)
 
@@ -64,7 +65,7 @@ def test_each_loss_fools_a_linear_model_exactly_where_a_boundary_is_in_the_ball(
 def test_restarts_only_add_fooled_images() -> None:
     victim, (images, labels) = trained(), examples(40, seed=6)
 
-    def broken(restarts):
+    def broken(restarts: int) -> Tensor:
         attack = APGD(eps=0.06, steps=5, restarts=restarts).seeded(0)
         return victim(attack(victim, images, labels)).argmax(1) != labels
 
@@ -78,7 +79,7 @@ def test_fooled_images_take_no_further_restarts() -> None:
     labels[:4] = (labels[:4] + 1) % 5  # wrong from the start, and so in a tiny ball
     sizes = []
 
-    def watch(x):
+    def watch(x: Tensor) -> Tensor:
         sizes.append(len(x))
         return victim(x)
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError
 from purifier.attacks import APGD, CW, FGSM, PGD, AutoAttack, Aware, Strongest
@@ -169,7 +169,7 @@ def test_later_attacks_run_only_on_images_that_withstood(
 ) -> None:
     sizes = []
 
-    def counting(x):
+    def counting(x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             sizes.append(len(x))
         return model(x)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import OptionError
 from purifier.attacks import CW, PGD
@@ -60,7 +60,7 @@ def test_kappa_is_the_margin_of_fooled_images() -> None:
 
 
 def test_images_that_cannot_be_fooled_are_returned_unchanged() -> None:
-    def stubborn(images):
+    def stubborn(images: Tensor) -> Tensor:
         return torch.stack([images.flatten(1).mean(1) * 0 + 5, images.flatten(1).mean(1)], 1)
 
     images = torch.rand(3, 3, 6, 6)
@@ -78,7 +78,7 @@ def test_a_round_ends_when_the_objective_stops_falling() -> None:
     victim, (images, labels) = trained(), examples(6)
     calls = []
 
-    def watch(x):
+    def watch(x: Tensor) -> Tensor:
         calls.append(len(x))
         return victim(x)
 
@@ -89,7 +89,7 @@ def test_a_round_ends_when_the_objective_stops_falling() -> None:
 def test_a_custom_margin_takes_any_output() -> None:
     victim, (images, labels) = trained(), examples(6, seed=3)
 
-    def margin(outputs, targets):
+    def margin(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         logits = outputs["logits"]
         return logits.scatter(1, targets[:, None], -torch.inf).amax(1) - logits.gather(1, targets[:, None])[:, 0]
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from purifier import OptionError
 from purifier.attacks import FGSM, DeepFool
@@ -62,7 +63,7 @@ def test_a_custom_margin_takes_any_output() -> None:
     images = torch.rand(2, 3, 10, 10, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
     labels = model(images).argmax(1)
 
-    def margin(outputs, targets):
+    def margin(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         logits = outputs["out"]
         others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
         return (others - logits.gather(1, targets[:, None])[:, 0]).flatten(1)

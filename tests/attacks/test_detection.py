@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet, ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
@@ -151,10 +151,10 @@ def test_any_detector_is_attacked_through_a_custom_loss() -> None:
     batch = pictures(3, 3, 32, 32)
     targets = [torch.rand(6, 16) for _ in range(3)]
 
-    def loss(outputs, wanted):
+    def loss(outputs: Tensor, wanted: list[Tensor]) -> Tensor:
         return (outputs - torch.stack(wanted)).square().mean((1, 2))
 
-    def total(images):
+    def total(images: Tensor) -> Tensor:
         return loss(yolo(images), targets).sum()
 
     with unchanged(yolo):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, Purifier, PurifierWarning
 from purifier.attacks import APGD, BIM, CW, EOT, PGD, Attack, Aware
@@ -59,7 +59,7 @@ def test_the_mean_comes_closer_to_the_expectation_with_more_samples() -> None:
 
 
 def test_the_loss_is_averaged_and_not_the_output() -> None:
-    def squared(outputs, targets):
+    def squared(outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.square()
 
     model = NoisyLinear(spread=1.0)
@@ -106,7 +106,7 @@ def test_attacks_that_look_at_outputs_see_the_mean_output(classifier: nn.Module)
     labels = classifier(images).argmax(1)
     calls = 0
 
-    def noisy(x):
+    def noisy(x: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         return classifier(x) + (-1.0) ** calls
@@ -127,7 +127,7 @@ def test_it_beats_the_plain_attack_on_dynamic_inference() -> None:
     defended, images = purifier.wrap(model), pictures(16, 3, 12, 12)
     labels = model(images).argmax(1)
 
-    def loss_under(samples):
+    def loss_under(samples: int) -> Tensor:
         attacked = Aware(samples=samples)(PGD(eps=0.01, alpha=0.01, steps=1).seeded(0), defended, images, labels)
         calls = [nn.functional.cross_entropy(defended(attacked), labels) for _ in range(200)]
         return torch.stack(calls).mean()
@@ -176,14 +176,14 @@ def test_memory_does_not_hold_the_graphs_of_all_the_calls(classifier: nn.Module)
         """Counts the graphs that are alive by what they save."""
 
         @staticmethod
-        def forward(ctx, x):
+        def forward(ctx: Any, x: Tensor) -> Tensor:
             nonlocal alive, most
             alive += 1
             most = max(most, alive)
             return x.clone()
 
         @staticmethod
-        def backward(ctx, gradient):
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
             nonlocal alive
             alive -= 1
             return gradient

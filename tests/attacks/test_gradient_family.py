@@ -40,7 +40,7 @@ def test_a_scalar_loss_is_accepted() -> None:
 def test_targets_of_any_type_reach_the_loss_untouched() -> None:
     targets, seen = [{"boxes": "any"}], []
 
-    def loss(outputs, given):
+    def loss(outputs: Tensor, given: Tensor) -> Tensor:
         seen.append(given)
         return outputs
 
@@ -51,7 +51,7 @@ def test_targets_of_any_type_reach_the_loss_untouched() -> None:
 def test_iterative_attacks_beat_one_step_on_a_trained_model() -> None:
     victim, (images, labels) = trained(), examples(40, seed=4)
 
-    def reached(attack):
+    def reached(attack: Attack) -> Tensor:
         with torch.no_grad():
             return F.cross_entropy(victim(attack.seeded(0)(victim, images, labels)), labels)
 
@@ -71,7 +71,7 @@ def test_momentum_adds_up_gradients_of_equal_length() -> None:
     """Two steps by hand: eq. 6 and 7 of the paper."""
     images, victim = IMAGES.double(), lambda x: (x**3).flatten(1).mul(torch.linspace(-1, 1, 108).double()).sum(1)
 
-    def gradient(x):
+    def gradient(x: Tensor) -> Tensor:
         return 3 * x**2 * torch.linspace(-1, 1, 108).double().view(3, 6, 6)
 
     one = gradient(images)
@@ -93,7 +93,7 @@ def test_momentum_without_decay_equals_bim() -> None:
 def test_views_are_shrunk_and_padded_to_the_same_size() -> None:
     seen = []
 
-    def watch(images):
+    def watch(images: Tensor) -> Tensor:
         seen.append(images.detach())
         return weighed(images)
 
@@ -108,7 +108,7 @@ def test_views_are_shrunk_and_padded_to_the_same_size() -> None:
 def test_views_are_taken_with_the_given_probability() -> None:
     seen = []
 
-    def watch(images):
+    def watch(images: Tensor) -> Tensor:
         seen.append(bool((images == 0).any()))
         return weighed(images)
 
@@ -143,7 +143,7 @@ def test_translation_invariance_smooths_the_gradient() -> None:
 
 
 def test_a_gradient_that_is_not_finite_leaves_its_pixel_alone() -> None:
-    def victim(images):
+    def victim(images: Tensor) -> Tensor:
         return weighed(images) + (images[:, 0, 0, 0] - 0.5).abs().sqrt()
 
     found = FGSM(eps=0.1, loss=first)(victim, IMAGES, None)

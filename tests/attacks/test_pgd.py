@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError
 from purifier.attacks import PGD
@@ -56,7 +56,7 @@ def test_more_steps_and_restarts_find_higher_losses(
     images, labels = batch
     loss = nn.CrossEntropyLoss(reduction="none")
 
-    def reached(steps, restarts=1):
+    def reached(steps: int, restarts: int = 1) -> Tensor:
         attack = PGD(eps=0.05, alpha=0.01, steps=steps, restarts=restarts, generator=torch.Generator().manual_seed(0))
         return loss(victim(attack(victim, images, labels)), labels)
 

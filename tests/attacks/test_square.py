@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from purifier import OptionError
 from purifier.attacks import Square
@@ -23,7 +24,7 @@ def test_it_fools_a_model_that_gives_no_gradients(norm: str, eps: float, loss: s
     victim, (images, labels) = trained(), examples(20, seed=3)
 
     @torch.no_grad()
-    def scores(x):
+    def scores(x: Tensor) -> Tensor:
         assert not torch.is_grad_enabled()
         return victim(x.round(decimals=2))  # no gradient could pass this
 
@@ -46,7 +47,7 @@ def test_it_calls_the_model_at_most_queries_times_and_not_for_fooled_images() ->
     labels[:3] = (labels[:3] + 1) % 5  # wrong from the start
     asked = []
 
-    def watch(x):
+    def watch(x: Tensor) -> Tensor:
         asked.append(len(x))
         return victim(x)
 
@@ -67,7 +68,7 @@ def test_the_loss_never_falls_after_the_first_perturbation() -> None:
     weights = torch.randn(3, 10, 10)
     tops = []
 
-    def loss(outputs, targets):
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         tops.append(outputs.clone())
         return outputs
 

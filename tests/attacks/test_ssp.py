@@ -2,11 +2,11 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, WeightsError
 from purifier.attacks import PGD, SSP, features_at
@@ -29,7 +29,7 @@ def images() -> torch.Tensor:
 def test_the_feature_distance_grows_with_the_steps(network: nn.Module, images: torch.Tensor, distance: str) -> None:
     features = features_at(network, "2")
 
-    def moved(steps):
+    def moved(steps: int) -> Tensor:
         attack = SSP(features, eps=0.1, steps=steps, distance=distance).seeded(0)
         return (features(attack(None, images, None)) - features(images)).abs().flatten(1).mean(1)
 
@@ -133,7 +133,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) ->
 def test_missing_vgg_weights_are_an_error_that_says_what_to_pass(
     images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_network(*args, **kwargs):
+    def no_network(*args: Any, **kwargs: Any) -> NoReturn:
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)

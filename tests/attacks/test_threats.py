@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import purifier
 from purifier import InputError, OptionError, Purifier
@@ -68,7 +68,7 @@ def test_an_ensemble_is_attacked_through_the_mean_of_its_outputs(
 ) -> None:
     first, second = classifier(seed=1), classifier(seed=2)
 
-    def mean(x):
+    def mean(x: Tensor) -> Tensor:
         if average == "logits":
             return (first(x) + second(x)) / 2
         return ((first(x).softmax(1) + second(x).softmax(1)) / 2).log()
@@ -97,7 +97,7 @@ def test_an_aware_attacker_follows_the_exact_gradient_through_gs(batch: tuple[to
     attack = PGD(eps=1e-3, alpha=1e-3, steps=1, norm="L2", random_start=False)
     step = ((Aware()(attack, defended, images, labels) - images) / 1e-3).flatten()
 
-    def loss(x):
+    def loss(x: Tensor) -> float:
         return nn.functional.cross_entropy(defended(x), labels).item()
 
     slopes = []

@@ -117,8 +117,9 @@ def test_every_setting_is_an_option_with_its_default_and_help() -> None:
         assert f"--{field.name.replace('_', '-')} " in text
     assert "--precision [auto|no|bf16]" in text
     assert "--clamp / --no-clamp" in text
-    assert "Width of FBI-Net. [default: 64]" in text
+    assert "Width of the blind-spot network (FBI-Net). [default: 64]" in text
     assert "Optimiser steps. [default: 8000]" in text
+    assert "chooses the GPU. [default: auto]" in text
 
 
 def test_without_accelerate_the_extra_is_named(

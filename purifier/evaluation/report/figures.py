@@ -79,15 +79,12 @@ def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
     """Draws accuracy against time as SVG text; a vertical line joins the marks of a purifier."""
     figure, axes = _blank(5.4, 3.4)
     if undefended is not None:
-        for value, text in (
-            (undefended.standard, "no purifier, no attack"),
-            (undefended.blind, "no purifier, attacked"),
-        ):
+        for value, text in ((undefended.standard, "no attack"), (undefended.blind, "attacked")):
             if value is not None:
                 axes.axhline(value, color=UNDEFENDED_COLOUR, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
                 axes.annotate(
-                    text, (1, value), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                    fontsize=7.5, color=_FAINT, ha="right",
+                    f"no purifier, {text}", (1, value), (-2, 3), xycoords=("axes fraction", "data"),
+                    textcoords="offset points", fontsize=7.5, color=_FAINT, ha="right",
                 )  # fmt: skip
     for one in costs:
         # Blind on top, so that both marks are visible if they are equal.
@@ -99,16 +96,11 @@ def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
         for value, shape, fill in marks:
             if value is not None:
                 edge = one.colour if fill == "white" else "white"
+                width, size = 1.4 if fill == "white" else 0.8, 9 if shape == "s" else 8
                 axes.plot(
-                    one.milliseconds,
-                    value,
-                    shape,
-                    markerfacecolor=fill,
-                    markeredgecolor=edge,
-                    markeredgewidth=1.4 if fill == "white" else 0.8,
-                    markersize=8 if shape != "s" else 9,
-                    zorder=3,
-                )
+                    one.milliseconds, value, shape, markersize=size, zorder=3,
+                    markerfacecolor=fill, markeredgecolor=edge, markeredgewidth=width,
+                )  # fmt: skip
     _per_cent(axes)
     axes.set_xscale("log")
     times = [one.milliseconds for one in costs]

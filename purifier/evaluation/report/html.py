@@ -135,7 +135,8 @@ def _panel(threat: str, rows: Sequence[TableRow], norm: str | None, tint: Mappin
     first = rows[0]
     attack = "all aware attacks" if first.threat == WORST_CASE else view.attack_title(first).split(",")[0]
     steps = "" if first.steps is None else view.attack_title(first).rpartition(",")[2]
-    title = f"{attack}{',' if steps else ''}{steps} · {_lower(view.threat_title(threat))}"
+    knows = view.threat_title(threat)
+    title = f"{attack}{',' if steps else ''}{steps} · {knows[:1].lower()}{knows[1:]}"
     found = []
     for name in dict.fromkeys(row.purifier for row in rows):
         mine = sorted((row for row in rows if row.purifier == name), key=lambda row: row.eps or 0.0)
@@ -144,11 +145,6 @@ def _panel(threat: str, rows: Sequence[TableRow], norm: str | None, tint: Mappin
         lows, highs = zip(*ends, strict=True)
         found.append(Curve(name, tint[name], [0.0, *(row.eps or 0.0 for row in mine)], shares, lows, highs))
     return Panel(eps_panel(found, linf=norm == "Linf", title=title), title)
-
-
-def _lower(title: str) -> str:
-    """Returns a title for the middle of a line, with a small first letter."""
-    return title[:1].lower() + title[1:]
 
 
 def _ends(measures: Measures) -> tuple[float, float]:

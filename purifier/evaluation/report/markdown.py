@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from purifier.evaluation.report.view import Entry, Headline, full, headline, measure_title, undefended_note
+from purifier.evaluation.report.view import Entry, Headline, Line, full, headline, measure_title, undefended_note
 from purifier.evaluation.rows import TableRow
 from purifier.evaluation.run import Evaluation
 
@@ -50,11 +50,7 @@ def summary(evaluation: Evaluation) -> str:
     """Returns the headline table as aligned text for a terminal, and a line for each finding."""
     table = headline(evaluation.rows)
     lines = [["attack", "purifier", *(column.title.lower() for column in table.columns)]]
-    for group in table.groups:
-        for line in group.lines:
-            pairs = zip(line.entries, table.columns, strict=True)
-            texts = [entry.text if entry else undefended_note(line, column) for entry, column in pairs]
-            lines.append([group.title, line.purifier, *texts])
+    lines += _body(table, lambda entry: entry.text)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     found = [f"self-check {f.check}{f' ({name})' if name else ''}: {f.measured}" for name, f in evaluation.findings]
@@ -63,13 +59,17 @@ def summary(evaluation: Evaluation) -> str:
 
 def _headline(table: Headline) -> str:
     head = ["Attack", "Purifier", *(f"{column.title} ({column.note})" for column in table.columns)]
-    body = []
-    for group in table.groups:
-        for line in group.lines:
-            pairs = zip(line.entries, table.columns, strict=True)
-            cells = [_cell(entry) if entry else undefended_note(line, column) for entry, column in pairs]
-            body.append([group.title, line.purifier, *cells])
-    return as_table(head, body)
+    return as_table(head, _body(table, _cell))
+
+
+def _body(table: Headline, shown: Callable[[Entry], str]) -> list[list[str]]:
+    lines = [(group.title, line) for group in table.groups for line in group.lines]
+    return [[title, line.purifier, *_entries(line, table, shown)] for title, line in lines]
+
+
+def _entries(line: Line, table: Headline, shown: Callable[[Entry], str]) -> list[str]:
+    pairs = zip(line.entries, table.columns, strict=True)
+    return [shown(entry) if entry else undefended_note(line, column) for entry, column in pairs]
 
 
 def _all(rows: Sequence[TableRow]) -> str:

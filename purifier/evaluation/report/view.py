@@ -28,12 +28,7 @@ THREAT_NOTES = {
 }
 _ORDER = tuple(THREAT_TITLES)
 _NORMS = {"Linf": "L∞", "L2": "L2"}
-_MEASURES = {
-    "pixel_accuracy": "pixel accuracy",
-    "mean_iou": "mIoU",
-    "map": "mAP",
-    "map_50": "mAP@0.5",
-}
+_MEASURES = {"pixel_accuracy": "pixel accuracy", "mean_iou": "mIoU", "map": "mAP", "map_50": "mAP@0.5"}
 
 
 @dataclass(frozen=True)
@@ -94,14 +89,10 @@ def headline(rows: Sequence[TableRow]) -> Headline:
     """Arranges the plain rows: a group for each attack, a line for each purifier, blind beside aware figures."""
     shown = plain(rows)
     purifiers = list(dict.fromkeys(row.purifier for row in shown))
-    columns = _columns(shown)
-    groups = []
+    columns, groups = _columns(shown), []
     for attack in attacks_of(shown):
-        lines = []
-        for name in purifiers:
-            mine = [row for row in shown if row.purifier == name]
-            entries = [_find(mine, column, attack) for column in columns]
-            lines.append(Line(name, tuple(entries)))
+        own = {name: [row for row in shown if row.purifier == name] for name in purifiers}
+        lines = [Line(name, tuple(_find(rows, column, attack) for column in columns)) for name, rows in own.items()]
         groups.append(Group(attack_title(attack), tuple(lines)))
     return Headline(tuple(columns), tuple(groups))
 

@@ -32,46 +32,46 @@ class AlloyTraining(PhotographTraining):
             "module:function", a function without arguments that returns a module of images in [0, 1]. LAYER is a module
             inside, as `named_modules()` names it, whose output gives the features; without it, the model's own output
             does. WEIGHT is the weight of the feature loss; 0 means that the network is attacked only.
-        sources: What perturbs the images; each step, process and part of a batch draws one of them at random.
-            "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor. The predictions of a classifier (its
-            model's output) are attacked by PGD with "kl:EXTRACTOR:SHARE:STEPS", by PGD in L2 (to the length of a
-            perturbation of eps at every value) with "l2", by MI-FGSM with "mi", by DIM with "di", by Square with
-            "square". The EXTRACTOR "*" stands for all possible ones. "gaussian:SHARE" and "sign:SHARE" add noise,
-            "none:SHARE" leaves the images clean. Shares are relative to their sum. STEPS is a number, of queries for
-            Square, or a range, such as 2-3.
-        eps: Largest perturbation, in units of the [0, 1] range.
+        sources: What perturbs the images; each step draws one of them at random (each process and part of a batch its
+            own). "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor. Other kinds, in the same form,
+            attack the predictions of an extractor that is a classifier: "kl" by PGD, "l2" by PGD in L2 (radius: the
+            norm of a perturbation of eps at every value), "mi" by MI-FGSM, "di" by DIM, "square" by Square. EXTRACTOR
+            is a name, or "*" for all that the attack fits. "gaussian:SHARE" and "sign:SHARE" add noise, "none:SHARE"
+            leaves the images clean. Shares are relative to their sum. STEPS is a number (of queries for Square), or a
+            range such as 2-3.
+        eps: Largest perturbation, in units of the [0, 1] range; 16/255 is 0.0627.
         eps_low: Smallest perturbation; each draw of a source has its own eps between the two.
-        attack_alpha: Largest step size of the attacks, as a share of eps; drawn between it and 1 / steps, with which an
-            attack just reaches eps. Large steps end on the border of the ball, small ones mostly inside.
+        attack_alpha: Largest step size of the attacks, as a share of eps. Each attack draws its step size between this
+            and 1 / steps, with which it just reaches eps. Large steps end on the border of the ball, small ones mostly
+            inside.
         pixel_weight: Weight of the mean absolute difference of pixels; 0 switches it off.
-        prediction_weight: Weight of the KL divergence, in nats, of a classifier's prediction for the clean image from
-            its prediction for the purified one; the mean over the extractors that classify. Distances of features are
-            means over many values and can hide a small change of the few values that an attack aims at; the divergence
-            cannot.
-        views: Largest share by which crops, clean and purified ones alike, are shrunk or enlarged for the extractors of
-            the losses, in steps of 16 pixels. The purifier then cannot satisfy one network at one scale only. 0 means
-            none.
+        prediction_weight: Weight of KL(clean || purified), in nats, of a classifier's predictions for both images; the
+            mean over the extractors that classify. Distances of features are means over
+            many values and can hide a change of the few values that an attack aims at; the divergence cannot.
+        views: Largest share by which crops, clean and purified ones alike, are shrunk or enlarged before the extractors
+            of the losses see them, in steps of 16 pixels. The purifier then cannot fit an extractor at one scale only.
+            0 means none.
         teacher: Name or folder of a trained purifier of RGB images, of any method, whose output for the same perturbed
-            images is a target beside the clean ones; "" means none. A small network then need not restore what a
-            large one cannot.
+            images is another target beside the clean ones; "" means none. It is a target that a small network can
+            reach.
         teacher_weight: Weight of the mean absolute difference of pixels from the teacher's output.
         iterations: Default number k of iterations of the finished purifier.
         patch: Side of a patch, in pixels.
         filters: Width of the network.
-        blocks: Its residual blocks; with several levels, on the way down and on the way up at each of them.
-        levels: Scales that it works at.
+        blocks: Number of residual blocks; with several levels, on the way down and on the way up at each of them.
+        levels: Number of scales that the network works at.
         clamp: Whether each application ends with a clamp to [0, 1].
-        blur: Passes of GS over the image before each application; 0 means none.
+        blur: Passes of Gaussian smoothing over the image before each application; 0 means none.
         gate: Width of the gate, which detects attacks and leaves clean images nearly unchanged; 0 means no gate.
-        gate_blocks: Its residual blocks.
-        gate_bias: Constant added to the gate's logits in use, but not while the gate learns.
+        gate_blocks: Number of residual blocks of the gate.
+        gate_bias: Constant added to the gate's logits at inference, but not in training.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
         only_gate: Whether to train only the gate, by that cross entropy alone, for the network of `init`.
         init: Name or folder of a trained purifier to start from, of the same size; "" means none. If this alloy has
             several levels, `init` may also have one level and twice as many blocks, and becomes the finest level. A
             gate that it lacks is added.
-        labelled: Folder with a folder of images for each of some classes of the demo classifier, to validate accuracy;
-            "" means none.
+        labelled: Folder with one folder of images per class, named after classes of the demo classifier, to validate
+            its accuracy; "" means none.
     """
 
     former: ClassVar = {
@@ -81,13 +81,7 @@ class AlloyTraining(PhotographTraining):
 
     name: str = "alloy"
     extractors: tuple[str, ...] = ("vgg=vgg16:0.5", "demo=reference:demo@stages:0.25")
-    sources: tuple[str, ...] = (
-        "ssp:*:0.55:2-3",
-        "kl:*:0.20:2-3",
-        "gaussian:0.075",
-        "sign:0.075",
-        "none:0.10",
-    )
+    sources: tuple[str, ...] = ("ssp:*:0.55:2-3", "kl:*:0.20:2-3", "gaussian:0.075", "sign:0.075", "none:0.10")
     learning_rate: float = 4e-4
     eps: float = 18 / 255
     eps_low: float = 6 / 255

@@ -197,10 +197,7 @@ def _network(config: AlloyTraining) -> Alloy:
 def train(config: AlloyTraining, out: str | Path, *, minutes: float | None = None) -> Path:
     """Trains Alloy and writes the purifier to `out / config.name`; see `purifier.training.loop.train_purifier`.
 
-    Args:
-        config: The settings; `config.data` names at least one folder of images.
-        out: The output folder.
-        minutes: Stop after about that time; the next call resumes. None means no limit.
+    `config.data` names at least one folder of images; the arguments are those of `train_purifier`.
 
     Raises:
         InputError: If there are no images, or an extractor gives no features.

@@ -30,54 +30,58 @@ class GADTraining(LoopConfig):
     """Settings of the GAD training, in addition to those of the loop.
 
     The paper gives the terms and the attacks, but not the loss weights, the margin, the widths or the optimiser: those
-    are ours. A setting whose 0 or "" means "the task's own" then takes the paper's value for the task.
+    are ours. Some settings have the default 0 or "", which stands for the task's own value: for the three tasks of this
+    package the paper's, if it states one.
 
     Attributes:
-        data: Folder of images. Classification: with a folder for each class, named by the class's name or number in the
-            model (or as many folders as classes, in sorted order). Other tasks: the images of masks or annotations.
+        data: Folder of images. Classification: one folder per class, named after the class or by its number in the
+            model; otherwise as many folders as classes, in sorted order. Other tasks: the images of `masks` or
+            `annotations`.
         masks: Segmentation: folder of masks, PNG files of class numbers under the names of the images.
-        annotations: Detection: COCO JSON file of instances.
-        task: "classification", "segmentation", "detection", or "module:function", a `Task` of the user's own.
+        annotations: Detection: COCO JSON file of the objects.
+        task: "classification", "segmentation", "detection", or "module:MyTask", a `Task` of your own.
         variant: Terms of the paper's ablations: "li" (pixels), "lf-noc" (features without classes), "li+lf-noc" (both),
             "lt" (pixels, traditional: both outputs are compared with the clean image), "lt+lf-noc", or "full" (pixels,
             features and classes).
         filters: Width of the generator at full size.
-        blocks: Its residual blocks.
-        downsamples: Its halvings; 0 means the task's own: 2 for classification, 4 for segmentation and detection.
-        norm: Its normalisation: "layer", "instance" (pix2pixHD's, which loses brightness) or "none".
+        blocks: Number of residual blocks of the generator.
+        downsamples: How often the generator halves the resolution; 0 means 2 for classification, 4 for segmentation and
+            detection.
+        norm: Normalisation layers of the generator: "layer", "instance" (as in pix2pixHD; loses brightness) or "none".
         start: "random" weights, or "identity": random weights with which the generator nearly returns its input, and
             learns faster; needs norm "none" and at least 3 * 2**downsamples filters.
         init: Name or folder of a trained generator of the same size to start from instead; "" means none.
-        size: Side of the training samples, in pixels; 0 means the task's own: 32, 512 for segmentation, 256 for
+        size: Side of the training samples, in pixels; 0 means 32 for classification, 512 for segmentation, 256 for
             detection.
         layer: Module of the target model whose input (classification, segmentation) or output (detection) gives the
-            features; "" means the task's own: the last linear layer, the last convolution, the backbone.
-        vectors: Most feature vectors of a batch; a random part of them is used if there are more.
-        ignore_index: Segmentation: mask value that does not count.
-        eps: Attack: radius, in units of the [0, 1] range; 0 means the task's own: 0.031, 0.03 for segmentation, 8/255
-            for detection.
-        alpha: Attack: step size, same units; 0 means the task's own: 0.0175, 0.01 for segmentation; 2/255 for detection
-            (the paper gives none).
-        attack_steps: Attack: steps; 0 means the task's own: 4, 3 for segmentation; 4 for detection (the paper gives
-            none).
-        reconstruction_weight: Weight lambda 4 of L_r (eq. 1).
-        perceptual_weight: Weight lambda 5 of L_p (eq. 2); 0 needs no network for it.
-        gan_weight: Weight lambda 6 of L_GANg (eq. 3).
-        matching_weight: Weight lambda 7 of L_m (eq. 4). If this and gan_weight are 0, there is no discriminator.
-        task_weight: Weight lambda 8 of L_Ftask (eq. 5).
-        feature_weight: Weight lambda 9 of L_Frec (eq. 6).
+            features; "" means the last linear layer, the last convolution, or the backbone, by task.
+        vectors: Largest number of feature vectors of a batch; if there are more, a random part of them is used.
+        ignore_index: Segmentation: mask value of pixels to ignore.
+        eps: Radius of the attack, in units of the [0, 1] range; 0 means 0.031 for classification, 0.03 for
+            segmentation, 8/255 for detection.
+        alpha: Step size of the attack, in the same units; 0 means 0.0175 for classification, 0.01 for segmentation,
+            2/255 for detection (the paper gives none).
+        attack_steps: Steps of the attack; 0 means 4 for classification, 3 for segmentation, 4 for detection (the paper
+            gives none).
+        reconstruction_weight: Weight lambda 4 of the pixel loss L_r (eq. 1).
+        perceptual_weight: Weight lambda 5 of the perceptual loss L_p (eq. 2); with 0, its network is not loaded.
+        gan_weight: Weight lambda 6 of the adversarial loss L_GANg (eq. 3).
+        matching_weight: Weight lambda 7 of the feature matching of the discriminator, L_m (eq. 4). If this and
+            gan_weight are 0, there is no discriminator.
+        task_weight: Weight lambda 8 of the task loss L_Ftask (eq. 5).
+        feature_weight: Weight lambda 9 of the feature loss L_Frec (eq. 6).
         align_weight: Weight lambda 1 of L_Falign (eq. 7).
         inter_weight: Weight lambda 2 of L_Finter (eq. 8).
         intra_weight: Weight lambda 3 of L_Fintra (eq. 8).
         margin: Margin M of L_Finter, in units of the mean length of a clean feature vector.
-        detach_clean: Whether no gradient flows to the clean output as the goal of the adversarial one (eq. 1, 2 and 4).
-            In the paper's equations gradients flow to both.
+        detach_clean: Whether the output for the clean image is a fixed target for the output for the adversarial one,
+            so that no gradient flows to it (eq. 1, 2 and 4). In the paper's equations gradients flow to both.
         perceptual: Network of L_p: "vgg16", or "module:function", a function without arguments that returns a module
             whose output is a list of feature maps.
         critic_filters: Width of the discriminator.
-        critic_layers: Its halvings.
-        validation_every: Each n-th sample is held out for validation.
-        validation_images: Most images to validate on.
+        critic_layers: How often the discriminator halves the resolution.
+        validation_every: One in this many samples is held out for validation.
+        validation_images: Largest number of images to validate on.
     """
 
     batch_size: int = 64

@@ -1,8 +1,10 @@
 """Extractors: layers, several at once, sharing, fixed weights; what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier import InputError, OptionError, UnknownNameError
 from purifier.training.alloy.config import ExtractorLine, read_extractors
@@ -78,7 +80,7 @@ def test_a_layer_that_is_not_used_is_refused() -> None:
             super().__init__()
             self.used, self.idle = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
 
-        def forward(self, images):
+        def forward(self, images: Tensor) -> Any:
             return self.used(images)
 
     with pytest.raises(InputError, match=r"'mine' to give features \(2, ...\) at layer 'idle', got NoneType"):
@@ -88,7 +90,7 @@ def test_a_layer_that_is_not_used_is_refused() -> None:
 @pytest.mark.parametrize("found", [{"out": 1}, torch.zeros(2), torch.zeros(3, 4)], ids=["dict", "flat", "other batch"])
 def test_an_output_that_is_not_a_batch_of_features_is_refused(found: object) -> None:
     class Odd(nn.Module):
-        def forward(self, images):
+        def forward(self, images: Tensor) -> Any:
             return found
 
     with pytest.raises(InputError, match=r"'mine' to give features \(2, ...\) at its output, got .*NAME=MODEL@LAYER"):

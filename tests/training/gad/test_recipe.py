@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_without_its_terms_there_is_no_discriminator(folders: Path) -> None:
     assert made.losses(made.model, batch(made), 0).critic is None
 
 
-def fixed_outputs(clean: Tensor, adversarial: Tensor):
+def fixed_outputs(clean: Tensor, adversarial: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.cat((clean, adversarial))
 
 

@@ -13,11 +13,7 @@ from purifier.training.gad.tasks.classification import Classification
 from purifier.training.gad.tasks.detection import Detection
 from purifier.training.gad.tasks.segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {
-    "classification": Classification,
-    "detection": Detection,
-    "segmentation": Segmentation,
-}
+TASKS: dict[str, type[Task]] = {"classification": Classification, "detection": Detection, "segmentation": Segmentation}
 
 __all__ = ["TASKS", "BoxTask", "Classification", "Detection", "Observed", "Segmentation", "Task", "make_task"]
 

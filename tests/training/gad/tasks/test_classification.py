@@ -14,7 +14,6 @@ from torch import nn
 from torchvision.models import resnet18
 
 from purifier import InputError, OptionError
-from purifier.data.crops import padded_crop, resized_crop
 from purifier.training.gad import GADRecipe, GADTraining
 from purifier.training.gad.tasks import Classification, make_task
 from purifier.training.label_free import divergence
@@ -112,22 +111,6 @@ def test_the_score_is_accuracy(folders: Path) -> None:
     images, labels = torch.stack([image for image, _ in pairs]), torch.tensor([label for _, label in pairs])
     assert made.score(images, labels) == 1.0
     assert made.score(images, (labels + 1) % 3) == 0.0
-
-
-def test_a_small_crop_is_moved_by_up_to_four_pixels_with_zeros_beyond() -> None:
-    pixels = np.full((16, 16, 3), 255, np.uint8)
-    pixels[0, 0] = 7
-    crops = [padded_crop(pixels, 16, np.random.default_rng(seed)) for seed in range(40)]
-    assert all(crop.shape == (16, 16, 3) for crop in crops)
-    zeros = {int((crop[:, :, 0] == 0).sum()) for crop in crops}
-    assert max(zeros) > 16 * 3 and len(zeros) > 5
-    assert {bool((crop[:, :4] == 7).any()) for crop in crops} == {True, False}
-
-
-def test_a_large_crop_is_a_square_part_of_the_image() -> None:
-    ramp = np.tile(np.arange(100, dtype=np.uint8)[:, None, None], (1, 150, 3))
-    spans = [np.ptp(resized_crop(ramp, 80, np.random.default_rng(seed))[:, 0, 0].astype(int)) for seed in range(30)]
-    assert min(spans) >= 45 and max(spans) > 85
 
 
 def test_a_sample_is_decided_by_seed_and_index_alone(folders: Path) -> None:
