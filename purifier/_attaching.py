@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -19,6 +20,9 @@ from purifier._errors import WrapError, warn_once
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._wrapping import DEFAULT, PROMISE, conventions_of, inner_model, load_for
+
+# They call parts of their image encoder instead of the encoder.
+_PIECEWISE = ("bridgetower", "granite_docling")
 
 _off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
 
@@ -106,7 +110,8 @@ def attach(
     The model stays the same object with the same attributes, parameters and state dict, so that whatever holds it (a
     transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: a
     call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified. In transformers'
-    generating and text-image models the hook is at the image encoder, which `generate` calls directly.
+    models with an image encoder the hook is at the encoder, which `generate` and `get_image_features` call directly. A
+    model that calls itself purifies at each of these calls.
 
     Args:
         model: A module. `wrap` takes plain functions.
@@ -126,7 +131,7 @@ def attach(
         A handle: `handle.purifier`, `handle.remove()`; `with attach(model): ...` removes the purifier at the end.
 
     Raises:
-        WrapError: If the model is not a module, or has a purifier attached already.
+        WrapError: If the model is not a module, or it or a part of it has a purifier already.
         OptionError: If options contradict each other or are out of their range.
 
     Example:
@@ -139,11 +144,7 @@ def attach(
     """
     if not isinstance(model, nn.Module):
         raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
-    if attached(model) is not None:
-        raise WrapError(
-            f"expected a {type(model).__name__} without a purifier, got one that has {attached(model)!r} attached; "
-            "remove that first: handle.remove()"
-        )
+    _check_without(model)
     found = conventions_of(model, processor, mean, std, channels)
     convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
     hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
@@ -152,18 +153,31 @@ def attach(
     return Handle(model, hook, registered.remove)
 
 
+def _check_without(model: nn.Module) -> None:
+    for part in model.modules():
+        found = attached(part)
+        if found is not None or isinstance(part, PurifiedModel):
+            raise WrapError(
+                f"expected a {type(model).__name__} without a purifier, got one that has {found or part!r} attached; "
+                "remove that first: handle.remove()"
+            )
+
+
 def image_entrance(model: Any) -> Any:
     """Returns the module through which all of a model's images come in.
 
-    That is the model itself, but for generating and text-image models of transformers: `generate` and
-    `get_image_features` call their image encoder directly.
+    That is the model itself, or the image encoder of a transformers model that has one: `generate` and
+    `get_image_features` call the encoder directly.
     """
-    if not hasattr(model, "get_encoder"):
+    # Looked up on the class, because adapters pass on attributes of a model that they do not call.
+    find = getattr(type(model), "get_encoder", None)
+    if find is None or "modality" not in inspect.signature(find).parameters or model.config.model_type in _PIECEWISE:
         return model
-    if any(hasattr(part, "get_image_features") for part in (model, getattr(model, "base_model", None))):
-        return model.get_encoder(modality="image")
-    generates = model.can_generate() and getattr(model, "main_input_name", None) == "pixel_values"
-    return model.get_encoder() if generates and model.config.is_encoder_decoder else model
+    encoder = model.get_encoder(modality="image")
+    generates = model.can_generate() and model.main_input_name == "pixel_values"
+    if encoder is model and generates and model.config.is_encoder_decoder:
+        return model.get_encoder()
+    return encoder
 
 
 def attached(model: Any) -> Handle | None:
@@ -204,13 +218,20 @@ class _Detached(nn.Module):
             _off.reset(token)
 
 
+def without(handle: Handle) -> nn.Module:
+    """Returns a handle's model as it is without the purifier. Other calls of the model keep the purifier."""
+    return _Detached(handle)
+
+
 def as_purified_model(model: Any) -> PurifiedModel | None:
     """Returns a defended model as a `PurifiedModel`: what `wrap` gave, or a view of a model with a purifier attached.
 
     None for a model without a purifier. The view shares the model and the purifier; its `.model` is the bare model.
+    Compiled models and those inside DataParallel or DDP are looked into.
     """
-    if isinstance(model, PurifiedModel):
-        return model
+    inner = inner_model(model)
+    if isinstance(inner, PurifiedModel):
+        return inner
     handle = attached(model)
     if handle is None:
         return None

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, WrapError, warn_once
-from purifier._input import check_form
+from purifier._input import check_form, is_batched
 from purifier._tracing import is_tracing
 
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
-# Images up to this side, in batches of at least so many, are the patches of a vision-language model.
-_PATCH_SIDE, _PATCHES = 16, 64
+# Images of these sides, in batches of at least so many, are the patches of a vision-language model.
+_PATCH_SIDES, _PATCHES = (14, 16), 64
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -62,6 +62,8 @@ def purify_call(
     changed_args, changed = list(args), dict(kwargs)
     for place in places:
         holder: Any = changed if isinstance(place, str) else changed_args
+        if selection is None:
+            _check_not_patches(holder[place])
         holder[place] = _purified(purify, convention, holder[place], mask if isinstance(mask, Tensor) else None)
     return tuple(changed_args), changed
 
@@ -106,8 +108,7 @@ def _purified(purify: Purify, convention: Convention, images: Any, mask: Tensor 
         # A named tuple takes its values one by one.
         return images._make(purified) if hasattr(images, "_make") else type(images)(purified)
     check_form(images, grey=True)
-    _check_not_patches(images)
-    if mask is not None and mask.shape == images.shape[:1] + images.shape[-2:] and not bool(mask.all()):
+    if mask is not None and _is_padding(mask, images):
         return _purified_within(purify, convention, images, mask)
     plain = convention.to_unit(images)
     return convention.from_unit(purify_any(purify, plain), images)
@@ -117,12 +118,22 @@ def _purified_within(purify: Purify, convention: Convention, images: Tensor, mas
     """Purifies each image inside its own mask, so that padding has no effect on it."""
     rows = []
     for image, inside in zip(images, mask.bool(), strict=True):
-        height, width = (int(inside.any(axis).sum()) for axis in (1, 0))
-        inner = _purified(purify, convention, image[..., :height, :width])
         whole = image.clone()
-        whole[..., :height, :width] = inner
+        if bool(inside.any()):
+            across = (inside.any(axis).nonzero() for axis in (1, 0))
+            box = (..., *(slice(int(line[0]), int(line[-1]) + 1) for line in across))
+            whole[box] = _purified(purify, convention, image[box])
         rows.append(whole)
     return torch.stack(rows)
+
+
+def _is_padding(mask: Tensor, images: Tensor) -> bool:
+    """Whether a mask marks padding of the images. A graph without control flow purifies the padding too."""
+    if mask.shape != images.shape[:1] + images.shape[-2:] or mask.is_meta or is_batched(mask):
+        return False
+    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
+        return False
+    return not bool(mask.all())
 
 
 def purify_any(purify: Purify, images: Tensor) -> Tensor:
@@ -135,13 +146,15 @@ def purify_any(purify: Purify, images: Tensor) -> Tensor:
 
 
 def _check_not_patches(images: Any) -> None:
-    if is_tracing() or images.ndim != 4:
+    # A graph that is being recorded is for batches of every size.
+    if is_tracing() or not isinstance(images, Tensor) or images.ndim != 4 or len(images) < _PATCHES:
         return
-    if len(images) >= _PATCHES and max(images.shape[-2:]) <= _PATCH_SIDE:
+    height, width = images.shape[-2:]
+    if height == width and height in _PATCH_SIDES:
         raise InputError(
-            f"expected whole images, got {len(images)} of {images.shape[-2]} x {images.shape[-1]} pixels, which look "
-            "like the patches of one picture; purify the picture before the processor cuts it up: "
-            "purifier.transforms.Purify"
+            f"expected whole images, got {len(images)} of {height} x {width} pixels, which look like the patches of "
+            "one picture; purify the picture before the processor cuts it up: purifier.transforms.Purify; if they are "
+            "whole images, name their argument: images=0"
         )
 
 

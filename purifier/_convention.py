@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError, warn_once
-from purifier._input import TOLERANCE, can_look, check_range
+from purifier._input import TOLERANCE, check_range, extremes, is_plain
 
 Channels = Literal["RGB", "BGR"]
 OutOfRange = Literal["auto", "clamp", "refuse"]
@@ -94,20 +95,20 @@ class Convention:
             raise InputError(
                 f"expected three channels for mean={self.mean} and std={self.std}, got one; give one number for each"
             )
-        mean, std = (
-            torch.tensor(values[:channels], dtype=images.dtype, device=images.device).view(-1, 1, 1)
-            for values in self.normalisation
-        )
+        column = _column if is_plain(images) else _column.__wrapped__
+        mean, std = (column(tuple(values[:channels]), images.dtype, images.device) for values in self.normalisation)
         return mean, std
 
     def _in_range(self, images: Tensor) -> Tensor:
         if self.out_of_range == "clamp":
             return images.clamp(0, 1)
-        if self.out_of_range == "auto" and _explainable(images):
-            warn_once(CLAMPED, stacklevel=2)
-            return images.clamp(0, 1)
-        check_range(images, self._advice())
-        return images
+        low, high = extremes(images)
+        if low >= -TOLERANCE and high <= 1 + TOLERANCE:
+            return images
+        if self.out_of_range == "refuse" or not _explainable(images):
+            check_range(images, self._advice())
+        warn_once(CLAMPED, stacklevel=2)
+        return images.clamp(0, 1)
 
     def _advice(self) -> str:
         noise = "; if they are noisy or resampled images, pass out_of_range='clamp'"
@@ -122,13 +123,15 @@ class Convention:
         )
 
 
+@lru_cache(maxsize=32)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept for later calls, which may need a gradient.
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+
+
 def _explainable(images: Tensor) -> bool:
-    """Whether images leave [0, 1] by more than rounding, and by no more than resampling or noise explains."""
-    if not can_look(images):
-        return False
-    low, high = (value.item() for value in images.detach().aminmax())
-    if low >= -TOLERANCE and high <= 1 + TOLERANCE:
-        return False
+    """Whether images leave [0, 1] by no more than resampling or noise explains; False for NaN."""
     excess = (images.detach() - images.detach().clamp(0, 1)).abs().mean()
     return bool(excess <= _MOST_EXCESS)
 

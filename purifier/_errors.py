@@ -33,6 +33,10 @@ class OptionError(PurifierError, ValueError):
     """An unknown option, or one out of its range."""
 
 
+class MissingOptionError(OptionError, AttributeError):
+    """An option that this purifier does not have, read as an attribute."""
+
+
 class UnknownNameError(PurifierError, ValueError):
     """No purifier, model or command has that name."""
 

@@ -66,9 +66,7 @@ def check_range(images: Tensor, advice: str) -> None:
     Raises:
         InputError: If a value is clearly outside [0, 1] or NaN.
     """
-    if not can_look(images):
-        return
-    low, high = (value.item() for value in images.detach().aminmax())
+    low, high = extremes(images)
     if math.isnan(low):
         raise InputError(
             "expected images in [0, 1], got NaN values; find their cause, or replace them with images.nan_to_num()"
@@ -77,12 +75,23 @@ def check_range(images: Tensor, advice: str) -> None:
         raise InputError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")
 
 
-def can_look(images: Tensor) -> bool:
-    """Whether values can be looked at: not while a graph is captured, in `torch.vmap`, on "meta", or without any."""
-    return not (is_tracing() or _is_batched(images) or images.is_meta or images.numel() == 0)
+def extremes(images: Tensor) -> tuple[float, float]:
+    """Returns the lowest and the highest value.
+
+    (0, 0) if they cannot be known: while a graph is captured, in `torch.vmap`, on "meta", or if there are none.
+    """
+    if is_tracing() or is_batched(images) or images.is_meta or images.numel() == 0:
+        return 0.0, 0.0
+    low, high = torch.stack(images.detach().aminmax()).tolist()
+    return low, high
 
 
-def _is_batched(images: Tensor) -> bool:
+def is_plain(images: Tensor) -> bool:
+    """Whether images are outside of every graph capture and `torch.func` transform."""
+    return type(images) is Tensor and not is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(images)
+
+
+def is_batched(images: Tensor) -> bool:
     """Whether `torch.vmap` is mapping over the images, also inside `torch.func.grad`."""
     while torch._C._functorch.is_functorch_wrapped_tensor(images):
         if torch._C._functorch.is_batchedtensor(images):

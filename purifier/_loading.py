@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
+from torch import nn
 
 from purifier._errors import OptionError, WeightsError
 from purifier._format import Package
 from purifier._purified_model import PurifiedModel
 from purifier._random import isolated_randomness
 from purifier.methods import Method, build, tune
+
+
+@contextmanager
+def on_cpu_in_float32() -> Iterator[None]:
+    """Undoes the caller's `torch.device(...)` context and `torch.set_default_dtype`, which would change the weights."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def load_method(package: Package, options: dict[str, Any]) -> Method:
@@ -29,6 +46,7 @@ def load_method(package: Package, options: dict[str, Any]) -> Method:
     # The random initial weights are replaced; drawing them must not change the caller's random state.
     with isolated_randomness():
         method = build(description)
+    _leave_meta(method)
     try:
         method.load_state_dict(package.state, strict=True)
     except RuntimeError as error:
@@ -47,6 +65,14 @@ def load_method(package: Package, options: dict[str, Any]) -> Method:
             check()
     # Freeze the weights; otherwise each call stores gigabytes of activations that inference never needs.
     return method.requires_grad_(False)
+
+
+def _leave_meta(method: Method) -> None:
+    """Gives memory to the parameters that accelerate's `init_empty_weights` moved to "meta"."""
+    for part in method.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and weight.is_meta:
+                part._parameters[name] = nn.Parameter(torch.empty_like(weight, device="cpu"))
 
 
 def check_source(source: Any) -> None:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from purifier import _format, _hub
 from purifier._call import purify_any
-from purifier._errors import OptionError
+from purifier._errors import MissingOptionError, OptionError
 from purifier._input import check_form, check_range
-from purifier._loading import check_source, load_method
+from purifier._loading import check_source, load_method, on_cpu_in_float32
 from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._tracing import is_tracing
 from purifier.inference.compiling import Compiler, make_compiler
-from purifier.inference.precision import resolve_device, resolve_dtype
+from purifier.inference.precision import memory_format, resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
 from purifier.methods import Method, describe, innermost, method_name
 from purifier.methods.chain import Chain
@@ -61,7 +61,7 @@ class Purifier(_hub.HubMixin, nn.Module):
         self._tile: int | None = None
         self._compiler: Compiler | None = None
         # Holds the device and the dtype of a method without weights.
-        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self.register_buffer("_anchor", torch.empty(0, device="cpu", dtype=torch.float32), persistent=False)
 
     # -- loading and saving ---------------------------------------------------------------------------------------
 
@@ -106,8 +106,9 @@ class Purifier(_hub.HubMixin, nn.Module):
         check_source(name)
         compiler, target = make_compiler(compile), resolve_device(device)
         hub = _hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
-        package = _hub.fetch(name, hub)
-        purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
+        with on_cpu_in_float32():
+            package = _hub.fetch(name, hub)
+            purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
         purifier._compiler = compiler
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
@@ -151,6 +152,8 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     def purify(self, images: Tensor) -> Tensor:
         """Purifies images without checking them; see `forward`."""
+        if images.is_meta:
+            return torch.empty_like(images)
         batch = images.to(device=self.device, dtype=self.dtype)
         if images.ndim == 3:
             batch = batch[None]
@@ -161,7 +164,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             out = self._applied(batch)
         # The clamp also copies the output, which the next call of a compiled method would overwrite.
         out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
-        out = out.contiguous(memory_format=_memory_format(images))
+        out = out.contiguous(memory_format=memory_format(images))
         return out[0] if images.ndim == 3 else out
 
     def _needs_graph(self, batch: Tensor) -> bool:
@@ -219,10 +222,15 @@ class Purifier(_hub.HubMixin, nn.Module):
     def iterations(self, value: int) -> None:
         setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "iterations":  # the property found none: its error, not torch's
+            self._iterated()
+        return super().__getattr__(name)
+
     def _iterated(self) -> Method:
         found = [leaf for leaf in innermost(self.method) if "iterations" in leaf.tunable]
         if len(found) != 1:
-            raise OptionError(
+            raise MissingOptionError(
                 f"expected a purifier with one iterated method, got {self.name!r} with {len(found)}; set it on the "
                 "purifier before chaining"
             )
@@ -389,11 +397,3 @@ tags: [adversarial-purification]
 The purifier {purifier} behind the gate of {gate}, which leaves clean images nearly unchanged. The cards of both state
 their licences, origins and figures. An attacker who knows them can bypass them.
 """
-
-
-def _memory_format(images: Tensor) -> torch.memory_format:
-    """Channels last for images in that format, else contiguous, because a model may take views of its images."""
-    if torch.compiler.is_exporting() or images.ndim != 4 or images.is_contiguous():
-        return torch.contiguous_format
-    last = images.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format

@@ -171,7 +171,8 @@ def test_the_view_of_an_attached_model_has_the_bare_model_and_leaves_other_calls
 
 def test_a_wrapped_model_is_its_own_view(model: Net, purify: Purifier) -> None:
     wrapped = purify.wrap(model)
-    assert as_purified_model(wrapped) is wrapped
+    for outer in (wrapped, torch.compile(wrapped, backend="eager"), nn.DataParallel(wrapped)):
+        assert as_purified_model(outer) is wrapped
 
 
 def test_the_default_is_that_of_wrap() -> None:
@@ -179,3 +180,12 @@ def test_the_default_is_that_of_wrap() -> None:
 
     defaults = [inspect.signature(function).parameters["purifier"].default for function in (purifier.wrap, attach)]
     assert defaults[0] == defaults[1]
+
+
+def test_a_model_with_a_purifier_in_a_part_of_it_is_refused(model: Net, purify: Purifier) -> None:
+    outer = nn.Sequential(model)
+    with attach(model, purify), pytest.raises(WrapError, match="expected a Sequential without a purifier"):
+        attach(outer, purify)
+    with pytest.raises(WrapError, match="without a purifier"):
+        attach(nn.Sequential(purify.wrap(model)), purify)
+    attach(outer, purify)

@@ -151,3 +151,52 @@ def test_a_wrapped_model_shows_the_models_own_signature(purify: Purifier) -> Non
     assert list(inspect.signature(purifier.wrap(Model(), purify).forward).parameters) == ["pixel_values", "labels"]
     plain = purifier.wrap(lambda images, scale=1.0: images, purify)
     assert list(inspect.signature(plain.forward).parameters) == ["images", "scale"]
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 12, 12), (64, 3, 8, 16), (63, 3, 14, 14)], ids=str)
+def test_batches_of_tiny_pictures_are_purified(shape: tuple[int, ...], purify: Purifier) -> None:
+    images = pictures(*shape)
+    (found,), _ = wrapped(purify)(images)
+    assert torch.equal(found, purify(images))
+
+
+def test_tiny_pictures_that_look_like_patches_are_purified_if_their_argument_is_named(purify: Purifier) -> None:
+    images = pictures(64, 3, 16, 16)
+    (found,), _ = wrapped(purify, images=0)(images)
+    assert torch.equal(found, purify(images))
+
+
+def test_an_exported_call_takes_batches_of_every_size(purify: Purifier) -> None:
+    model = purifier.wrap(nn.Identity(), purify)
+    shapes = ({0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=8), 3: torch.export.Dim("w", min=8)},)
+    graph = torch.export.export(model, (pictures(2, 3, 16, 16),), dynamic_shapes=shapes).module()
+    for images in (pictures(1, 3, 16, 20), pictures(40, 3, 14, 14)):
+        torch.testing.assert_close(graph(images), purify(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.float32], ids=str)
+@pytest.mark.parametrize("rows", [slice(0, 16), slice(5, 21), slice(8, 24)], ids=["top", "middle", "bottom"])
+@torch.no_grad()
+def test_a_picture_anywhere_in_its_padding_is_purified_alone(rows: slice, dtype: torch.dtype, purify: Purifier) -> None:
+    images, mask = torch.zeros(2, 3, 24, 24), torch.zeros(2, 24, 24, dtype=dtype)
+    images[:, :, rows, 2:20], mask[0, rows, 2:20] = pictures(2, 3, 16, 18), 1
+    _, found = wrapped(purify)(pixel_values=images, pixel_mask=mask)
+    expected = images.clone()
+    expected[0, :, rows, 2:20] = purify(images[0, :, rows, 2:20])
+    # The second mask is empty.
+    assert torch.equal(found["pixel_values"], expected)
+
+
+def test_a_mask_can_be_mapped_over(purify: Purifier) -> None:
+    images, mask = pictures(2, 3, 20, 20), torch.ones(2, 20, 20)
+    mask[1, 15:] = 0
+
+    def call(image: Tensor, inside: Tensor) -> Any:
+        return wrapped(purify)(pixel_values=image[None], pixel_mask=inside[None])[1]["pixel_values"]
+
+    assert torch.func.vmap(call)(images, mask).shape == (2, 1, 3, 20, 20)
+
+
+def test_images_on_meta_give_the_shape_alone(purify: Purifier) -> None:
+    (found,), _ = wrapped(purify)(torch.empty(2, 3, 20, 20, device="meta"))
+    assert found.is_meta and found.shape == (2, 3, 20, 20)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -150,3 +153,33 @@ def test_the_former_name_of_gate_bias_is_still_an_option_with_a_warning(
 def test_the_former_name_of_gate_bias_is_unknown_to_methods_without_a_gate() -> None:
     with pytest.raises(OptionError, match="got 'caution', which is unknown"):
         Purifier.from_pretrained("gs", caution=1.0)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+CONTEXTS = {
+    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
+    "float64 by default": lambda: default_dtype(torch.float64),
+    "meta": lambda: torch.device("meta"),
+    "empty weights": accelerate.init_empty_weights,
+    "empty weights and buffers": lambda: accelerate.init_empty_weights(include_buffers=True),
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS.keys())
+@pytest.mark.parametrize("name", ["ncis", "alloy-s", "median"])
+def test_the_callers_defaults_do_not_change_what_is_loaded(
+    name: str, context: Callable[[], AbstractContextManager[None]]
+) -> None:
+    plain = Purifier.from_pretrained(name)
+    with context():
+        loaded = Purifier.from_pretrained(name)
+    assert (loaded.device, loaded.dtype) == (torch.device("cpu"), torch.float32)
+    assert torch.equal(loaded(IMAGES), plain(IMAGES))

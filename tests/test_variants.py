@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -245,3 +247,14 @@ def test_a_source_without_a_gate_is_refused() -> None:
     for other in (gated_alloy(gate=0), small_purifier("gs"), "gs"):
         with pytest.raises(OptionError, match=r"expected a purifier with a gate, .*, got .*, without one"):
             small_purifier("ncis").gated(other)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_purifier_without_iterations_has_no_such_attribute() -> None:
+    purify = Purifier.from_pretrained("median")
+    assert not hasattr(purify, "iterations")
+    assert "name" in dict(inspect.getmembers(purify))
+    with pytest.raises(OptionError, match="expected a purifier with one iterated method, got 'median' with 0"):
+        _ = purify.iterations
+    traced = torch.jit.trace(purify.wrap(torch.nn.Identity()), (pictures(1, 3, 12, 12),))
+    assert torch.equal(traced(pictures(1, 3, 12, 12)), purify(pictures(1, 3, 12, 12)))

@@ -19,7 +19,7 @@ from purifier._options import check_bool, check_integer
 from purifier.attacks._balls import Norm, ascend, check_norm, project, random_start
 from purifier.attacks._progress import progress_bar
 from purifier.attacks.base import Attack, Loss, Model, check_eps, input_gradient, per_image, pick
-from purifier.attacks.losses import cross_entropy, dlr, margin, places, targeted_dlr
+from purifier.attacks.losses import cross_entropy, dlr, logits_in, margin, places, targeted_dlr
 
 _LOSSES = {"ce": cross_entropy, "dlr": dlr}
 _TARGETED = "dlr-targeted"
@@ -153,9 +153,9 @@ class APGD(Attack):
 
     def _fooled(self, outputs: Any, task: _Task, loss: Tensor) -> Tensor:
         """Which images fool the model (N,). Unknown, so none, for the user's own loss or dense outputs."""
-        if not isinstance(self.loss, str) or outputs.ndim > 2:
+        if not isinstance(self.loss, str) or logits_in(outputs).ndim > 2:
             return torch.zeros_like(loss, dtype=torch.bool)
-        margins = margin(outputs.detach(), task.targets).squeeze(1)
+        margins = margin(logits_in(outputs).detach(), task.targets).squeeze(1)
         return margins < 0 if self.targeted else margins > 0
 
     def _back(self, images: Tensor, points: Tensor) -> Tensor:

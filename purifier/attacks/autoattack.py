@@ -20,7 +20,7 @@ from purifier._errors import InputError, OptionError
 from purifier._random import isolated_randomness
 from purifier.attacks._balls import Norm, check_norm
 from purifier.attacks.base import Attack, Model, check_eps
-from purifier.attacks.losses import cross_entropy, places
+from purifier.attacks.losses import cross_entropy, logits_in, places
 
 Version = Literal["standard", "rand"]
 
@@ -141,14 +141,14 @@ class Strongest(Attack):
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         best = images.clone()
-        outputs = model(best)
+        outputs = logits_in(model(best))
         losses = cross_entropy(outputs, targets)
         left = torch.arange(len(images), device=images.device)[outputs.argmax(1) == targets]
         for attack in self.attacks:
             if not len(left):
                 break
             attacked = attack(model, images[left], targets[left])
-            outputs = model(attacked)
+            outputs = logits_in(model(attacked))
             found, lost = cross_entropy(outputs, targets[left]), outputs.argmax(1) != targets[left]
             better = lost | (found > losses[left])
             best[left[better]] = attacked[better]
@@ -164,7 +164,7 @@ class _Isolated(torch.autograd.Function):
     def forward(ctx: Any, points: Tensor, model: Model) -> Tensor:
         with torch.set_grad_enabled(ctx.needs_input_grad[0]):
             leaf = points.detach().requires_grad_(ctx.needs_input_grad[0])
-            outputs: Tensor = model(leaf)
+            outputs: Tensor = logits_in(model(leaf))
         ctx.graph = (leaf, outputs)
         return outputs.detach().clone()
 

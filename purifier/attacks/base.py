@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError
-from purifier._purified_model import PurifiedModel
 from purifier.attacks._balls import Norm
 from purifier.models.layers import check_eval
 
@@ -84,12 +84,11 @@ class Attack(ABC):
 
     def _check(self, model: Model, images: Tensor) -> None:
         check_images(images)
-        inner = _unwrapped(model)
-        if isinstance(inner, PurifiedModel) and inner.mean is not None:
+        view = as_purified_model(model)
+        if view is not None and view.mean is not None:
             raise InputError(
-                "expected a model of images in [0, 1], got one that purifier.wrap made for normalised images (mean, "
-                "std); call attacks.Aware()(attack, model, images, targets) with the wrapped model, which normalises "
-                "the images for it"
+                "expected a model of images in [0, 1], got one whose purifier takes normalised images (mean, std); "
+                "call attacks.Aware()(attack, model, images, targets), which normalises the images for it"
             )
         if self._needs_eval:
             check_eval(model)
@@ -136,13 +135,6 @@ class Attack(ABC):
     def __repr__(self) -> str:
         stated = ", ".join(f"{name}={value!r}" for name, value in self.settings().items() if name != "name")
         return f"{self.name}({stated})"
-
-
-def _unwrapped(model: Any) -> Any:
-    """The module inside a compiled or distributed one, which takes the same images."""
-    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
-    return model
 
 
 def _outside_inference(targets: Any) -> Any:

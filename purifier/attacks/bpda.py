@@ -60,4 +60,4 @@ def straight_through(defended: PurifiedModel, substitute: Callable[[Tensor], Ten
         substitute: See `StraightThrough`.
     """
     purifier = StraightThrough(defended.purifier, substitute)
-    return PurifiedModel(defended.model, purifier, mean=defended.mean, std=defended.std)
+    return PurifiedModel.of(defended.model, purifier, defended.convention, defended.images)

@@ -17,7 +17,7 @@ from purifier._errors import OptionError
 from purifier._options import check_integer
 from purifier.attacks._progress import progress_bar
 from purifier.attacks.base import Attack, Model, input_gradient, pick
-from purifier.attacks.losses import fooled, places
+from purifier.attacks.losses import fooled, logits_in, places
 from purifier.attacks.losses import margin as logit_margin
 
 # Added to the gap, so that a point on a boundary crosses it.
@@ -96,7 +96,8 @@ class DeepFool(Attack):
 
         The candidates are ranked again at each point; the paper's code keeps the ranking of the clean image.
         """
-        if self.margin is None and isinstance(outputs, Tensor) and outputs.ndim == 2:
+        logits = logits_in(outputs)
+        if self.margin is None and isinstance(logits, Tensor) and logits.ndim == 2:
             logits, labels = (part.squeeze(-1) for part in places(outputs, targets))
             others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
             count = min(self.candidates, logits.shape[1] - 1)

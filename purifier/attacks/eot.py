@@ -20,7 +20,7 @@ from purifier._options import check_integer
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.base import Attack, Loss, Model, input_gradient, per_image
-from purifier.attacks.losses import cross_entropy, dlr
+from purifier.attacks.losses import cross_entropy, dlr, logits_in
 
 # Attributes that an attack shares with the attack inside it.
 _SHOWN = ("gradient", "bounded", "eps", "alpha", "steps", "norm", "targeted", "restarts", "generator")
@@ -126,7 +126,7 @@ class EOT(Around):
         return attack(lambda points: points, images, targets)
 
     def _mean_output(self, model: Model, points: Tensor) -> Tensor:
-        outputs = [model(points) for _ in range(self.samples)]
+        outputs = [logits_in(model(points)) for _ in range(self.samples)]
         if not all(isinstance(output, Tensor) for output in outputs):
             raise InputError(
                 f"expected a model whose outputs are tensors to average for {self.attack.name}, got "

@@ -82,6 +82,11 @@ def fooled(margins: Tensor, share: float = 1.0) -> Tensor:
     return ((margins > 0).sum(1) >= share * counted) & (counted > 0)
 
 
+def logits_in(outputs: Any) -> Any:
+    """Returns the logits of a transformers model's output, at `.logits`; other outputs as they are."""
+    return getattr(outputs, "logits", outputs)
+
+
 def places(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Checks logits and labels, and brings those of classifiers and of dense outputs into one form.
 
@@ -89,8 +94,10 @@ def places(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         Logits (N, K, P), in single or double precision, and labels (N, P), -100 at places to ignore.
 
     Raises:
-        InputError: If outputs are not logits (N, K) or (N, K, H, W), K >= 2, or targets not labels for them.
+        InputError: If outputs are not logits (N, K) or (N, K, H, W), K >= 2, or have none as `.logits`, or targets are
+            not labels for them.
     """
+    outputs = logits_in(outputs)
     if not (isinstance(outputs, Tensor) and outputs.ndim in (2, 4) and outputs.shape[1] >= 2):
         got = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InputError(

@@ -19,7 +19,7 @@ from purifier.attacks._balls import Norm, check_norm, project
 from purifier.attacks._progress import progress_bar
 from purifier.attacks._random import integers, signs, uniform
 from purifier.attacks.base import Attack, Loss, Model, check_eps, per_image, pick
-from purifier.attacks.losses import cross_entropy, margin, mean_margin
+from purifier.attacks.losses import cross_entropy, logits_in, margin, mean_margin
 
 _LOSSES = {"margin": mean_margin, "ce": cross_entropy}
 # The share of the image that a square covers is halved at these queries out of 10,000.
@@ -98,7 +98,7 @@ class Square(Attack):
         outputs = model(images)
         loss = (_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss)(outputs, targets)
         loss = per_image(-loss if self.targeted else loss, images).clone()
-        if not isinstance(self.loss, str) or outputs.ndim > 2:
+        if not isinstance(self.loss, str) or logits_in(outputs).ndim > 2:
             return loss, torch.zeros_like(loss, dtype=torch.bool)
         margins = margin(outputs, targets).squeeze(1)
         return loss, margins < 0 if self.targeted else margins > 0

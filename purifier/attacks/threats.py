@@ -16,12 +16,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError, PurifierWarning
 from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through
 from purifier.attacks.eot import averaged
+from purifier.attacks.losses import logits_in
 from purifier.models.normalised import Normalised
 
 Average = Literal["logits", "probabilities"]
@@ -34,12 +36,12 @@ class ThreatModel(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+    def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """Returns adversarial images, detached, in [0, 1]. Model and purifier do not change.
 
         Args:
             attack: The attack.
-            defended: The model behind its purifier, as returned by `purifier.wrap`.
+            defended: The model behind its purifier: what `purifier.wrap` returned, or a model with one attached.
             images: (N, 3, H, W) in [0, 1], even if the defended model takes normalised images; for detection also a
                 list of (3, H, W).
             targets: The attack's targets, such as labels (N,).
@@ -72,7 +74,7 @@ class Blind(ThreatModel):
 
     name = "blind"
 
-    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+    def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`; the purifier is never called."""
         return attack(bare_model(defended), images, targets)
 
@@ -101,11 +103,11 @@ class Transfer(ThreatModel):
             raise OptionError(f"expected average='logits' or average='probabilities', got {average!r}")
         if names is not None and len(names) != len(surrogates):
             raise OptionError(f"expected a name for each of {len(surrogates)} surrogates, got {len(names)}: {names}")
-        self.surrogates = [whole_model(one) if isinstance(one, PurifiedModel) else one for one in surrogates]
+        self.surrogates = [one if as_purified_model(one) is None else whole_model(one) for one in surrogates]
         self.average: Average = average
         self.names = [type(surrogate).__name__ for surrogate in surrogates] if names is None else list(names)
 
-    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+    def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`; the defended model is never called."""
         surrogate = self.surrogates[0] if len(self.surrogates) == 1 else _Ensemble(self.surrogates, self.average)
         return attack(surrogate, images, targets)
@@ -133,12 +135,12 @@ class Aware(ThreatModel):
     def __post_init__(self) -> None:
         check_integer("samples", self.samples, low=1)
 
-    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+    def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
-        whole = whole_model(defended)
+        checked = _check_defended(defended)
         if attack.gradient:
-            _warn_of_gradients(defended.purifier, self.samples)
-        return averaged(attack, self.samples)(whole, images, targets)
+            _warn_of_gradients(checked.purifier, self.samples)
+        return averaged(attack, self.samples)(whole_model(checked), images, targets)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -166,7 +168,7 @@ class BPDA(ThreatModel):
             raise OptionError(f"expected a substitute that maps images to images, got {got}")
         check_integer("samples", self.samples, low=1)
 
-    def __call__(self, attack: Attack, defended: PurifiedModel, images: Any, targets: Any) -> Any:
+    def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`."""
         checked = _check_defended(defended)
         model = whole_model(straight_through(checked, self.substitute))
@@ -185,7 +187,7 @@ def _warn_of_gradients(purifier: Any, samples: int) -> None:
 
 
 def worst_case(
-    threat: ThreatModel, attacks: Sequence[Attack], defended: PurifiedModel, images: Tensor, labels: Tensor
+    threat: ThreatModel, attacks: Sequence[Attack], defended: Callable[..., Any], images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Runs several attacks on a classifier and keeps, for each image, the first result that fools the defended model.
 
@@ -216,13 +218,13 @@ def worst_case(
     return best, right
 
 
-def bare_model(defended: PurifiedModel) -> Callable[..., Any]:
+def bare_model(defended: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the model without its purifier as a function of images in [0, 1]."""
     checked = _check_defended(defended)
     return _in_unit_range(checked.model, checked.mean, checked.std)
 
 
-def whole_model(defended: PurifiedModel) -> Callable[..., Any]:
+def whole_model(defended: Callable[..., Any]) -> Callable[..., Any]:
     """Returns purifier and model as a function of images in [0, 1]."""
     checked = _check_defended(defended)
     return _in_unit_range(checked, checked.mean, checked.std)
@@ -238,7 +240,7 @@ class _Ensemble(nn.Module):
         self.training = any(model.training for model in self.modules_among)
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs = [model(images) for model in self.models]
+        outputs = [logits_in(model(images)) for model in self.models]
         shapes = [tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in outputs]
         if len(set(shapes)) > 1 or not all(isinstance(o, Tensor) and o.ndim > 1 for o in outputs):
             raise InputError(
@@ -256,15 +258,16 @@ def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float
 
 
 def _check_defended(defended: Any) -> PurifiedModel:
-    if not isinstance(defended, PurifiedModel):
+    view = as_purified_model(defended)
+    if view is None:
         raise InputError(
             f"expected a model behind a purifier, got {type(defended).__name__}; wrap it with purifier.wrap(model, "
             "...), or attack it directly: attack(model, images, targets)"
         )
-    return defended
+    return view
 
 
 def _right(model: Callable[..., Any], images: Tensor, labels: Tensor) -> Tensor:
     with torch.no_grad():
-        right: Tensor = model(images).argmax(1) == labels
+        right: Tensor = logits_in(model(images)).argmax(1) == labels
     return right

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from purifier._attaching import attached, without
 from purifier._identity import model_identity
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.threats import bare_model
@@ -56,7 +57,7 @@ class Defences:
     """A model with each of several purifiers.
 
     Args:
-        model: A module, a function of images, or a loaded model.
+        model: A module, a function of images, or a loaded model. A purifier attached to it is switched off.
         purifiers: The purifiers, by name; the bare model is added as "none".
         dtypes: Further dtypes to run the purifiers in.
         eight_bit: Whether to also round images to 8 bits before they are purified.
@@ -84,6 +85,11 @@ class Defences:
     ) -> None:
         self.bare = model.call if isinstance(model, LoadedModel) else model
         self._known = model.identity if isinstance(model, LoadedModel) else None
+        handle = attached(self.bare)
+        if handle is not None:
+            self._known = model_identity(handle.model)
+            self.bare = without(handle)
+            mean, std = (mean, std) if mean is not None else handle.normalisation or (None, None)
         self.purifiers = dict(purifiers)
         everyone = {UNDEFENDED: Undefended(), **purifiers}
         self.defended = {

@@ -80,7 +80,8 @@ def evaluate(
 
     Args:
         model: In eval mode, on the device to use. It returns logits (N, K) for `LabelledImages`, logits (N, K, H, W) or
-            {"out": logits} for `MaskedImages`, and lists of {"boxes", "scores", "labels"} for `BoxedImages`.
+            {"out": logits} for `MaskedImages`, and lists of {"boxes", "scores", "labels"} for `BoxedImages`. A purifier
+            attached to it is switched off.
         data: The images and targets.
         purifiers: `Purifier`s by their names in the results. The bare model is always measured too, as "none".
         attacks: Attacks, or images `Attacked` beforehand, by name, such as {"PGD 8/255": PGD(eps=8 / 255)}.

@@ -1,8 +1,9 @@
-"""The device and the precision of computations."""
+"""The device, the precision and the memory format of computations."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from purifier._errors import OptionError
 
@@ -67,3 +68,11 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 def _cpu_flags() -> set[str]:
     get = getattr(torch.cpu, "get_capabilities", None)
     return {name for name, has in get().items() if has is True} if get is not None else set()
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """Returns channels last for images in that format, else contiguous: a model may take views of its images."""
+    if torch.compiler.is_exporting() or images.ndim != 4 or images.is_contiguous():
+        return torch.contiguous_format
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

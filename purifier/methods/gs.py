@@ -133,7 +133,7 @@ def _smooth_blocks(images: Tensor, taps: list[float]) -> Tensor:
     height, width = images.shape[-2:]
     longest = _BLOCK_CPU if images.device.type == "cpu" else _BLOCK_GPU
     lines = images.flatten(0, -2)
-    parts = [lines[:, a:b] @ matrix.mT for a, b, matrix in _blocks(taps, width, longest, images)]
+    parts = [lines[:, a:b] @ matrix.transpose(-1, -2) for a, b, matrix in _blocks(taps, width, longest, images)]
     rows = _joined(parts, 1).unflatten(0, images.shape[:-1])
     return _joined([matrix @ rows[..., a:b, :] for a, b, matrix in _blocks(taps, height, longest, images)], -2)
 
@@ -144,7 +144,7 @@ def _joined(parts: list[Tensor], axis: int) -> Tensor:
 
 def _smooth_dense(images: Tensor, taps: list[float]) -> Tensor:
     height, width = ((0, size) for size in images.shape[-2:])
-    rows = images @ _matrix(taps, width[1], width, width, images.dtype, images.device).mT
+    rows = images @ _matrix(taps, width[1], width, width, images.dtype, images.device).transpose(-1, -2)
     return _matrix(taps, height[1], height, height, images.dtype, images.device) @ rows
 
 
@@ -153,13 +153,13 @@ def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
     radius, channels = len(taps) // 2, images.shape[1]
     kernel = torch.tensor(taps, dtype=images.dtype, device=images.device).expand(channels, 1, 1, -1)
     rows = F.conv2d(reflect_pad(images, radius, radius, 0, 0), kernel, groups=channels)
-    return F.conv2d(reflect_pad(rows, 0, 0, radius, radius), kernel.mT, groups=channels)
+    return F.conv2d(reflect_pad(rows, 0, 0, radius, radius), kernel.transpose(-1, -2), groups=channels)
 
 
 def _smooth(images: Tensor, taps: list[float]) -> Tensor:
     if len(taps) == 1:
         return images
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
         return _smooth_any_size(images, taps)
     if torch.compiler.is_compiling():
         return (_smooth_dense if max(images.shape[-2:]) <= _DENSE_COMPILED else _smooth_any_size)(images, taps)

@@ -200,12 +200,42 @@ def test_an_attack_on_a_model_of_normalised_images_is_refused_and_aware_normalis
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
     defended = Purifier.from_pretrained("gs").wrap(model, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     images, labels = pictures(2, 3, 8, 8), torch.tensor([0, 1])
-    with pytest.raises(InputError, match=r"made for normalised images \(mean, std\); call attacks\.Aware"):
+    with pytest.raises(InputError, match=r"takes normalised images \(mean, std\); call attacks\.Aware"):
         PGD(eps=0.1, steps=1)(defended, images, labels)
     for inside in (torch.compile(defended, backend="eager"), nn.DataParallel(defended)):
-        with pytest.raises(InputError, match="made for normalised images"):
+        with pytest.raises(InputError, match="takes normalised images"):
             PGD(eps=0.1, steps=1)(inside, images, labels)
     assert Aware()(PGD(eps=0.1, steps=1), defended, images, labels).shape == images.shape
+
+
+@pytest.mark.parametrize("threat", [Blind(), Aware(), BPDA(), Transfer(classifier(seed=3))], ids=lambda t: t.name)
+@pytest.mark.parametrize("normalised", [False, True], ids=["plain", "normalised"])
+def test_an_attached_model_is_attacked_as_a_wrapped_one(threat: ThreatModel, normalised: bool) -> None:
+    purify, options = small_purifier("gs"), {"mean": MEAN, "std": STD} if normalised else {}
+    images, labels = pictures(2, 3, 12, 12), torch.tensor([0, 1])
+    expected = threat(PGD(steps=2).seeded(0), purify.wrap(classifier(), **options), images, labels)
+    model = classifier()
+    purifier.attach(model, purify, **options)
+    assert torch.equal(threat(PGD(steps=2).seeded(0), model, images, labels), expected)
+    assert torch.equal(threat(PGD(steps=2).seeded(0), nn.DataParallel(model), images, labels), expected)
+
+
+def test_an_attached_surrogate_is_attacked_whole_and_the_bare_model_has_no_purifier() -> None:
+    model, purify, images = classifier(), small_purifier("gs"), pictures(2, 3, 12, 12)
+    bare = model(images)
+    purifier.attach(model, purify, mean=MEAN, std=STD)
+    wrapped = purify.wrap(classifier(), mean=MEAN, std=STD)
+    for surrogate in (model, wrapped):
+        torch.testing.assert_close(Transfer(surrogate).surrogates[0](images), whole_model(wrapped)(images))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    torch.testing.assert_close(bare_model(model)(images * std + mean), bare)
+
+
+def test_an_attached_model_of_normalised_images_is_not_attacked_in_their_space() -> None:
+    model = classifier()
+    purifier.attach(model, small_purifier("gs"), mean=MEAN, std=STD)
+    with pytest.raises(InputError, match=r"takes normalised images \(mean, std\); call attacks\.Aware"):
+        PGD(steps=1)(model, pictures(2, 3, 12, 12), torch.tensor([0, 1]))
 
 
 def test_nested_targets_made_in_inference_mode_are_accepted() -> None:

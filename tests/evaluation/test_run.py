@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import purifier
 from purifier import InputError, OptionError, Purifier, evaluation
 from purifier._records import read_records
 from purifier.attacks import BPDA, FGSM, PGD, SSP, Aware, Blind, DeepFool, Square, Transfer
@@ -300,6 +301,17 @@ def test_models_of_normalised_images_are_measured_as_their_plain_twins(
     one = evaluate(data, tmp_path / "a", {"gs": gs}, model=plain)
     other = evaluate(data, tmp_path / "b", {"gs": gs}, model=Twin(), mean=mean, std=std)
     assert [(r.standard, r.robust) for r in one.rows] == [(r.standard, r.robust) for r in other.rows]
+
+
+def test_a_purifier_that_is_attached_to_the_model_is_switched_off(
+    data: LabelledImages, gs: Purifier, tmp_path: Path
+) -> None:
+    model = Colours()
+    one = evaluate(data, tmp_path / "a", {"gs": gs}, model=model)
+    purifier.attach(model, "bit-depth", bits=1)
+    other = evaluate(data, tmp_path / "b", {"gs": gs}, model=model)
+    figures = [[(row.purifier, row.attack, row.standard, row.robust) for row in run.rows] for run in (one, other)]
+    assert figures[0] == figures[1] and other.settings["model"] == one.settings["model"]
 
 
 def test_transfer_attacks_surrogates_alone(data: LabelledImages, gs: Purifier, tmp_path: Path) -> None:

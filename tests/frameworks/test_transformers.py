@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import purifier
-from purifier import Purifier
+from purifier import Purifier, attacks
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SIZE = {"height": 32, "width": 32}
@@ -227,3 +227,62 @@ def test_a_vision_language_model_generates_from_purified_pictures(purify: Purifi
     got = model.generate(input_ids=ids, pixel_values=values, **options)
     assert torch.equal(got.sequences, want.sequences)
     torch.testing.assert_close(torch.stack(got.logits), torch.stack(want.logits), rtol=0, atol=1e-4)
+
+
+def blip(kind: type[Any]) -> Any:
+    text = {"vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "sep_token_id": 2, **TINY}
+    vision = {"image_size": 32, "patch_size": 8, **TINY}
+    text |= {"max_position_embeddings": 16, "encoder_hidden_size": 16}
+    return kind(transformers.BlipConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
+
+
+IDS = torch.tensor([[1, 5, 2]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        (transformers.BlipForConditionalGeneration, lambda m, x: m(pixel_values=x, input_ids=IDS)),
+        (transformers.BlipForConditionalGeneration, lambda m, x: m.generate(x, max_new_tokens=2)),
+        (transformers.BlipForQuestionAnswering, lambda m, x: m.generate(IDS, pixel_values=x, max_new_tokens=2)),
+    ],
+    ids=["call", "caption", "answer"],
+)
+def test_a_generate_that_calls_the_image_encoder_itself_is_purified_once(
+    kind: type[Any], call: Any, purify: Purifier
+) -> None:
+    model, images = blip(kind), torch.rand(1, 3, 32, 32)
+    found: list[Tensor] = []
+    model.vision_model.embeddings.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    purifier.attach(model, purify)
+    call(model, images)
+    assert len(found) == 1
+    torch.testing.assert_close(found[0], purify(images))
+
+
+def test_a_model_that_calls_parts_of_its_image_encoder_is_purified_at_its_own_call(purify: Purifier) -> None:
+    text = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BridgeTowerConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, text_config=text,
+        vision_config={"hidden_size": 64, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
+    )  # fmt: skip
+    model, images = transformers.BridgeTowerModel(config).eval(), torch.rand(1, 3, 32, 32)
+    found: list[Tensor] = []
+    part = model.vision_model.visual.embeddings
+    part.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+    purifier.attach(model, purify)
+    model(input_ids=IDS, pixel_values=images)
+    torch.testing.assert_close(found[0], purify(images))
+
+
+def test_attacks_read_the_logits_of_a_model_and_its_purifier_is_known_to_them(purify: Purifier) -> None:
+    model, images, labels = vit(), torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    for attack in (
+        attacks.PGD(steps=2), attacks.APGD(steps=3), attacks.Square(queries=3), attacks.CW(steps=2),
+        attacks.DeepFool(steps=2), attacks.APGD(steps=3, loss="dlr"),
+    ):  # fmt: skip
+        plain = attack.seeded(0)(lambda x: model(x).logits, images, labels)
+        assert torch.equal(attack.seeded(0)(model, images, labels), plain)
+    purifier.attach(model, purify)
+    found, right = attacks.worst_case(attacks.Blind(), [attacks.PGD(steps=1)], model, images, labels)
+    assert found.shape == images.shape and right.shape == (2,)

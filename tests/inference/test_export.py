@@ -281,3 +281,13 @@ def test_a_purifier_with_a_graph_for_one_size_asks_for_that_size(form: str, tmp_
     assert not list(tmp_path.iterdir())
     made = export(purifier, tmp_path / "p", format=form, size=(32, 48))
     assert made.difference is not None and made.difference < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["gs", "ncis", "alloy-s", "median"])
+def test_the_older_exporter_of_torch_gives_the_same_outputs(name: str, tmp_path: Path) -> None:
+    purifier, images = Purifier.from_pretrained(name), pictures(1, 3, 20, 24)
+    torch.onnx.export(purifier, (images,), str(tmp_path / "p.onnx"), dynamo=False)
+    session = onnxruntime.InferenceSession(str(tmp_path / "p.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), purifier(images), rtol=0, atol=1e-5)
