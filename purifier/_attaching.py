@@ -57,6 +57,10 @@ class _Hook:
 class Handle:
     """A purifier that is attached to a model; also a context manager that removes it at its end.
 
+    It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is not
+    purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
+    `get_image_features` call directly. A model that calls itself purifies at each of these calls.
+
     Attributes:
         model: The model.
         purifier: The `Purifier` in front of it.
@@ -107,25 +111,19 @@ def attach(
 ) -> Handle:
     """Puts a purifier in front of a model in place: every call of the model purifies its images first.
 
-    The model stays the same object with the same attributes, parameters and state dict, so that whatever holds it (a
-    transformers pipeline or Trainer, Lightning, a predictor class) needs no change. It works by a forward pre-hook: a
-    call that does not go through `model(...)`, such as `model.forward_features(...)`, is not purified. In transformers'
-    models with an image encoder the hook is at the encoder, which `generate` and `get_image_features` call directly. A
-    model that calls itself purifies at each of these calls.
+    The model keeps its identity, attributes and state dict, so that whatever holds it (a pipeline, a Trainer, a
+    predictor) needs no change. `Handle` says which calls are purified.
 
     Args:
         model: A module. `wrap` takes plain functions.
-        purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier. It follows the images
-            to their device.
-        processor: The transformers image processor that makes the model's images; its normalisation and channel order
-            are measured.
-        mean: Mean of each channel that the images are normalised with, in [0, 1] units. None means a timm model's own,
-            or none for other models.
-        std: Standard deviation of each channel, likewise.
-        images: Positions or keywords of the arguments that are images; None finds one, see `PurifiedModel`.
-        channels: Order of the images' channels, "RGB" or "BGR"; None means the processor's, or "RGB".
-        out_of_range: "auto", "clamp" or "refuse"; see `PurifiedModel`.
-        **from_pretrained_arguments: Passed on to `Purifier.from_pretrained`, such as `iterations=5`.
+        purifier: As in `wrap`. It follows the images to their device.
+        processor: As in `wrap`.
+        mean: As in `wrap`.
+        std: As in `wrap`.
+        images: As in `wrap`.
+        channels: As in `wrap`.
+        out_of_range: As in `wrap`.
+        **from_pretrained_arguments: As in `wrap`.
 
     Returns:
         A handle: `handle.purifier`, `handle.remove()`; `with attach(model): ...` removes the purifier at the end.
@@ -137,13 +135,9 @@ def attach(
     Example:
         >>> import torch, purifier
         >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
-        >>> handle = purifier.attach(classifier, "gs")
-        >>> classifier(torch.rand(4, 3, 32, 32)).shape
-        torch.Size([4, 10])
-        >>> handle.remove()
+        >>> with purifier.attach(classifier, "gs"):
+        ...     logits = classifier(torch.rand(4, 3, 32, 32))
     """
-    if not isinstance(model, nn.Module):
-        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
     _check_without(model)
     found = conventions_of(model, processor, mean, std, channels)
     convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
@@ -154,6 +148,8 @@ def attach(
 
 
 def _check_without(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
     for part in model.modules():
         found = attached(part)
         if found is not None or isinstance(part, PurifiedModel):

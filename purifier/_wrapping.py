@@ -38,8 +38,7 @@ def wrap(
 ) -> PurifiedModel:
     """Puts a purifier in front of a classifier, detector, segmenter or any function of images.
 
-    The model is not retrained, moved or changed. The result is called like the model. `purifier.attach` does the same
-    in place, for frameworks that hold the model.
+    The model is not changed, and the result is called like it. `purifier.attach` works in place instead.
 
     Args:
         model: A module (torchvision, timm, transformers, your own; also inside DataParallel or DDP) or a function.
@@ -49,8 +48,7 @@ def wrap(
             None means a timm model's own, or none for other models; a timm model that is fed images in [0, 1] takes
             mean=0, std=1. Images in 0..255 have mean=0, std=1/255.
         std: Standard deviation of each channel, likewise.
-        processor: The transformers image processor that makes the model's images; its normalisation and channel order
-            are measured.
+        processor: The transformers image processor of the model; its normalisation and channel order are measured.
         images: Positions or keywords of the arguments that are images; None finds one, see `PurifiedModel`.
         channels: Order of the images' channels, "RGB" or "BGR"; None means the processor's, or "RGB".
         out_of_range: "auto", "clamp" or "refuse"; see `PurifiedModel`.

@@ -74,10 +74,9 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         What was found, each with what was measured and what to do; empty if nothing was.
 
     Raises:
-        InputError: If the model does not return logits (N, K) for the images.
+        InputError: If the model does not return logits (N, K).
 
     Example:
-        >>> import torch
         >>> from purifier.evaluation import doctor
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(192, 3))
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
