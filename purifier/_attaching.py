@@ -19,7 +19,7 @@ from purifier._convention import Convention
 from purifier._errors import WrapError, warn_once
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._wrapping import DEFAULT, PROMISE, conventions_of, inner_model, load_for
+from purifier._wrapping import DEFAULT, PROMISE, convention_of, inner_model, load_for
 
 # They call parts of their image encoder instead of the encoder.
 _PIECEWISE = ("bridgetower", "granite_docling")
@@ -57,8 +57,8 @@ class _Hook:
 class Handle:
     """A purifier that is attached to a model; also a context manager that removes it at its end.
 
-    It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is not
-    purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
+    It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is
+    not purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
     `get_image_features` call directly. A model that calls itself purifies at each of these calls.
 
     Attributes:
@@ -111,8 +111,7 @@ def attach(
 ) -> Handle:
     """Puts a purifier in front of a model in place: every call of the model purifies its images first.
 
-    The model keeps its identity, attributes and state dict, so that whatever holds it (a pipeline, a Trainer, a
-    predictor) needs no change. `Handle` says which calls are purified.
+    The model stays the same object, so that a pipeline or Trainer needs no change. `Handle` says what is purified.
 
     Args:
         model: A module. `wrap` takes plain functions.
@@ -126,7 +125,7 @@ def attach(
         **from_pretrained_arguments: As in `wrap`.
 
     Returns:
-        A handle: `handle.purifier`, `handle.remove()`; `with attach(model): ...` removes the purifier at the end.
+        The handle, whose `remove()` takes the purifier away, as does the end of `with attach(model): ...`.
 
     Raises:
         WrapError: If the model is not a module, or it or a part of it has a purifier already.
@@ -134,13 +133,11 @@ def attach(
 
     Example:
         >>> import torch, purifier
-        >>> classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
-        >>> with purifier.attach(classifier, "gs"):
-        ...     logits = classifier(torch.rand(4, 3, 32, 32))
+        >>> with purifier.attach(torch.nn.Flatten(), "gs") as handle:
+        ...     features = handle.model(torch.rand(4, 3, 32, 32))
     """
     _check_without(model)
-    found = conventions_of(model, processor, mean, std, channels)
-    convention = Convention.of(*found[:2], channels=found[2], out_of_range=out_of_range)
+    convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
     hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
     warn_once(PROMISE, stacklevel=2)

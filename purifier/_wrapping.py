@@ -64,27 +64,27 @@ def wrap(
         >>> purifier.wrap(classifier, "gs")(torch.rand(4, 3, 32, 32)).shape
         torch.Size([4, 10])
     """
-    mean, std, channels = conventions_of(model, processor, mean, std, channels)
+    convention = convention_of(model, processor, mean, std, channels)
     loaded = load_for(model, purifier, from_pretrained_arguments)
-    wrapped = loaded.wrap(model, mean=mean, std=std, channels=channels, images=images, out_of_range=out_of_range)
+    wrapped = loaded.wrap(model, **convention, images=images, out_of_range=out_of_range)
     warn_once(PROMISE, stacklevel=2)
     return wrapped
 
 
-def conventions_of(model: Any, processor: Any, mean: Any, std: Any, channels: str | None) -> tuple[Any, Any, str]:
-    """Returns the mean, std and channel order of a model's images: as given, as measured, or as a timm model states.
+def convention_of(model: Any, processor: Any, mean: Any, std: Any, channels: str | None) -> dict[str, Any]:
+    """Returns mean, std and channels of a model's images: as given, as measured, or as a timm model states them.
 
     Raises:
         OptionError: If a processor is given beside mean or std, or is not understood.
     """
+    measured = "RGB"
     if processor is not None:
         if mean is not None or std is not None:
             raise OptionError("expected either processor or mean and std, got both")
         mean, std, measured = measure_processor(processor)
-        return mean, std, channels or measured
-    if mean is None and std is None:
+    elif mean is None and std is None:
         mean, std = _of_timm(model)
-    return mean, std, channels or "RGB"
+    return {"mean": mean, "std": std, "channels": channels or measured}
 
 
 def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments: dict[str, Any]) -> Purifier:
