@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +58,15 @@ class Acting(NCISRecipe):
         return Losses(found.total * torch.nan) if self.fails and step >= self.step else found
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler of SIGINT, which a process that was started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_training_ends_its_step_saves_it_and_resumes_to_the_same_bits(
     config: NCISTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +83,7 @@ def test_an_interrupted_training_ends_its_step_saves_it_and_resumes_to_the_same_
     assert files[0] == files[1]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_interrupt_acts_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), Stopping() as stopping:
         signal.raise_signal(signal.SIGINT)

@@ -161,7 +161,7 @@ def test_the_command_takes_the_models_that_evaluate_takes(folders: Path, tmp_pat
 
 def test_the_command_explains_its_settings_and_refuses_what_is_not_a_model(folders: Path, tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", run("--help").output)
-    assert "--model" in text and "Weight lambda 4 of L_r (eq. 1)." in text and "[li|lf-noc|" in text
+    assert "--model" in text and "Weight lambda 4 of the pixel loss L_r (eq. 1)." in text and "[li|lf-noc|" in text
     out = ("--data", folders, "--out", tmp_path)
     for name, said in (
         ("nothing", "expected a model as reference:demo, torchvision:NAME"),
