@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from purifier._attaching import as_purified_model
 from purifier._errors import InputError, PurifierError
+from purifier._input import TOLERANCE, extremes
+from purifier.attacks.threats import bare_model, whole_model
 from purifier.data.sets import LabelledImages
 from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
+from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
 from purifier.models.layers import check_eval
-from purifier.models.normalised import Normalised
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
 _SIGNIFICANT = 0.001
 _BATCH = 20
@@ -85,10 +86,9 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     if isinstance(images, LabelledImages):
         images, labels = images.load(range(len(images)))
     defended = as_purified_model(model)
-    bare = model if defended is None else defended.model
-    if defended is not None and defended.normalisation is not None:
-        bare = Normalised(bare, *defended.normalisation)
-        images = defended.convention.to_unit(images) if not _in_unit(images) else images
+    bare = model if defended is None else bare_model(defended)
+    if defended is not None and defended.normalisation is not None and not _in_unit(images):
+        images = defended.convention.to_unit(images)
     findings = list(_mode(bare))
     view = _View(bare)
     outputs = view.logits(images)
@@ -99,7 +99,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     fault = _most_likely(view, outputs, images, labels)
     findings += [fault] if fault else []
     if defended is not None:
-        findings += _cost(view, _View(_whole(defended)), images, labels)
+        findings += _cost(view, _View(whole_model(defended)), images, labels)
     return findings
 
 
@@ -171,7 +171,7 @@ def _otherwise_labelled(outputs: Tensor, labels: Tensor) -> Iterator[tuple[Check
 
 
 def _changes(images: Tensor) -> list[tuple[str, str, Callable[[Tensor], Tensor]]]:
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     sizes = [side for side in (0.5, 2.0) if min(images.shape[-2:]) * side >= 16]
     return [
         ("missing normalisation", "normalised by ImageNet's mean and std", lambda x: (x - mean) / std),
@@ -205,9 +205,6 @@ def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor) -> Iterator
         yield COST.found(f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it")
 
 
-def _whole(defended: Any) -> Any:
-    return defended if defended.normalisation is None else Normalised(defended, *defended.normalisation)
-
-
 def _in_unit(images: Tensor) -> bool:
-    return bool(images.min() >= -0.05 and images.max() <= 1.05)
+    low, high = extremes(images)
+    return low >= -TOLERANCE and high <= 1 + TOLERANCE

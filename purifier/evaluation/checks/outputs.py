@@ -9,6 +9,7 @@ from torch import Tensor
 from purifier._errors import PurifierError
 from purifier.evaluation.checks.context import Context, View
 from purifier.evaluation.checks.finding import Check, Finding
+from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
 
 SOFTMAX = Check(
     "softmax outputs",
@@ -23,7 +24,6 @@ RANGE = Check(
     "The model receives images in another range than it was trained on, so all accuracies are meaningless. Give wrap() "
     "the mean and std that the model expects, or scale the images inside the model; check the order of the labels.",
 )
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHANCE, _SIGNIFICANT, _FEWEST = 1.5, 0.01, 4
 
 
@@ -66,11 +66,11 @@ def wrong_range(context: Context) -> Finding | None:
 def _better_range(context: Context, model: View, correct: Tensor) -> str:
     """Names the range in which significantly more images are correct, by an exact sign test; empty if there is none."""
     images = context.images
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     ranges = {
         "0..255": images * 255,
         "-1..1": images * 2 - 1,
-        f"the range of mean={_MEAN} and std={_STD}": (images - mean) / std,
+        f"the range of mean={IMAGENET_MEAN} and std={IMAGENET_STD}": (images - mean) / std,
     }
     for name, scaled in ranges.items():
         try:
