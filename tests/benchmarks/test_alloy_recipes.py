@@ -18,7 +18,8 @@ from benchmarks.recipes.ship import ship, without_places
 from purifier import Purifier
 from purifier.commands.train import command
 from purifier.methods.alloy import Alloy
-from purifier.training.alloy.config import read_extractors, read_sources
+from purifier.training.extractors import read_extractors
+from purifier.training.perturbations import read_sources
 from purifier.training.settings import PhotographTraining
 from tests.builders import small_purifier
 

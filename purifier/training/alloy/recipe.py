@@ -14,13 +14,13 @@ from purifier._errors import OptionError
 from purifier._purifier import Purifier
 from purifier.attacks import SSP
 from purifier.methods.alloy import Alloy
-from purifier.training.alloy.config import AlloyTraining, SourceLine, read_extractors, read_sources
-from purifier.training.alloy.extractors import Extractor, load_extractors
-from purifier.training.alloy.perturbations import Sources, resolve_sources
+from purifier.training.alloy.config import AlloyTraining
+from purifier.training.extractors import Extractor, load_extractors, read_extractors
 from purifier.training.initial import load_alloy
 from purifier.training.label_free import divergence
 from purifier.training.loop import Fitted, Losses, train_purifier
 from purifier.training.outputs import training_card
+from purifier.training.perturbations import SourceLine, Sources, Strength, read_sources, resolve_sources
 from purifier.training.validation import PhotographRecipe, method_of
 
 # Step of the sizes of `views`. Kernels are tuned once for each size, so there are few of them.
@@ -46,7 +46,8 @@ class AlloyRecipe(PhotographRecipe):
         self.model: nn.Module = _Trained(method, config.only_gate)
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
-        self.sources = Sources(config, resolve_sources(read_sources(config.sources), self.extractors, classifiers))
+        strength = Strength(config.eps_low, config.eps, config.attack_alpha)
+        self.sources = Sources(strength, resolve_sources(read_sources(config.sources), self.extractors, classifiers))
         self.classifiers = _one_of_each_network(classifiers) if config.prediction_weight else []
         if not self.classifiers and not any(config.loss_weights().values()):
             raise OptionError(
