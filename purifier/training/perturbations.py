@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -130,7 +130,7 @@ def label_free_attack(
         return APGD(eps=eps, steps=steps, loss=top_class_loss)
     if kind in ("kl", "pgd"):
         return PGD(eps=eps, alpha=alpha, steps=steps, loss=divergence if kind == "kl" else top_class_loss)
-    maker = {"mi": MIFGSM, "di": DIFGSM, "ti": partial(TIFGSM, decay=1.0)}[kind]
+    maker: Callable[..., Attack] = {"mi": MIFGSM, "di": DIFGSM, "ti": partial(TIFGSM, decay=1.0)}[kind]
     return maker(eps=eps, alpha=alpha, steps=steps, loss=top_class_loss)
 
 

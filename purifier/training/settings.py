@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
+from torch.utils.data import Dataset
+
 from purifier._errors import OptionError, nearest
 from purifier._options import check_integer, check_number
 from purifier.data.crops import RandomCrops, split_validation
@@ -156,7 +158,7 @@ class PhotographTraining(LoopConfig):
         check_number("aliased", self.aliased, low=0.0, high=1.0)
         check_number("vary", self.vary, low=0.0, high=1.0)
 
-    def crops_and_validation(self) -> tuple[RandomCrops, list[Path]]:
+    def crops_and_validation(self) -> tuple[Dataset[Any], list[Path]]:
         """Returns the crops to train on, and the files held out for validation.
 
         Raises:

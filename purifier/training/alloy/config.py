@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from purifier._errors import OptionError
+from purifier._options import check_number
+from purifier.training.bank.settings import AttackedTraining
 from purifier.training.extractors import read_extractors
 from purifier.training.perturbations import read_sources
-from purifier.training.settings import PhotographTraining, check_strength, check_weights
+from purifier.training.settings import check_strength, check_weights
 
 _REMOVED = ("network", "adversarial_weight", "aware_share", "unroll", "head_start", "start")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlloyTraining(PhotographTraining):
+class AlloyTraining(AttackedTraining):
     """Settings of the Alloy training, in addition to those of every training on photographs.
 
     Attributes:
@@ -59,6 +61,8 @@ class AlloyTraining(PhotographTraining):
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Constant added to the gate's logits at inference, but not in training.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
+        gate_worst: Share of that loss that only counts the worst position of each image: the surest one of a clean
+            image, the least sure one of an attacked one. It makes the gate surer of whole images.
         only_gate: Whether to train only the gate, by that cross entropy alone, for the network of `init`.
         init: Name or folder of a trained purifier to start from, of the same size; "" means none. If this alloy has
             several levels, `init` may also have one level and twice as many blocks, and becomes the finest level. A
@@ -95,6 +99,7 @@ class AlloyTraining(PhotographTraining):
     gate_blocks: int = 0
     gate_bias: float = 0.0
     gate_weight: float = 1.0
+    gate_worst: float = 0.0
     only_gate: bool = False
     init: str = ""
     validation_images: int = 32
@@ -109,6 +114,7 @@ class AlloyTraining(PhotographTraining):
                 "the place with out"
             )
         check_strength(self.eps_low, self.eps)
+        check_number("gate_worst", self.gate_worst, low=0.0, high=1.0)
         if not 0 < self.attack_alpha <= 2:
             raise OptionError(f"expected attack_alpha in (0, 2], a share of eps, got {self.attack_alpha}")
         if not 0 <= self.views < 1:

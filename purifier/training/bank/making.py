@@ -167,10 +167,12 @@ class _Maker:
         with tqdm(total=len(turns), unit="shard") as bar:
             for number, line, network in turns:
                 bar.set_postfix_str(source_name(line))
-                if not self.bank.shard(source_name(line), number).exists():
+                missing = not self.bank.shard(source_name(line), number).exists()
+                if missing:
                     self._attack(number, line, network)
                 bar.update()
-                if minutes is not None and time.monotonic() - started > 60 * minutes:
+                # A call with the shortest limit still makes a shard.
+                if missing and minutes is not None and time.monotonic() - started > 60 * minutes:
                     bar.write("stopped; the same call resumes from there")
                     break
         return Bank(self.bank.folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from purifier.training.bank.store import Bank, Entry
 _WEAKENED, _WEAKEST = 0.5, 0.25
 _BEFORE, _AFTER = 0.15, 0.15
 _PERMUTED = 0.2
+
+# A batch of a training: clean crops (N, 3, H, W), or what torch collates of `BankPairs`.
+Batch = Tensor | dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,28 @@ class Pairs:
     drawn: Tensor
 
     @classmethod
-    def of(cls, batch: Tensor | dict[str, Tensor]) -> Pairs:
+    def of(cls, batch: Batch) -> Pairs:
         """Reads a batch of a training: clean crops (N, 3, H, W), or a batch of `BankPairs`."""
         if isinstance(batch, Tensor):
             none = torch.zeros(len(batch), dtype=torch.bool, device=batch.device)
             return cls(batch, batch, none, none)
         return cls(batch["clean"], batch["perturbed"], batch["attacked"], batch["drawn"])
+
+    def completed(self, perturb: Callable[[Tensor], Tensor], *, attacked: bool = True) -> Pairs:
+        """Perturbs the crops that do not come from a bank.
+
+        Args:
+            perturb: Maps clean crops (M, 3, H, W), M > 0, to perturbed ones.
+            attacked: Whether they count as attacked then.
+        """
+        own = ~self.drawn
+        if not own.any():
+            return self
+        if own.all():
+            return replace(self, perturbed=perturb(self.clean), attacked=torch.full_like(own, attacked))
+        perturbed, labels = self.perturbed.clone(), self.attacked.clone()
+        perturbed[own], labels[own] = perturb(self.clean[own]), attacked
+        return replace(self, perturbed=perturbed, attacked=labels)
 
 
 class BankPairs(Dataset[dict[str, Tensor]]):
@@ -67,7 +87,6 @@ class BankPairs(Dataset[dict[str, Tensor]]):
 
     def __init__(self, bank: Bank, crops: RandomCrops, *, share: float = 1.0, sources: tuple[str, ...] = ()) -> None:
         self.bank, self.crops, self.share = bank, crops, share
-        self.paths = [*crops.paths, bank.folder]
         names = list(bank.sources)
         for name in sources:
             if name not in names:
@@ -84,6 +103,8 @@ class BankPairs(Dataset[dict[str, Tensor]]):
                 f"{crops.crop_size}; lower crop_size"
             )
         self._ends = np.cumsum(counts)
+        # What a resumed training compares: the files, and how much of the bank there is.
+        self.items = [*crops.paths, *zip(self._names, counts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.crops)
