@@ -65,6 +65,7 @@ class AlloyTraining(PhotographTraining):
         gate: Width of the gate, which detects attacks and leaves clean images nearly unchanged; 0 means no gate.
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Constant added to the gate's logits at inference, but not in training.
+        gate_floor: Weights of the gate below this count as 0 at inference.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
         only_gate: Whether to train only the gate, by that cross entropy alone, for the network of `init`.
         init: Name or folder of a trained purifier to start from, of the same size; "" means none. If this alloy has
@@ -101,6 +102,7 @@ class AlloyTraining(PhotographTraining):
     gate: int = 0
     gate_blocks: int = 0
     gate_bias: float = 0.0
+    gate_floor: float = 0.0
     gate_weight: float = 1.0
     only_gate: bool = False
     init: str = ""
