@@ -130,8 +130,8 @@ def label_free_attack(
         return APGD(eps=eps, steps=steps, loss=top_class_loss)
     if kind in ("kl", "pgd"):
         return PGD(eps=eps, alpha=alpha, steps=steps, loss=divergence if kind == "kl" else top_class_loss)
-    maker: Callable[..., Attack] = {"mi": MIFGSM, "di": DIFGSM, "ti": partial(TIFGSM, decay=1.0)}[kind]
-    return maker(eps=eps, alpha=alpha, steps=steps, loss=top_class_loss)
+    makers: dict[str, Callable[..., Attack]] = {"mi": MIFGSM, "di": DIFGSM, "ti": partial(TIFGSM, decay=1.0)}
+    return makers[kind](eps=eps, alpha=alpha, steps=steps, loss=top_class_loss)
 
 
 def targets_of(kind: str, extractor: Extractor, images: Tensor) -> Tensor | None:
