@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
 
 from purifier.commands.train import options_of, yaml_option
-from purifier.training.bank import Bank, BankSettings, make_bank
+
+if TYPE_CHECKING:
+    from purifier.training.bank import Bank
 
 
-@click.group("bank")
+class _Commands(click.Group):
+    """The two commands. The options of `make` come from its settings, which are slow to import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["make", "show"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return {"make": _make, "show": _show}[cmd_name]() if cmd_name in ("make", "show") else None
+
+
+@click.group("bank", cls=_Commands)
 def command() -> None:
     """Make attacked pictures once, for many trainings."""
 
 
-@command.command("show")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def show(folder: Path) -> None:
-    """Show the sources of the bank FOLDER: their attacks, pictures and strengths."""
-    click.echo("\n".join(card(Bank(folder))))
+def _show() -> click.Command:
+    from purifier.training.bank import Bank
+
+    folder = click.Argument(["folder"], type=click.Path(path_type=Path, exists=True, file_okay=False))
+    text = "Show the sources of the bank FOLDER: their attacks, pictures and strengths."
+    return click.Command(
+        "show", params=[folder], help=text, callback=lambda folder: click.echo("\n".join(card(Bank(folder))))
+    )
+
+
+def _make() -> click.Command:
+    from purifier.training.bank import BankSettings, make_bank
+
+    def run(out: Path, minutes: float | None, **values: Any) -> None:
+        click.echo("\n".join(card(make_bank(BankSettings(**values), out, minutes=minutes))))
+
+    out = click.Option(
+        ["--out"],
+        type=click.Path(path_type=Path, file_okay=False),
+        required=True,
+        help="Folder of the bank. A stopped run resumes, and more sources can be added.",
+    )
+    minutes = click.Option(["--minutes"], type=float, help="Stop after about that time. No limit by default.")
+    params = [out, yaml_option(BankSettings), minutes, *options_of(BankSettings)]
+    text = "Make a bank of attacked pictures, or add to one what it lacks."
+    return click.Command("make", params=params, callback=run, help=text)
 
 
 def card(bank: Bank) -> list[str]:
@@ -35,6 +67,8 @@ def card(bank: Bank) -> list[str]:
 
 
 def _row(bank: Bank, name: str, described: dict[str, Any]) -> list[str]:
+    import torch
+
     facts = list(bank.facts(name))
     if not facts:
         return ["0", "-", "-", "-", "-"]
@@ -47,29 +81,3 @@ def _row(bank: Bank, name: str, described: dict[str, Any]) -> list[str]:
         f"{255 * 127 * found['scales'].mean().item():.1f}",
         "-" if described["attack"] == "ssp" else f"{100 * fooled:.0f}",
     ]
-
-
-def _make(out: Path, minutes: float | None, **values: Any) -> None:
-    """Make a bank of attacked pictures, or add to one what it lacks."""
-    bank = make_bank(BankSettings(**values), out, minutes=minutes)
-    click.echo("\n".join(card(bank)))
-
-
-command.add_command(
-    click.Command(
-        "make",
-        callback=_make,
-        help=_make.__doc__,
-        params=[
-            click.Option(
-                ["--out"],
-                type=click.Path(path_type=Path, file_okay=False),
-                required=True,
-                help="Folder of the bank. A stopped run resumes, and more sources can be added.",
-            ),
-            yaml_option(BankSettings),
-            click.Option(["--minutes"], type=float, help="Stop after about that time. No limit by default."),
-            *options_of(BankSettings),
-        ],
-    )
-)
