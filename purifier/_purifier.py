@@ -170,24 +170,25 @@ class Purifier(_hub.HubMixin, Scoring):
         out: Tensor = self.method(batch) if self._compiler is None else self._compiler.run(self.method, batch)
         return out
 
-    def purify_image(self, image: Any) -> Image:
-        """Purifies one picture.
+    def purify_image(self, image: Any, *, max_pixels: float | None = None) -> Image:
+        """Purifies one picture. The EXIF orientation is applied; large pictures are purified in blocks.
 
         Args:
-            image: PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a path. The EXIF orientation is applied.
+            image: PIL image; uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); path, bytes or binary file object.
+            max_pixels: The largest number of pixels of a file. None means Pillow's limit, 89 million.
 
         Returns:
-            A PIL image of the same kind. Alpha is kept unchanged, grey stays grey, and 16-bit grey stays 16-bit and is
-            purified in float32 or better.
+            A PIL image of the same kind, with its alpha, EXIF data, colour profile and resolution. Grey stays grey, and
+            16-bit grey stays 16-bit and is purified in float32 or better.
 
         Raises:
-            InputError: If it cannot be read, or has a kind that would lose information.
+            InputError: If it cannot be read, has too many pixels, or has a kind that would lose information.
         """
         from purifier._images import put_together, take_apart
+        from purifier.inference.pictures import purify_picture
 
-        picture = take_apart(image)
-        with torch.inference_mode():
-            return put_together(picture, self._fine_enough(picture.sixteen_bit)(picture.rgb))
+        picture = take_apart(image, max_pixels=max_pixels)
+        return put_together(picture, purify_picture(self._fine_enough(picture.sixteen_bit), picture))
 
     def _fine_enough(self, sixteen_bit: bool) -> Purifier:
         """Returns itself, or a float32 copy for 16-bit pictures, whose lower bits half precision would lose."""

@@ -35,7 +35,7 @@ def check_tileable(method: Method, size: int, name: str) -> None:
         raise OptionError(f"{name!r} cannot be tiled: every output pixel depends on the whole image; leave tiled() out")
 
 
-def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
+def spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
     """Yields (start, stop, first, last): the span of a tile's output and the span of its input."""
     size = max(align, size - size % align)
     for start in range(0, length, size):
@@ -50,8 +50,8 @@ def apply_stage(stage: Stage, images: Tensor, size: int) -> Tensor:
     if stage.halo is None or (height <= size and width <= size):
         return stage.apply(images)
     out: Tensor | None = None
-    for top, bottom, first_row, last_row in _spans(height, size, stage.halo, stage.align):
-        for left, right, first_column, last_column in _spans(width, size, stage.halo, stage.align):
+    for top, bottom, first_row, last_row in spans(height, size, stage.halo, stage.align):
+        for left, right, first_column, last_column in spans(width, size, stage.halo, stage.align):
             tile = stage.apply(images[..., first_row:last_row, first_column:last_column])
             if out is None:
                 out = tile.new_empty(*tile.shape[:2], -(-height // stage.cell), -(-width // stage.cell))
