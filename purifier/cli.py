@@ -15,18 +15,8 @@ from purifier._errors import PurifierError
 from purifier._version import __version__
 
 _COMMANDS = (
-    "attack",
-    "bench",
-    "convert",
-    "demo",
-    "detect",
-    "doctor",
-    "evaluate",
-    "export",
-    "list",
-    "purify",
-    "train",
-    "tune",
+    *("attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
+    *("export", "list", "purify", "train", "tune"),
 )
 
 

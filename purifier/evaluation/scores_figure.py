@@ -30,6 +30,7 @@ def draw_scores(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.6, 4.4), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -54,7 +55,7 @@ def draw_scores(
     )
     panel.set_xlabel("attack score", color=_INK)
     panel.set_ylabel("pictures", color=_INK)
-    panel.yaxis.get_major_locator().set_params(integer=True)
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.tick_params(colors=_FAINT, length=0, labelsize=9)
