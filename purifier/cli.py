@@ -14,8 +14,9 @@ import click
 from purifier._errors import PurifierError
 from purifier._version import __version__
 
-_COMMANDS = tuple(
-    ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
+_COMMANDS = (
+    *("attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
+    *("export", "list", "purify", "train", "tune"),
 )
 
 
