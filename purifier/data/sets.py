@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from purifier._errors import InputError
 from purifier._images import read_size
+from purifier.data.coco import Box
 from purifier.data.images import central_square, check_mask, read_mask, read_rgb
 
 
@@ -176,7 +177,7 @@ class BoxedImages(ImageSet):
         categories: Names of the categories by id.
     """
 
-    boxes: tuple[tuple[tuple[float, float, float, float, int, int], ...], ...]
+    boxes: tuple[tuple[Box, ...], ...]
     categories: dict[int, str]
 
     def load(self, indices: Sequence[int]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
