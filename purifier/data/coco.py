@@ -47,8 +47,6 @@ def read_instances(path: Path, root: Path) -> tuple[list[tuple[Path, list[Box]]]
         owner, box = _identity(entry, "image_id", place), _box(entry, place)
         if owner not in images:
             raise InputError(f"expected the id of an image as image_id in {place}, got {quoted(owner)}")
-        if box[4] not in categories:
-            raise InputError(f"expected the id of a category as category_id in {place}, got {box[4]}")
         if box[2] > box[0] and box[3] > box[1]:
             images[owner][1].append(box)
     if not images:
@@ -58,7 +56,7 @@ def read_instances(path: Path, root: Path) -> tuple[list[tuple[Path, list[Box]]]
 
 def _read(path: Path) -> Mapping[str, list[Any]]:
     check_file(path, wanted="a COCO JSON file")
-    wanted = f"expected COCO instances with lists of images, annotations and categories in {path}, got"
+    wanted = f"expected COCO instances with images, annotations and categories in {path}, got"
     try:
         truth = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -69,7 +67,7 @@ def _read(path: Path) -> Mapping[str, list[Any]]:
         raise InputError(f"{wanted} a {type(truth).__name__}")
     for name in ("images", "annotations", "categories"):
         if not isinstance(truth.get(name), list):
-            raise InputError(f"{wanted} {name}: {quoted(truth.get(name))}")
+            raise InputError(f"{wanted} {quoted(truth.get(name))} instead of a list of {name}")
     return truth
 
 
