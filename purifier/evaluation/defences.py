@@ -141,8 +141,9 @@ class Defences:
 def class_names(model: Any) -> tuple[str, ...] | None:
     """Returns the names of a model's classes that it states as `classes`."""
     names = getattr(model, "classes", None)
-    known = isinstance(names, Sequence) and not isinstance(names, str) and len(names)
-    return tuple(map(str, names)) if known else None
+    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        return None
+    return tuple(map(str, names))
 
 
 def _rounded(images: Tensor, variant: Variant) -> Tensor:

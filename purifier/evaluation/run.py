@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from purifier._errors import InputError, PurifierError
+from purifier._errors import InputError, OptionError, PurifierError
 from purifier._identity import purifier_identity, versions
 from purifier._records import Records
 from purifier.attacks import Attack
@@ -107,6 +107,21 @@ def evaluate(
     return _Run(task, data, defences, cells, skipped, chosen, Path(out), progress)()
 
 
+def remove_results(out: Path) -> None:
+    """Removes the records and pictures of an evaluation from a folder, and no other files.
+
+    Raises:
+        OptionError: If one cannot be removed.
+    """
+    try:
+        for path in [*out.glob("records/*.jsonl"), *out.glob("pictures/*/*.png")]:
+            path.unlink()
+    except OSError as error:
+        raise OptionError(
+            f"expected results in {out} that can be removed, got {error}; choose another --out"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Run:
     """One evaluation; see `evaluate` and `Evaluation` for the fields."""
@@ -173,7 +188,9 @@ class _Run:
     # -- settings -----------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, head: Mapping[str, Any]) -> Records:
-        return Records(self.out / "records" / f"{name}.jsonl", head)
+        return Records(
+            self.out / "records" / f"{name}.jsonl", head, instead="choose another --out, or pass --overwrite"
+        )
 
     def _shared(self) -> dict[str, Any]:
         return {

@@ -117,8 +117,8 @@ def check_values(values: set[int], *, ignore_index: int = 255) -> None:
         raise InputError(f"expected masks with classes, got only {ignore_index}, which is ignored; set ignore_index")
     if classes == {0} and ignore_index in values:
         raise InputError(
-            f"expected masks with several classes, got only 0 and {ignore_index}, which is ignored, so that a model that "
-            f"always says 0 would be perfect; if {ignore_index} marks objects, write masks of 0 and 1 "
+            f"expected masks with several classes, got only 0 and {ignore_index}, which is ignored, so that a model "
+            f"that always says 0 would be perfect; if {ignore_index} marks objects, write masks of 0 and 1 "
             f"(mask // {max(1, ignore_index)}), or else choose images with other classes too"
         )
     if len(classes) == 1:
