@@ -14,7 +14,9 @@ import click
 from purifier._errors import PurifierError
 from purifier._version import __version__
 
-_COMMANDS = ("attack", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune")
+_COMMANDS = tuple(
+    ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
+)
 
 
 class LazyGroup(click.Group):
