@@ -19,6 +19,8 @@ import warnings
 from collections.abc import Iterable
 
 _given: set[str] = set()
+# Longest text of a value in a message.
+_SHOWN = 120
 
 
 class PurifierError(Exception):
@@ -57,6 +59,10 @@ class WrapError(PurifierError, TypeError):
     """No images were found in the call of a model."""
 
 
+class OutputError(PurifierError, OSError):
+    """A file or folder that cannot be written: a full disk, no permission, or something else in its place."""
+
+
 class PurifierWarning(UserWarning):
     """Something that the user should know. The result is still what was asked for."""
 
@@ -66,6 +72,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = {one.lower(): one for one in names}
     close = [known[one] for one in difflib.get_close_matches(name.lower(), list(known), n=2, cutoff=0.5)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """Returns the repr of a value that may be anything, shortened for a message."""
+    try:
+        text = repr(value)
+    except Exception:  # a repr may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def warn_once(message: str, *, stacklevel: int) -> None:

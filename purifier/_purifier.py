@@ -16,7 +16,7 @@ from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
 from purifier._input import check_form, check_range
-from purifier._loading import check_source, load_method, on_cpu_in_float32
+from purifier._loading import check_source, expected_shapes, load_method
 from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._tracing import is_tracing
@@ -106,9 +106,8 @@ class Purifier(_hub.HubMixin, nn.Module):
         check_source(name)
         compiler, target = make_compiler(compile), resolve_device(device)
         hub = _hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
-        with on_cpu_in_float32():
-            package = _hub.fetch(name, hub)
-            purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
+        package = _hub.fetch(name, hub, expected_shapes)
+        purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
         purifier._compiler = compiler
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +13,13 @@ from typing import Any, Literal
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
-from purifier._files import PART
+from purifier._files import sweep
 from purifier._images import check_suffix, images_below, no_images, read_size
 
 Format = Literal["png", "keep"]
 
 # A batch holds at most this many pixels for each image that --batch-size allows, so large images go alone.
 _PIXELS_PER_IMAGE = 1 << 20
-# Temporary files older than this were left by a killed run: no other run can still be writing them.
-_STALE_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,8 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     from tqdm import tqdm
 
     summary = Summary()
-    _remove_stale({job.target.parent for job in jobs})
+    for folder in {job.target.parent for job in jobs}:
+        sweep(folder)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
         for batch in _batches(jobs, batch_size):
             summary.skipped += sum(job in done for job in batch)
@@ -143,15 +140,6 @@ def _batches(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
         if len(batch) >= min(batch_size, max(1, batch_size * _PIXELS_PER_IMAGE // (size[0] * size[1]))):
             yield waiting.pop(size)
     yield from waiting.values()
-
-
-def _remove_stale(folders: Iterable[Path]) -> None:
-    """Removes the temporary files of killed runs."""
-    for folder in folders:
-        for path in folder.glob(f".*{PART}"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
 
 
 def read_note(path: Path) -> dict[str, Any] | None:

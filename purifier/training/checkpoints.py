@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import tempfile
 import warnings
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from purifier._errors import OptionError, PurifierWarning
-from purifier._files import PART, replacing
+from purifier._files import replacing
 from purifier.training.settings import LoopConfig
 
 # Settings that do not change the trained weights.
@@ -27,9 +27,8 @@ def prepare_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}{PART}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise OptionError(f"expected a folder to write, got {out}: {error.strerror}; choose another one") from error
 

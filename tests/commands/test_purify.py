@@ -350,7 +350,7 @@ def test_a_wrong_option_of_the_purifier_is_one_line_and_exit_code_1(
 def test_old_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
-    old, new = tmp_path / "out" / ".a.png.1.part", tmp_path / "out" / ".a.png.2.part"
+    old, new = (tmp_path / "out" / f".a.png.{digit * 16}.part" for digit in "12")
     old.write_bytes(b"half")
     new.write_bytes(b"another run may be writing this")
     os.utime(old, (time.time() - 3600,) * 2)
