@@ -15,12 +15,17 @@ Every message says what was expected, what was given, and what to do.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import warnings
 from collections.abc import Iterable
 
 _given: set[str] = set()
 # Longest text of a value in a message.
-_SHOWN = 120
+_SHOWN = 200
+# Bounds the time too, because a list can hold one list many times, and that one another.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxtuple = 4, 20, 20, 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = _SHOWN
 
 
 class PurifierError(Exception):
@@ -77,7 +82,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """Returns the repr of a value that may be anything, shortened for a message."""
     try:
-        text = repr(value)
+        text = _REPR.repr(value)
     except Exception:  # a repr may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"

@@ -106,7 +106,9 @@ def _is_purifiers(config: Any) -> bool:
     return isinstance(config, dict) and config.get("kind") == "purifier"
 
 
-def read(place: Place, config: dict[str, Any], expect: Callable[[dict[str, Any], str], Shapes] | None = None) -> Package:
+def read(
+    place: Place, config: dict[str, Any], expect: Callable[[dict[str, Any], str], Shapes] | None = None
+) -> Package:
     """Reads the weights and the card of a folder, after checking the SHA-256 of every weights file.
 
     Args:
@@ -148,9 +150,7 @@ def _read_weights(place: Place, file: str, digest: Any, limit: int) -> tuple[dic
     """Returns the tensors of a file, and its size in bytes."""
     source = place.name
     if not _is_weights_name(file):
-        raise WeightsError(
-            f"expected weights called *.safetensors beside config.json, got {shown(file)} in {source!r}"
-        )
+        raise WeightsError(f"expected weights called *.safetensors beside config.json, got {shown(file)} in {source!r}")
     data = place.read(file, limit)
     if data is None:
         raise WeightsError(
@@ -237,9 +237,7 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
             _commit(folder, config, state, data, alone)
 
 
-def _commit(
-    folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: bytes | None, alone: bool
-) -> None:
+def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: bytes | None, alone: bool) -> None:
     old, files = _listed(folder), dict[str, str]()
     age = 0 if alone else _UNLOCKED_SECONDS
     _remove(folder, _left(folder) - old.keys(), age)
@@ -289,7 +287,7 @@ def _remove(folder: Path, names: Iterable[str], age: float) -> None:
     """Removes the files that are at least so many seconds old."""
     for name in names:
         with suppress(OSError):
-            if time.time() - (folder / name).lstat().st_mtime >= age:
+            if not age or time.time() - (folder / name).lstat().st_mtime >= age:
                 (folder / name).unlink()
 
 

@@ -16,8 +16,8 @@ from purifier._purified_model import PurifiedModel
 from purifier._random import Unfilled
 from purifier.methods import Method, build, check_extent, innermost, tune
 
-# A purifier has at most this many weights, 15 times those of the largest one that is bundled: 1 GB in float32.
-_MOST_NUMBERS = 250_000_000
+# A purifier has at most this many weights, six times those of the largest one that is bundled, in so many tensors.
+_MOST_NUMBERS, _MOST_TENSORS = 100_000_000, 10_000
 # Side of the image, in pixels, on which loaded weights are tried.
 _PROBE = 16
 
@@ -34,7 +34,7 @@ def expected_shapes(config: dict[str, Any], source: str) -> dict[str, torch.Size
     """
     check_extent(config, source)
     try:
-        with Unfilled("meta"):
+        with Unfilled("meta", most=_MOST_TENSORS):
             state = build(_description(config)).state_dict()
     except OptionError as error:
         raise WeightsError(f"the configuration of {source!r} is not valid: {error}") from None
@@ -89,7 +89,7 @@ def _check_finite(method: Method, source: str) -> None:
     if next(method.parameters(), None) is None:
         return
     image = torch.linspace(0, 1, 3 * _PROBE**2, dtype=torch.float32, device="cpu").view(1, 3, _PROBE, _PROBE)
-    with _own_noise(method), torch.no_grad():
+    with _tried(method), torch.no_grad():
         finite = bool(method(image).isfinite().all())
     if not finite:
         raise WeightsError(
@@ -99,14 +99,20 @@ def _check_finite(method: Method, source: str) -> None:
 
 
 @contextmanager
-def _own_noise(method: Method) -> Iterator[None]:
-    """Lets noise be drawn from a generator of its own, so that torch's global one stays as it is."""
-    noises: list[Any] = [leaf for leaf in innermost(method) if leaf.random]
-    for noise in noises:
-        noise.generator = torch.Generator().manual_seed(0)
+def _tried(method: Method) -> Iterator[None]:
+    """Applies iterated methods at most twice, and draws noise from a generator that is not torch's global one."""
+    changes: list[tuple[Any, str, Any]] = []
+    for leaf in innermost(method):
+        if leaf.random:
+            changes.append((leaf, "generator", torch.Generator().manual_seed(0)))
+        if "iterations" in leaf.tunable:
+            changes.append((leaf, "iterations", min(2, leaf.options["iterations"])))
+    before = [(leaf, name, getattr(leaf, name)) for leaf, name, _ in changes]
+    for leaf, name, value in changes:
+        setattr(leaf, name, value)
     yield
-    for noise in noises:
-        noise.generator = None
+    for leaf, name, value in before:
+        setattr(leaf, name, value)
 
 
 def _leave_meta(method: Method) -> None:

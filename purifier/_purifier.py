@@ -17,7 +17,7 @@ from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
 from purifier._input import check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
-from purifier._options import check_integer
+from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._tracing import is_tracing
 from purifier.inference.compiling import Compiler, make_compiler
@@ -219,7 +219,9 @@ class Purifier(_hub.HubMixin, nn.Module):
 
     @iterations.setter
     def iterations(self, value: int) -> None:
-        setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
+        method = self._iterated()
+        checked = check_integer("iterations", value, low=0, high=method.most_iterations, why=SLOW)
+        setattr(method, "iterations", checked)  # noqa: B010
 
     def __getattr__(self, name: str) -> Any:
         if name == "iterations":  # the property found none: its error, not torch's

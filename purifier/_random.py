@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from purifier._errors import OptionError
+
 # Names of the functions that fill a tensor with random numbers: those of torch.nn.init and the methods of tensors.
 _FILLS = re.compile(
     r"(xavier_|kaiming_|trunc_|log_)?(uniform|normal)_|(random|orthogonal|sparse|bernoulli|exponential|cauchy)_"
@@ -47,6 +49,10 @@ class Unfilled(TorchFunctionMode):
 
     Args:
         device: Where tensors are made.
+        most: How many tensors may be made, because a module of very many takes minutes to build.
+
+    Raises:
+        OptionError: If more are made.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -56,9 +62,9 @@ class Unfilled(TorchFunctionMode):
         True
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, *, most: int | None = None) -> None:
         super().__init__()
-        self._device = device
+        self._device, self._left = device, most
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,6 +73,10 @@ class Unfilled(TorchFunctionMode):
         if _FILLS.fullmatch(getattr(func, "__name__", "")):
             return args[0] if args else given["tensor"]
         if func in _FACTORIES:
+            if self._left is not None:
+                self._left -= 1
+                if self._left < 0:
+                    raise OptionError("expected a network of fewer layers, got one that would take minutes to build")
             given = {**given, "device": self._device, "dtype": given.get("dtype") or torch.float32}
         return func(*args, **given)
 

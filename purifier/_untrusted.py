@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from purifier._errors import WeightsError, shown
+from purifier._errors import WeightsError
 
 # Levels of nesting in JSON. Python cannot follow many thousands.
 _DEEPEST = 256
@@ -60,8 +60,8 @@ class Place:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise WeightsError(
-                f"expected to read {file!r} of {self.name!r}, got: {reason}; check its permissions, or fetch the folder "
-                "again"
+                f"expected to read {file!r} of {self.name!r}, got: {reason}; check its permissions, or fetch the "
+                "folder again"
             ) from error
         raise WeightsError(
             f"expected {file!r} of {self.name!r} to have at most {limit:,} bytes, got {size:,}; it does not fit the "

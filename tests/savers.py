@@ -20,6 +20,7 @@ from torch import Tensor
 from purifier import Purifier, _format
 from tests.builders import small_purifier
 
+
 def versions() -> list[Purifier]:
     """Two purifiers of one architecture with different weights, and one without weights."""
     first, second = small_purifier("ncis"), small_purifier("ncis")

@@ -56,7 +56,9 @@ def test_a_purifier_given_as_something_else_is_refused(source: object) -> None:
 def test_weights_of_other_shapes_are_refused(ncis_folder: Path) -> None:
     config = json.loads((ncis_folder / "config.json").read_text())
     edit_config(ncis_folder, options={**config["options"], "filters": 5})
-    with pytest.raises(WeightsError, match=r"the weights of .* do not fit its configuration: other shapes: .* instead of"):
+    with pytest.raises(
+        WeightsError, match=r"the weights of .* do not fit its configuration: other shapes: .* instead of"
+    ):
         Purifier.from_pretrained(ncis_folder)
 
 

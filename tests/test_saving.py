@@ -44,7 +44,11 @@ def test_a_fresh_folder_has_the_usual_names_and_a_second_save_has_names_of_its_o
     second.save_pretrained(tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     (digest,) = _format.digests(second.method.state_dict()).values()
-    assert file.name == f"model-{digest[:16]}.safetensors" and names(tmp_path) == {"README.md", "config.json", file.name}
+    assert file.name == f"model-{digest[:16]}.safetensors" and names(tmp_path) == {
+        "README.md",
+        "config.json",
+        file.name,
+    }
     second.save_pretrained(tmp_path)
     first.save_pretrained(tmp_path)
     assert which(Purifier.from_pretrained(tmp_path), versions()) == 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,18 @@ from typing import Any, Literal
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
-from purifier._files import sweep
+from purifier._files import create_text, sweep, write_text, writing
 from purifier._images import check_suffix, images_below, no_images, read_size
+from purifier._records import differences
+from purifier.commands._terminal import echo, echo_error
 
 Format = Literal["png", "keep"]
 
+# The file in a folder of outputs that states with which settings they were made.
+RECORD = ".purifier.json"
+_ATTACK_RECORD = ".purifier.attack"
+# A run that has recorded its settings so long ago and has no output is not about to write some.
+_ABANDONED_SECONDS = 120
 # A batch holds at most this many pixels for each image that --batch-size allows, so large images go alone.
 _PIXELS_PER_IMAGE = 1 << 20
 
@@ -52,8 +60,8 @@ class Summary:
         """
         for path, reason in self.failures:
             text = reason if str(path) in reason else f"{path}: {reason}"
-            click.echo(f"error: {' '.join(text.split())}", err=True)
-        click.echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}")
+            echo_error(text)
+        echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}")
         if self.failures:
             raise click.exceptions.Exit(1)
 
@@ -142,6 +150,14 @@ def _batches(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
     yield from waiting.values()
 
 
+def is_abandoned(record: Path) -> bool:
+    """Whether the run that made a record has ended, if there are no outputs of it."""
+    try:
+        return time.time() - record.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return True
+
+
 def read_note(path: Path) -> dict[str, Any] | None:
     """Returns the content of a JSON file that states with which "settings" images were made.
 
@@ -150,8 +166,36 @@ def read_note(path: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         return note if isinstance(note["settings"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Records in a folder with which settings its outputs are made, so that of two runs with others one is refused.
+
+    Args:
+        folder: The folder of the outputs.
+        settings: Everything that outputs depend on, as JSON values.
+        overwrite: Whether outputs of other settings are made again.
+
+    Raises:
+        OptionError: If a run with other settings writes or wrote there.
+        OutputError: If the folder cannot be written.
+    """
+    record, text = folder / _ATTACK_RECORD, json.dumps({"settings": settings}, indent=1) + "\n"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if create_text(record, text):
+        return
+    note = read_note(record)
+    differing = differences({} if note is None else note["settings"], settings)
+    if differing and not overwrite:
+        raise OptionError(
+            f"expected images in {folder} that were made with these settings, got others ({differing}); choose another "
+            "DST, or pass --overwrite"
+        )
+    if differing:
+        write_text(record, text)
 
 
 def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:

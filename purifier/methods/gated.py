@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from purifier._options import check_integer, check_number
-from purifier._random import isolated_randomness
+from purifier._random import Unfilled
 from purifier.methods._base import Method, Stage
 from purifier.methods._gate import Gate
 
@@ -34,7 +34,9 @@ class Gated(Method):
         if not isinstance(method, Method):
             raise TypeError(f"expected a method behind the gate, got {method!r}")
         self.method = method
-        self.gate = Gate(check_integer("gate", gate, low=1), check_integer("gate_blocks", gate_blocks, low=0))
+        self.gate = Gate(
+            check_integer("gate", gate, low=1, high=1024), check_integer("gate_blocks", gate_blocks, low=0, high=64)
+        )
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
 
     @classmethod
@@ -43,8 +45,8 @@ class Gated(Method):
         gate = gate_of(source)
         assert gate is not None
         bias = source.options["gate_bias"] if gate_bias is None else gate_bias
-        # The random initial weights are replaced; drawing them must not change the caller's random state.
-        with isolated_randomness():
+        # The random initial weights would be replaced.
+        with Unfilled("cpu"):
             gated = cls(method, gate=gate.filters, gate_blocks=gate.blocks, gate_bias=bias)
         gated.gate = copy.deepcopy(gate)
         return gated
