@@ -9,7 +9,7 @@ The command `purifier purify PHOTOS CLEAN` also handles subfolders, batches and 
 import argparse
 from pathlib import Path
 
-from purifier import Purifier
+from purifier import InputError, Purifier
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("source", type=Path)
@@ -23,9 +23,11 @@ if options.tile:
     purify = purify.tiled(options.tile)
 
 options.target.mkdir(parents=True, exist_ok=True)
-for path in sorted(options.source.iterdir()):
-    if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}:
-        # PNG is lossless: a lossy format would change the image again.
-        target = options.target / f"{path.stem}.png"
+for path in sorted(path for path in options.source.iterdir() if path.is_file()):
+    # PNG is lossless: a lossy format would change the image again.
+    target = options.target / f"{path.stem}.png"
+    try:
         purify.purify_image(path).save(target)
         print(target)
+    except InputError as error:
+        print(f"skipped: {error}")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError, warn_once
-from purifier._input import TOLERANCE, check_range, extremes, is_plain
+from purifier._input import TOLERANCE, check_range, extremes
+from purifier._tracing import is_plain
 
 Channels = Literal["RGB", "BGR"]
 OutOfRange = Literal["auto", "clamp", "refuse"]

@@ -1,10 +1,9 @@
-"""Image files and PIL images to float tensors and back; alpha, colour profile and resolution are kept."""
+"""Image files and PIL images to float tensors and back; alpha, EXIF, colour profile and resolution are kept."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,22 @@ from torch import Tensor
 
 from purifier._errors import InputError
 from purifier._files import replacing
+from purifier._metadata import orientation, side_information, upright
+from purifier._opening import FORMATS, SUFFIXES, opened
+from purifier._walking import make_folders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _EIGHT_BIT_FORMATS = ("JPEG", "WEBP", "BMP")
-_ORIENTATION = 0x0112
+_OPAQUE_FORMATS = ("JPEG", "BMP", "PPM")
+# Written pictures have more than the 256 colours of GIF and the two of .pbm.
+WRITTEN = tuple(suffix for suffix in SUFFIXES if suffix not in (".gif", ".pbm"))
+_EXIF_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+# JPEG stores EXIF data in one segment.
+_MOST_EXIF = 65_000
 # Options with which lossy formats lose nothing, or as little as possible.
 _BEST: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -31,111 +37,109 @@ _BEST: dict[str, dict[str, Any]] = {
 }
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Returns every image file below a folder, sorted.
-
-    Hidden files and folders are skipped. Links to folders are followed, except in circles. A missing folder yields no
-    images.
-
-    Raises:
-        InputError: If a folder cannot be read.
-    """
-    return sorted(_below(folder, frozenset()))
-
-
-def _below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in above or not folder.is_dir():
-        return
-    try:
-        inside = list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"expected a folder that can be read, got {folder}: {error.strerror}") from error
-    for path in inside:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _below(path, above | {real})
-        elif path.suffix.lower() in SUFFIXES and path.is_file():
-            yield path
-
-
-def no_images(*folders: Path) -> InputError:
-    """Returns the error for folders without images."""
-    return InputError(f"expected images ({', '.join(SUFFIXES)}) below {', '.join(map(str, folders))}, got none")
-
-
 @dataclass(frozen=True)
 class Picture:
     """An image taken apart: the colours, which are purified, and everything else, which is restored afterwards.
 
     Attributes:
-        rgb: (3, H, W), float32, in [0, 1].
-        grey: Whether the image had one colour channel.
-        sixteen_bit: Whether the image had 16 bits per channel.
+        pixels: (H, W, 3) uint8; for a grey image (H, W), uint8 or uint16.
         alpha: The alpha channel as a PIL image, or None.
-        info: Colour profile and resolution, written to the output file.
+        info: Colour profile, resolution and EXIF data, written to the output file.
     """
 
-    rgb: Tensor
-    grey: bool
-    sixteen_bit: bool
+    pixels: np.ndarray
     alpha: Image | None
     info: dict[str, Any]
 
+    @property
+    def sixteen_bit(self) -> bool:
+        """Whether the image has 16 bits per channel."""
+        return self.pixels.dtype == np.uint16
 
-def take_apart(source: Any, *, turn: bool = True) -> Picture:
-    """Reads a PIL image, an array or a file.
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def rgb(self) -> Tensor:
+        """The colours (3, H, W), float32, in [0, 1]."""
+        return self.part(slice(None), slice(None))
+
+    def part(self, rows: slice, columns: slice) -> Tensor:
+        """Returns the colours of some rows and columns; otherwise as `rgb`."""
+        pixels = self.pixels[rows, columns]
+        if self.sixteen_bit:
+            return (torch.from_numpy(pixels.astype(np.float32)) / 65535).expand(3, -1, -1)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, 2)
+        return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+    def to_pixels(self, rgb: Tensor) -> np.ndarray:
+        """Returns colours (3, h, w), in [0, 1], in the form of `pixels`."""
+        from PIL import Image
+
+        rgb = rgb.detach().cpu().float().clamp(0, 1)
+        if self.sixteen_bit:
+            return (rgb.mean(0) * 65535).round().numpy().astype(np.uint16)
+        pixels = (rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        return np.asarray(Image.fromarray(pixels).convert("L")) if self.pixels.ndim == 2 else pixels
+
+
+def take_apart(source: Any, *, turn: bool = True, max_pixels: float | None = None) -> Picture:
+    """Reads a picture.
 
     Args:
-        source: PIL image; uint8 array (H, W), (H, W, 3) or (H, W, 4); or a path.
+        source: PIL image; uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); or a file of one of
+            `purifier._opening.FORMATS`: its path, its content as bytes, or a binary file object.
         turn: Whether the EXIF orientation is applied. Pillow always applies that of TIFF files.
+        max_pixels: The largest number of pixels of a file; see `opened`.
 
     Raises:
         InputError: If it cannot be read, or has a kind that would lose information.
     """
     from PIL import Image
 
-    if isinstance(source, str | os.PathLike):
-        return _from_file(Path(source), turn)
     if isinstance(source, np.ndarray):
-        return _from_image(_from_array(source))
+        return _from_image(_from_array(source), turn)
     if isinstance(source, Image.Image):
-        return _from_image(source, turn)
-    raise InputError(
-        f"expected a PIL image, a uint8 array or a path, got {type(source).__name__}; tensors go to the purifier itself"
-    )
+        return _from_given(source, turn)
+    if isinstance(source, str | os.PathLike):
+        source = Path(os.fsdecode(source))
+    elif isinstance(source, bytes | bytearray | memoryview):
+        source = bytes(source)
+    elif not hasattr(source, "read"):
+        raise InputError(
+            "expected a PIL image, a uint8 array, a path, bytes or a binary file object, got "
+            f"{type(source).__name__}; tensors go to the purifier itself"
+        )
+    with opened(source, max_pixels=max_pixels) as image:
+        return _from_image(image, turn)
 
 
-def read_size(path: Path, *, turn: bool = True) -> tuple[int, int]:
+def read_size(path: Path, *, turn: bool = True, max_pixels: float | None = None) -> tuple[int, int]:
     """Returns the (height, width) with which `take_apart` will read an image file. Reads the file's header only.
 
     Raises:
         InputError: If it is not an image file.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # For a TIFF file, Pillow states the size after turning.
-            turned = turn and image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception as error:  # decoders raise many kinds of errors on damaged files
-        raise _unreadable(path, error) from error
+    with opened(path, max_pixels=max_pixels) as image:
+        width, height = image.size
+        # For a TIFF file, Pillow states the size after turning.
+        turned = turn and image.format != "TIFF" and orientation(image) >= 5
     return (width, height) if turned else (height, width)
 
 
-def put_together(picture: Picture, rgb: Tensor) -> Image:
-    """Returns a PIL image of `rgb`, (3, H, W) in [0, 1], with the kind, alpha and profile of `picture`."""
+def put_together(picture: Picture, pixels: np.ndarray | Tensor) -> Image:
+    """Returns a PIL image with the kind, alpha and side information of `picture`.
+
+    Args:
+        picture: The picture.
+        pixels: New colours, either in the form of `picture.pixels` or as (3, H, W) in [0, 1].
+    """
     from PIL import Image
 
-    rgb = rgb.detach().cpu().float().clamp(0, 1)
-    if picture.sixteen_bit:
-        image = Image.fromarray((rgb.mean(0) * 65535).round().numpy().astype(np.uint16))
-    else:
-        image = Image.fromarray((rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
-    if picture.grey and not picture.sixteen_bit:
-        image = image.convert("L")
+    image = Image.fromarray(picture.to_pixels(pixels) if isinstance(pixels, Tensor) else pixels)
     if picture.alpha is not None:
         image.putalpha(picture.alpha)
     image.info.update(picture.info)
@@ -149,13 +153,16 @@ def write_image(image: Image, path: Path) -> None:
         InputError: If the file name's ending is unknown, or its format would lose transparency or bits of the image.
     """
     kind = check_suffix(path)
-    if kind == "JPEG" and image.mode in ("RGBA", "LA"):
-        raise InputError(f"expected a format with transparency for {path.name!r}, got JPEG; use PNG")
+    if kind in _OPAQUE_FORMATS and image.mode in ("RGBA", "LA"):
+        raise InputError(f"expected a format with transparency for {path.name!r}, got {kind}; use PNG")
     if kind in _EIGHT_BIT_FORMATS and image.mode in _SIXTEEN_BIT:
         raise InputError(f"expected a format with 16 bits per channel for {path.name!r}, got {kind}; use PNG or TIFF")
     options = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
+    exif = image.info.get("exif")
+    if exif and kind in _EXIF_FORMATS and (kind != "JPEG" or len(exif) <= _MOST_EXIF):
+        options["exif"] = exif
     options |= _BEST.get(kind, {})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     with replacing(path) as temporary:
         image.save(temporary, kind, **options)
 
@@ -164,96 +171,94 @@ def check_suffix(path: Path) -> str:
     """Returns the format for a file name's ending, such as "PNG".
 
     Raises:
-        InputError: If the ending is not one of `SUFFIXES`.
+        InputError: If the ending is not one of `WRITTEN`.
     """
-    from PIL import Image
-
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"expected a file name that ends in one of {', '.join(SUFFIXES)}, got {path.name!r}")
-    return Image.registered_extensions()[suffix]
+    if suffix not in WRITTEN:
+        why = f" {suffix} holds too few colours;" if suffix in SUFFIXES else ""
+        raise InputError(
+            f"expected a file name that ends in one of {', '.join(WRITTEN)}, got {path.name!r};{why} choose .png, "
+            "which is lossless"
+        )
+    return next(kind for kind, endings in FORMATS.items() if suffix in endings)
 
 
-def _from_file(path: Path, turn: bool) -> Picture:
-    from PIL import Image
-
-    if not path.is_file():
-        raise InputError(f"expected an image file, got {path}, which does not exist or is not a file")
+def _from_given(image: Image, turn: bool) -> Picture:
     try:
-        with Image.open(path) as image:
-            _check_depth(image)
-            return _from_image(image, turn)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # decoders raise many kinds of errors on damaged files
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    from PIL import UnidentifiedImageError
-
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "its format is unknown" if unknown else str(error) or type(error).__name__
-    return InputError(f"expected an image file, got {path}, which cannot be read: {reason}")
+        return _from_image(image, turn)
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise many kinds of errors on damaged or closed files
+        raise InputError(
+            f"expected a PIL image that can be decoded, got one that cannot: {str(error) or type(error).__name__}; "
+            "open its file again, and call load() before the file is closed"
+        ) from error
 
 
 def _check_depth(image: Any) -> None:
-    """Refuses files with 16 bits per channel in colour or with alpha. Pillow would drop their lower 8 bits."""
-    layouts = " ".join(str(argument) for tile in image.tile for argument in tile[1:])
-    if ";16" in layouts and image.mode not in _SIXTEEN_BIT:
+    """Refuses images with 16 bits per channel in colour or with alpha. Pillow would drop their lower 8 bits."""
+    arguments = [argument for tile in getattr(image, "tile", ()) for argument in tile[1:]]
+    deep = ";16" in " ".join(map(str, arguments)) and image.mode not in (*_SIXTEEN_BIT, "I")
+    # PPM states the largest value instead.
+    largest = [int(value) for value in re.findall(r"\b\d+\b", str(arguments[-1:]))] if image.format == "PPM" else []
+    if deep or (image.mode == "RGB" and max(largest, default=0) > 255):
         raise InputError(
             "expected an image of 8 bits per channel or 16-bit grey, got 16 bits per channel in colour or with alpha; "
             "convert it to 8 bits first"
         )
 
 
-def _from_image(image: Image, turn: bool = True) -> Picture:
-    from PIL import ImageOps
-
+def _check_single(image: Any) -> None:
     frames = getattr(image, "n_frames", 1)
     # The first frame of a phone's MPO file is the photograph; the others are a preview or a gain map.
-    if frames > 1 and image.format != "MPO":
-        raise InputError(f"expected a single picture, got {frames} frames; split the animation first")
-    info = _side_information(image)
-    image = ImageOps.exif_transpose(image) if turn else image
-    if image.mode in _SIXTEEN_BIT:
-        if "transparency" in image.info:
-            raise InputError("expected 16-bit grey without transparency, got a transparent value; convert it first")
-        values = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
-        return Picture(values.expand(3, -1, -1), True, True, None, info)
-    if image.mode not in _MODES:
+    if frames <= 1 or image.format == "MPO":
+        return
+    if image.format == "TIFF":
+        raise InputError(
+            f"expected a single picture, got {frames} frames, the pages of a TIFF stack; save each page as a file of "
+            "its own first (with Pillow, image.seek(page) and image.copy())"
+        )
+    raise InputError(
+        f"expected a single picture, got {frames} frames, an animation ({image.format}); save each frame as a file of "
+        "its own first (with Pillow, image.seek(frame) and image.copy())"
+    )
+
+
+def _from_image(image: Image, turn: bool) -> Picture:
+    _check_depth(image)
+    _check_single(image)
+    if image.mode not in (*_MODES, *_SIXTEEN_BIT) and not _wide_grey(image):
         raise InputError(
             f"expected an image of 8 bits per channel or 16-bit grey, got mode {image.mode!r}; convert it first, for "
             "example with image.convert('RGB')"
         )
+    image.load()
+    source, image = image, upright(image) if turn else image
+    info = side_information(source, image.size)
+    if image.mode in (*_SIXTEEN_BIT, "I"):
+        if "transparency" in source.info:
+            raise InputError("expected 16-bit grey without transparency, got a transparent value; convert it first")
+        return Picture(np.array(image).astype(np.uint16), None, info)
     alpha, grey = None, image.mode in ("1", "L", "LA")
     if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
-    pixels = np.array(image.convert("RGB"))
-    return Picture(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, grey, False, alpha, info)
+    wanted = "L" if grey else "RGB"
+    return Picture(np.array(image if image.mode == wanted else image.convert(wanted)), alpha, info)
 
 
-def _side_information(image: Image) -> dict[str, Any]:
-    """Returns the colour profile and the resolution, unless they would be wrong for the output."""
-    info: dict[str, Any] = {}
-    # The output is RGB or grey, so a profile of another colour space would be wrong.
-    if image.info.get("icc_profile") and image.mode not in ("CMYK", "YCbCr"):
-        info["icc_profile"] = image.info["icc_profile"]
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return info
-    if all(math.isfinite(value) and 0 < value < 1e6 for value in (across, down)):
-        info["dpi"] = (across, down)
-    return info
+def _wide_grey(image: Image) -> bool:
+    """Whether it is grey of 16 bits, which Pillow reads from .pgm files into 32 bits."""
+    return image.mode == "I" and image.format == "PPM"
 
 
 def _from_array(array: np.ndarray) -> Image:
     from PIL import Image
 
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+    flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if flat.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] in (3, 4))) or not flat.size:
         raise InputError(
-            f"expected a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} of shape {array.shape}"
+            "expected a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got "
+            f"{array.dtype} of shape {array.shape}"
         )
-    return Image.fromarray(array)
+    return Image.fromarray(np.ascontiguousarray(flat))

@@ -13,6 +13,7 @@ from purifier._tracing import is_tracing
 
 # How far values may leave [0, 1]: more than the rounding of an attack or a normalisation, less than normalised images.
 TOLERANCE = 0.05
+UNIT_ADVICE = "divide by 255, or undo your model's normalisation before purifying"
 
 
 def check_form(images: Any, *, grey: bool = False) -> None:
@@ -84,11 +85,6 @@ def extremes(images: Tensor) -> tuple[float, float]:
         return 0.0, 0.0
     low, high = torch.stack(images.detach().aminmax()).tolist()
     return low, high
-
-
-def is_plain(images: Tensor) -> bool:
-    """Whether images are outside of every graph capture and `torch.func` transform."""
-    return type(images) is Tensor and not is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(images)
 
 
 def is_batched(images: Tensor) -> bool:

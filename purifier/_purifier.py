@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
-from purifier._input import check_form, check_range
+from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
 from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
-from purifier._tracing import is_tracing
+from purifier._scoring import Scoring
 from purifier.inference.compiling import Compiler, make_compiler
 from purifier.inference.precision import memory_format, resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Purifier(_hub.HubMixin, nn.Module):
+class Purifier(_hub.HubMixin, Scoring):
     """Removes adversarial perturbations from images.
 
     It computes on its own device and in its own dtype, which `to`, `half` and `bfloat16` change. The output has the
@@ -51,8 +50,6 @@ class Purifier(_hub.HubMixin, nn.Module):
         torch.Size([2, 3, 32, 48])
     """
 
-    _anchor: Tensor
-
     def __init__(self, method: Method, *, name: str | None = None, card: str | None = None) -> None:
         super().__init__()
         self.method = method
@@ -60,7 +57,6 @@ class Purifier(_hub.HubMixin, nn.Module):
         self.card = card
         self._tile: int | None = None
         self._compiler: Compiler | None = None
-        # Holds the device and the dtype of a method without weights.
         self.register_buffer("_anchor", torch.empty(0, device="cpu", dtype=torch.float32), persistent=False)
 
     # -- loading and saving ---------------------------------------------------------------------------------------
@@ -146,7 +142,7 @@ class Purifier(_hub.HubMixin, nn.Module):
             InputError: If the images have a wrong shape, kind or range.
         """
         check_form(images)
-        check_range(images, "divide by 255, or undo your model's normalisation before purifying")
+        check_range(images, UNIT_ADVICE)
         return purify_any(self.purify, images)
 
     def purify(self, images: Tensor) -> Tensor:
@@ -158,25 +154,12 @@ class Purifier(_hub.HubMixin, nn.Module):
             batch = batch[None]
         if batch.shape[0] == 0:
             return images
-        # Without gradients, methods can work in place and in chunks.
-        with nullcontext() if self._needs_graph(batch) else torch.no_grad():
+        with self._grad_mode(batch):
             out = self._applied(batch)
         # The clamp also copies the output, which the next call of a compiled method would overwrite.
         out = out.clamp(0, 1).to(device=images.device, dtype=images.dtype)
         out = out.contiguous(memory_format=memory_format(images))
         return out[0] if images.ndim == 3 else out
-
-    def _needs_graph(self, batch: Tensor) -> bool:
-        """Whether a gradient of the images or the weights may be needed, or torch is recording a graph."""
-        return is_tracing() or (
-            torch.is_grad_enabled() and (batch.requires_grad or any(weight.requires_grad for weight in self._weights()))
-        )
-
-    def _weights(self) -> Iterator[Tensor]:
-        if not getattr(self, "_is_replica", False):
-            return self.method.parameters()
-        # DataParallel's replicas for other GPUs have copies instead of parameters.
-        return (weight for part in self.method.modules() for weight in vars(part)["_former_parameters"].values())
 
     def _applied(self, batch: Tensor) -> Tensor:
         # Tiles only bound the memory. An exported graph, which must hold for every size, has none.
@@ -186,24 +169,25 @@ class Purifier(_hub.HubMixin, nn.Module):
         out: Tensor = self.method(batch) if self._compiler is None else self._compiler.run(self.method, batch)
         return out
 
-    def purify_image(self, image: Any) -> Image:
-        """Purifies one picture.
+    def purify_image(self, image: Any, *, max_pixels: float | None = None) -> Image:
+        """Purifies one picture. The EXIF orientation is applied; large pictures are purified in blocks.
 
         Args:
-            image: PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a path. The EXIF orientation is applied.
+            image: PIL image; uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); path, bytes or binary file object.
+            max_pixels: The largest number of pixels of a file. None means Pillow's limit, 89 million.
 
         Returns:
-            A PIL image of the same kind. Alpha is kept unchanged, grey stays grey, and 16-bit grey stays 16-bit and is
-            purified in float32 or better.
+            A PIL image of the same kind, with its alpha, EXIF data, colour profile and resolution. Grey stays grey, and
+            16-bit grey stays 16-bit and is purified in float32 or better.
 
         Raises:
-            InputError: If it cannot be read, or has a kind that would lose information.
+            InputError: If it cannot be read, has too many pixels, or has a kind that would lose information.
         """
         from purifier._images import put_together, take_apart
+        from purifier.inference.pictures import purify_picture
 
-        picture = take_apart(image)
-        with torch.inference_mode():
-            return put_together(picture, self._fine_enough(picture.sixteen_bit)(picture.rgb))
+        picture = take_apart(image, max_pixels=max_pixels)
+        return put_together(picture, purify_picture(self._fine_enough(picture.sixteen_bit), picture))
 
     def _fine_enough(self, sixteen_bit: bool) -> Purifier:
         """Returns itself, or a float32 copy for 16-bit pictures, whose lower bits half precision would lose."""
@@ -256,7 +240,13 @@ class Purifier(_hub.HubMixin, nn.Module):
         noise.generator = generator
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
 
-    def gated(self, gate: str | os.PathLike[str] | Purifier = "alloy-s", *, gate_bias: float | None = None) -> Purifier:
+    def gated(
+        self,
+        gate: str | os.PathLike[str] | Purifier = "alloy-s",
+        *,
+        gate_bias: float | None = None,
+        gate_floor: float | None = None,
+    ) -> Purifier:
         """Returns a purifier that changes an image only where a gate detects an attack.
 
         It shares the weights of this purifier and copies the gate. Clean images stay nearly unchanged. The gate
@@ -268,9 +258,11 @@ class Purifier(_hub.HubMixin, nn.Module):
             gate: A purifier with a gate, such as an alloy, or its name, folder or hub repository.
             gate_bias: Added to the gate's logits. A higher bias purifies weaker attacks, and more of clean images.
                 None means the bias that the gate was saved with.
+            gate_floor: Weights of the gate below this count as 0, and an image with such weights only costs no more
+                than the gate. None means the floor that the gate was saved with.
 
         Raises:
-            OptionError: If `gate` has no gate, this purifier has one already or has no exact gradient, or gate_bias is
+            OptionError: If `gate` has no gate, this purifier has one already or has no exact gradient, or an option is
                 out of its range.
         """
         if any(gate_of(part) for part in self.method.modules()):
@@ -286,7 +278,8 @@ class Purifier(_hub.HubMixin, nn.Module):
         source = gate if isinstance(gate, Purifier) else Purifier.from_pretrained(gate)
         if gate_of(source.method) is None:
             raise OptionError(f"expected a purifier with a gate, such as 'alloy-s', got {source.name!r}, without one")
-        gated = self._variant(Gated.behind_copy(self.method, source.method, gate_bias), f"{self.name}-gated")
+        behind = Gated.behind_copy(self.method, source.method, gate_bias=gate_bias, gate_floor=gate_floor)
+        gated = self._variant(behind, f"{self.name}-gated")
         gated.card = _GATED_CARD.format(name=gated.name, purifier=self.name, gate=source.name)
         return gated
 
@@ -354,40 +347,6 @@ class Purifier(_hub.HubMixin, nn.Module):
             **options: The other options of `PurifiedModel`.
         """
         return PurifiedModel(model, self, mean=mean, std=std, **options)
-
-    # -- facts ----------------------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its computations."""
-        return self._place.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of its computations."""
-        return self._place.dtype
-
-    @property
-    def _place(self) -> Tensor:
-        # Weights that are shared with another purifier move with it; the anchor does not.
-        return next(self.method.parameters(), self._anchor)
-
-    @property
-    def differentiable(self) -> bool:
-        """False if the exact gradient is zero almost everywhere, so that an honest attack needs BPDA."""
-        return all(leaf.differentiable for leaf in innermost(self.method))
-
-    @property
-    def random(self) -> bool:
-        """True if two calls on the same images differ, so that an honest attack needs EOT."""
-        return any(leaf.random for leaf in innermost(self.method))
-
-    def extra_repr(self) -> str:
-        weights = sum(p.numel() for p in self.parameters())
-        tile = f", tile={self._tile}" if self._tile else ""
-        compiled = f", compile={self._compiler.option!r}" if self._compiler else ""
-        place = f"dtype={self.dtype}, device={str(self.device)!r}"
-        return f"name={self.name!r}, parameters={weights:,}, {place}{tile}{compiled}"
 
 
 _GATED_CARD = """---

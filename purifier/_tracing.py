@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def is_tracing() -> bool:
     """Returns True while torch.compile, torch.export or torch.jit.trace records the calling code."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+
+
+def is_plain(images: Tensor) -> bool:
+    """Whether images are outside of every graph capture and `torch.func` transform."""
+    return type(images) is Tensor and not is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(images)

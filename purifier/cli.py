@@ -17,7 +17,9 @@ from purifier._errors import PurifierError
 from purifier._version import __version__
 from purifier.commands._terminal import abandon_output, echo_error, printable, safe_streams
 
-_COMMANDS = ("attack", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune")
+_COMMANDS = tuple(
+    ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
+)
 
 
 class LazyGroup(click.Group):

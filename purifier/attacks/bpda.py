@@ -1,4 +1,4 @@
-"""BPDA: backward pass differentiable approximation, for purifiers whose exact gradient is useless.
+"""BPDA: backward pass differentiable approximation, where the exact gradient of a purifier is useless.
 
 Athalye, Carlini & Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018, section 4.1,
 https://arxiv.org/abs/1802.00420.
@@ -6,6 +6,8 @@ https://arxiv.org/abs/1802.00420.
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from purifier._errors import InputError
 from purifier._purified_model import PurifiedModel
+from purifier.methods import Method
+from purifier.methods._gate import Gate
 
 
 class StraightThrough(nn.Module):
@@ -61,3 +65,24 @@ def straight_through(defended: PurifiedModel, substitute: Callable[[Tensor], Ten
     """
     purifier = StraightThrough(defended.purifier, substitute)
     return PurifiedModel.of(defended.model, purifier, defended.convention, defended.images)
+
+
+def through_floors(defended: PurifiedModel) -> PurifiedModel:
+    """Returns the defended model with the gradient that its gates have without their floors.
+
+    Below its floor a gate has no gradient, so an attack would not see how close to opening it is. Outputs are the same.
+    Weights and the model are shared; a defended model without a floor is returned as it is.
+
+    Args:
+        defended: A model behind a purifier.
+    """
+    purifier = defended.purifier
+    if not any(isinstance(part, Method) and getattr(part, "gate_floor", 0) for part in purifier.modules()):
+        return defended
+    tensors = itertools.chain(purifier.parameters(), purifier.buffers())
+    shared: list[object] = [*tensors, getattr(purifier, "_compiler", None)]
+    twin = copy.deepcopy(purifier, {id(one): one for one in shared})
+    for part in twin.modules():
+        if isinstance(part, Gate):
+            part.gradient_ignores_floor = True
+    return PurifiedModel.of(defended.model, twin, defended.convention, defended.images)

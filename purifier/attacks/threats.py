@@ -21,7 +21,7 @@ from purifier._errors import InputError, OptionError, PurifierWarning
 from purifier._options import check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
-from purifier.attacks.bpda import straight_through
+from purifier.attacks.bpda import straight_through, through_floors
 from purifier.attacks.eot import averaged
 from purifier.attacks.losses import logits_in
 from purifier.models.normalised import Normalised
@@ -121,6 +121,8 @@ class Transfer(ThreatModel):
 class Aware(ThreatModel):
     """Purifier-aware (adaptive): exact gradients through purifier and model, as they are deployed.
 
+    Only the gradient of a gate with a `gate_floor` is that without the floor, because the exact one is zero below it.
+
     Args:
         samples: Number of calls of the defended model to average each gradient over (EOT). Use more than 1 if the
             purifier is random.
@@ -140,7 +142,7 @@ class Aware(ThreatModel):
         checked = _check_defended(defended)
         if attack.gradient:
             _warn_of_gradients(checked.purifier, self.samples)
-        return averaged(attack, self.samples)(whole_model(checked), images, targets)
+        return averaged(attack, self.samples)(whole_model(through_floors(checked)), images, targets)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

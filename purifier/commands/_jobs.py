@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,8 +16,10 @@ import click
 
 from purifier._errors import InputError, OptionError, PurifierError
 from purifier._files import create_text, sweep, write_text, writing
-from purifier._images import check_suffix, images_below, no_images, read_size
+from purifier._images import check_suffix, read_size
+from purifier._opening import check_file, is_file, is_folder
 from purifier._records import differences
+from purifier._walking import Found, no_images, said, walk
 from purifier.commands._terminal import echo, echo_error
 
 Format = Literal["png", "keep"]
@@ -38,6 +41,20 @@ class Job:
     target: Path
 
 
+class Jobs(list[Job]):
+    """The jobs of a run, and the files of the source folder that are not pictures.
+
+    Attributes:
+        others: Number of files that are not pictures, by kind.
+        outside: Links that lead to folders outside the source folder.
+    """
+
+    def __init__(self, jobs: Iterable[Job] = (), found: Found | None = None) -> None:
+        super().__init__(jobs)
+        self.others = Counter[str]() if found is None else found.skipped
+        self.outside = [] if found is None else found.outside
+
+
 @dataclass
 class Summary:
     """What became of the files.
@@ -46,11 +63,13 @@ class Summary:
         written: Number of files that were written.
         skipped: Number of files whose output existed already.
         failures: Files that could not be read, processed or written, each with the reason.
+        others: Number of files that are not pictures, by kind.
     """
 
     written: int = 0
     skipped: int = 0
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
     def report(self, done: str) -> None:
         """Prints every failure and the totals, and ends the command with exit code 1 if there is a failure.
@@ -61,13 +80,18 @@ class Summary:
         for path, reason in self.failures:
             text = reason if str(path) in reason else f"{path}: {reason}"
             echo_error(text)
-        echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}")
+        others = f"; not pictures, skipped {said(self.others)}" if self.others else ""
+        echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}{others}")
         if self.failures:
             raise click.exceptions.Exit(1)
 
 
 class Work(ABC):
     """What a command does with a batch of image files, in three steps."""
+
+    def size_of(self, path: Path) -> tuple[int, int]:
+        """Returns the height and width that `read` will find; raises as `read`."""
+        return read_size(path)
 
     @abstractmethod
     def read(self, path: Path) -> Any:
@@ -100,11 +124,14 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     """
     from tqdm import tqdm
 
-    summary = Summary()
+    found = jobs if isinstance(jobs, Jobs) else Jobs()
+    summary = Summary(others=found.others)
+    for link in found.outside:
+        echo(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}", err=True)
     for folder in {job.target.parent for job in jobs}:
         sweep(folder)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
-        for batch in _batches(jobs, batch_size):
+        for batch in _batches(jobs, work, batch_size):
             summary.skipped += sum(job in done for job in batch)
             if not done.issuperset(batch):
                 _process_batch(batch, work, done, summary)
@@ -117,6 +144,7 @@ def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Su
     read: list[tuple[Job, Any]] = []
     for job in batch:
         try:
+            check_suffix(job.target)
             read.append((job, work.read(job.source)))
         except InputError as error:
             failed.append((job, error))
@@ -134,12 +162,12 @@ def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Su
     summary.failures += [(job.source, str(error)) for job, error in failed if job not in done]
 
 
-def _batches(jobs: Iterable[Job], batch_size: int) -> Iterator[list[Job]]:
+def _batches(jobs: Iterable[Job], work: Work, batch_size: int) -> Iterator[list[Job]]:
     """Yields jobs whose images have one size; a file whose size cannot be read comes alone."""
     waiting: dict[tuple[int, int], list[Job]] = {}
     for job in jobs:
         try:
-            size = read_size(job.source)
+            size = work.size_of(job.source)
         except InputError:
             yield [job]
             continue
@@ -198,7 +226,7 @@ def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
         write_text(record, text)
 
 
-def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
+def plan(source: Path, target: Path, form: Format = "png") -> Jobs:
     """Decides which files are processed and where the outputs go, without reading any image.
 
     Args:
@@ -208,41 +236,52 @@ def plan(source: Path, target: Path, form: Format = "png") -> list[Job]:
 
     Raises:
         InputError: If there is nothing to process.
-        OptionError: If an output would replace a source, or `target` is a file and `source` a folder.
+        OptionError: If an output would replace a source or a folder, or `target` is a file and `source` a folder.
     """
-    if source.is_file() and target.suffix and not target.is_dir():
-        check_suffix(target)
-        jobs = [Job(source, target)]
-    elif source.is_file():
-        jobs = [Job(source, target / _output_names([Path(source.name)], form)[0])]
-    elif source.is_dir():
-        files = _sources(source, target)
-        names = _output_names([path.relative_to(source) for path in files], form)
-        jobs = [Job(path, target / name) for path, name in zip(files, names, strict=True)]
+    if is_folder(source):
+        found = _sources(source, target)
+        names = _output_names([path.relative_to(source) for path in found.images], form)
+        jobs = Jobs([Job(path, target / name) for path, name in zip(found.images, names, strict=True)], found)
     else:
-        raise InputError(f"expected an image file or a folder of images, got {source}, which does not exist")
+        check_file(source, wanted="an image file or a folder of images")
+        single = target.suffix and not is_folder(target)
+        if single:
+            check_suffix(target)
+        jobs = Jobs([Job(source, target if single else target / _output_names([Path(source.name)], form)[0])])
     sources = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target.resolve() in sources:
             raise OptionError(
                 f"expected outputs that replace no source, got {job.target}, which is a source; choose another DST"
             )
+        if exists(job.target) and not is_file(job.target):
+            raise OptionError(
+                f"expected outputs that replace files only, got {job.target}, which is not a file; move it, or choose "
+                "another DST"
+            )
     return jobs
 
 
-def _sources(source: Path, target: Path) -> list[Path]:
-    if target.exists() and not target.is_dir():
+def exists(path: Path) -> bool:
+    """Whether a path leads somewhere. One that the system refuses to look at does not; writing to it states why."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _sources(source: Path, target: Path) -> Found:
+    if exists(target) and not is_folder(target):
         raise OptionError(f"expected a folder to write to, as SRC is a folder, got {target}, which is a file")
-    files = images_below(source)
     outputs = target.resolve()
     if outputs == source.resolve():
         raise OptionError(f"expected a DST other than SRC, got {target} for both; choose another DST")
     # A DST that contains SRC excludes nothing.
-    if outputs.is_relative_to(source.resolve()):
-        files = [path for path in files if not path.resolve().is_relative_to(outputs)]
-    if not files:
-        raise no_images(source)
-    return files
+    inside = outputs if outputs.is_relative_to(source.resolve()) else None
+    found = walk(source, without=inside)
+    if not found.images:
+        raise no_images([source], found.skipped)
+    return found
 
 
 def _output_names(names: Sequence[Path], form: Format) -> list[Path]:

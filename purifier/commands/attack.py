@@ -20,7 +20,8 @@ from purifier._images import write_image
 from purifier._purified_model import PurifiedModel
 from purifier._random import isolated_randomness
 from purifier._records import differences
-from purifier.commands._jobs import Job, Work, claim, plan, process, read_note
+from purifier._walking import make_folders
+from purifier.commands._jobs import Job, Work, claim, exists, plan, process, read_note
 from purifier.commands._model_options import (
     MODEL_HELP,
     batch_size_option,
@@ -185,7 +186,7 @@ class _Attacking(Work):
         Raises:
             OptionError: If it exists and was not made with these settings.
         """
-        if not job.target.exists():
+        if not exists(job.target):
             return False
         note = read_note(job.target.with_suffix(".json"))
         if note is None:
@@ -258,7 +259,7 @@ class _Attacking(Work):
 
         attacked, note = result
         pixels = (attacked.detach().cpu() * _LEVELS).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(job.target.parent)
         job.target.unlink(missing_ok=True)
         write_text(job.target.with_suffix(".json"), json.dumps(note, indent=1) + "\n")
         write_image(Image.fromarray(pixels.numpy()), job.target)

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 import torch
 
 from purifier._errors import OptionError
 from purifier._files import create_text, writing
 from purifier._identity import purifier_identity
-from purifier._images import Picture, images_below, put_together, take_apart, write_image
+from purifier._images import Picture, put_together, read_size, take_apart, write_image
 from purifier._records import differences
+from purifier._walking import images_below, make_folders
 from purifier._wrapping import DEFAULT
-from purifier.commands._jobs import RECORD, Format, Job, Summary, Work, is_abandoned, plan, process, read_note
+from purifier.commands._jobs import RECORD, Format, Job, Summary, Work, exists, is_abandoned, plan, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
+from purifier.inference.pictures import LARGE, purify_picture
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from purifier import Purifier
 
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     type=click.Choice(["png", "keep"]),
     help="png is lossless; keep writes each file in its own format, which is slightly lossy for JPEG.",
 )
+@click.option(
+    "--max-megapixels", type=click.FloatRange(0, min_open=True), help="Largest picture to read.  [default: 89.5]"
+)
 @click.option("--overwrite", is_flag=True, help="Purify files again whose output exists in DST.")
 def command(
     source: Path,
@@ -58,13 +62,14 @@ def command(
     gate: str | None,
     tile: int | None,
     form: Format,
+    max_megapixels: float | None,
     overwrite: bool,
 ) -> None:
     """Purify image files.
 
-    SRC is an image or a folder, which is searched recursively. DST is a file or a folder. Files whose output exists are
-    skipped: run the same command again to resume. A folder DST keeps its settings in .purifier.json, and a run with
-    other settings is refused.
+    SRC is an image or a folder, which is searched recursively for PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files. DST is
+    a file or a folder. Files whose output exists are skipped: run the same command again to resume. A folder DST keeps
+    its settings in .purifier.json, and a run with other settings is refused.
     """
     from purifier import Purifier
 
@@ -78,13 +83,14 @@ def command(
     # A single output file has no folder of its own to keep the settings in.
     folder = None if jobs[0].target == target else target
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
-    kept = 0 if recorded or overwrite else sum(job.target.exists() for job in jobs)
+    kept = 0 if recorded or overwrite else sum(exists(job.target) for job in jobs)
     if kept:
         echo(
             f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
             err=True,
         )
-    summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite)
+    most = None if max_megapixels is None else max_megapixels * 1e6
+    summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite, max_pixels=most)
     if folder is not None and overwrite and not recorded and not summary.failures:
         _record(folder, jobs, settings, written={job.target for job in jobs})
     summary.report(f"purified {summary.written}")
@@ -136,13 +142,20 @@ def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], writ
     if any(path not in written and path.resolve() not in sources for path in images_below(folder)):
         return False
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         if (folder / RECORD).is_file() and is_abandoned(folder / RECORD):
             (folder / RECORD).unlink()
     return create_text(folder / RECORD, json.dumps({"settings": settings}, indent=1) + "\n")
 
 
-def run(jobs: Sequence[Job], purifier: Purifier, *, batch_size: int = 8, overwrite: bool = False) -> Summary:
+def run(
+    jobs: Sequence[Job],
+    purifier: Purifier,
+    *,
+    batch_size: int = 8,
+    overwrite: bool = False,
+    max_pixels: float | None = None,
+) -> Summary:
     """Purifies files in batches; see `process`.
 
     Args:
@@ -150,35 +163,43 @@ def run(jobs: Sequence[Job], purifier: Purifier, *, batch_size: int = 8, overwri
         purifier: The purifier.
         batch_size: The largest number of images in a batch.
         overwrite: Whether existing outputs are made again.
+        max_pixels: The largest number of pixels of a file. None means Pillow's limit.
     """
-    done = {job for job in jobs if not overwrite and job.target.exists()}
-    return process(jobs, _Purifying(purifier), batch_size=batch_size, done=done)
+    done = {job for job in jobs if not overwrite and exists(job.target)}
+    return process(jobs, _Purifying(purifier, max_pixels), batch_size=batch_size, done=done)
 
 
 class _Purifying(Work):
-    def __init__(self, purifier: Purifier) -> None:
+    def __init__(self, purifier: Purifier, max_pixels: float | None) -> None:
         self.purifier = purifier
+        self.max_pixels = max_pixels
+
+    def size_of(self, path: Path) -> tuple[int, int]:
+        return read_size(path, max_pixels=self.max_pixels)
 
     def read(self, path: Path) -> Picture:
-        return take_apart(path)
+        return take_apart(path, max_pixels=self.max_pixels)
 
-    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[Tensor | Exception]:
-        purified: dict[bool, Iterator[Tensor | Exception]] = {}
+    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[np.ndarray | Exception]:
+        purified: dict[bool, Iterator[np.ndarray | Exception]] = {}
         for deep in {image.sixteen_bit for image in images}:
             purifier = self.purifier._fine_enough(True) if deep else self.purifier
-            purified[deep] = iter(_purify([image.rgb for image in images if image.sixteen_bit is deep], purifier))
+            purified[deep] = iter(_purify([image for image in images if image.sixteen_bit is deep], purifier))
         return [next(purified[image.sixteen_bit]) for image in images]
 
-    def write(self, job: Job, image: Picture, result: Tensor) -> None:
+    def write(self, job: Job, image: Picture, result: np.ndarray) -> None:
         write_image(put_together(image, result), job.target)
 
 
-def _purify(images: list[Tensor], purifier: Purifier) -> Sequence[Tensor | Exception]:
+def _purify(images: list[Picture], purifier: Purifier) -> Sequence[np.ndarray | Exception]:
     """Purifies a batch, and one by one if that fails, for example for want of memory."""
     try:
+        if images[0].size[0] * images[0].size[1] > LARGE:
+            return [purify_picture(purifier, image) for image in images]
         with torch.inference_mode():
-            return list(purifier(torch.stack(images)))
-    except (RuntimeError, ValueError) as error:
+            purified = purifier(torch.stack([image.rgb for image in images]))
+            return [image.to_pixels(rgb) for image, rgb in zip(images, purified, strict=True)]
+    except (RuntimeError, ValueError, MemoryError) as error:
         if len(images) == 1:
             return [error]
     return [_purify([image], purifier)[0] for image in images]

@@ -83,14 +83,7 @@ def _training(name: str) -> click.Command:
         required=True,
         help="Folder to write. A stopped run resumes from the checkpoint in it.",
     )
-    config = click.Option(
-        ["--config"],
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        is_eager=True,
-        expose_value=False,
-        callback=lambda ctx, option, path: _use_config(ctx, path, settings),
-        help="YAML file of settings, such as the training.yaml of a trained purifier. Options override it.",
-    )
+    config = yaml_option(settings)
     minutes = click.Option(
         ["--minutes"],
         type=float,
@@ -100,6 +93,18 @@ def _training(name: str) -> click.Command:
     made = _Training(name, params=params, callback=run, help=text, short_help=text)  # type: ignore[arg-type]
     made.former = settings.former
     return made
+
+
+def yaml_option(settings: type[Any]) -> click.Option:
+    """Makes the option --config, a YAML file that gives the defaults of the other options."""
+    return click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, option, path: _use_config(ctx, path, settings),
+        help="YAML file of settings, such as the training.yaml of a trained purifier. Options override it.",
+    )
 
 
 def _target(spec: str) -> Any:

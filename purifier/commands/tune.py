@@ -146,7 +146,7 @@ def parse_numbers(text: str, option: str) -> list[int]:
         numbers = [int(part) for part in text.split(",")]
     if not 0 < len(numbers) <= _MOST_TRIED:
         raise OptionError(
-            f"expected {option} as 1..8 or 1,3,5, got {shown(text)}; at most {_MOST_TRIED} numbers below 10,000 are tried"
+            f"expected {option} as 1..8 or 1,3,5, got {shown(text)}; give at most {_MOST_TRIED} numbers below 10,000"
         )
     return list(numbers)
 

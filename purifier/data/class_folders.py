@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purifier._errors import InputError, PurifierWarning, nearest
-from purifier._images import images_below, no_images
+from purifier._walking import folders_in, images_below, no_images, walk
 
 # Number of unknown folders that a message names.
 _SHOWN = 5
@@ -27,7 +27,7 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
     Raises:
         InputError: If there are no class folders or no images, or the folders do not match the classes.
     """
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = folders_in(root)
     if not names:
         raise InputError(
             f"expected a folder for each class in {root}, got none; sort the images into class folders, or give a CSV "
@@ -35,9 +35,10 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
         )
     numbers = number_folders(root, names, classes)
     pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
+    whole = walk(root)
     if not pairs:
-        raise no_images(root)
-    loose = len(set(images_below(root)) - {path for path, _ in pairs})
+        raise no_images([root], whole.skipped)
+    loose = sum(path.parent == root for path in whole.images)
     if loose:
         warnings.warn(
             f"{loose} images of {root} are in no class folder and are left out; move them into class folders, or give "

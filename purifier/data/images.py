@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
-from purifier._images import images_below, no_images, take_apart
+from purifier._images import take_apart
+from purifier._opening import is_folder, opened
+from purifier._walking import no_images, walk
 
 
 def image_folder(folder: str | Path) -> Path:
@@ -20,20 +23,21 @@ def image_folder(folder: str | Path) -> Path:
         InputError: If it is not a folder.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(f"expected a folder of images, got {root}, which is not a folder")
     return root
 
 
 def list_images(folders: Sequence[str | Path]) -> list[Path]:
-    """Returns the image files below the folders, sorted within each; see `images_below`.
+    """Returns the image files below the folders, sorted within each; see `walk`.
 
     Raises:
         InputError: If a folder does not exist, or there is no image in any of them.
     """
-    paths = [path for folder in folders for path in images_below(image_folder(folder))]
+    found = [walk(image_folder(folder)) for folder in folders]
+    paths = [path for each in found for path in each.images]
     if not paths:
-        raise no_images(*map(Path, folders))
+        raise no_images(map(Path, folders), sum((each.skipped for each in found), Counter()))
     return paths
 
 
@@ -66,15 +70,11 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         InputError: If the file cannot be read or has several channels.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
-        raise InputError(f"expected a mask file, got {path}, which cannot be read: {error}") from error
-    if values.ndim != 2:
-        raise InputError(f"expected a mask with one channel of class numbers, got mode {mode!r} in {path}")
+    with opened(path) as image:
+        mode, frames, values = image.mode, getattr(image, "n_frames", 1), np.array(image)
+    if frames > 1 or values.ndim != 2 or values.dtype.kind == "f":
+        got = f"{frames} frames" if frames > 1 else f"mode {mode!r}"
+        raise InputError(f"expected a mask with one channel of class numbers, got {got} in {path}")
     return values.astype(np.int32)  # PIL cannot resize int64
 
 

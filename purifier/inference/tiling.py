@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from purifier._errors import OptionError
@@ -24,7 +23,7 @@ def apply_tiled(method: Method, images: Tensor, size: int) -> Tensor:
         size: Side of a tile, in pixels.
     """
     for stage in method.stages():
-        images = _apply_stage(stage, images, size)
+        images = apply_stage(stage, images, size)
     return images
 
 
@@ -36,7 +35,7 @@ def check_tileable(method: Method, size: int, name: str) -> None:
         raise OptionError(f"{name!r} cannot be tiled: every output pixel depends on the whole image; leave tiled() out")
 
 
-def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
+def spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int, int, int, int]]:
     """Yields (start, stop, first, last): the span of a tile's output and the span of its input."""
     size = max(align, size - size % align)
     for start in range(0, length, size):
@@ -45,15 +44,24 @@ def _spans(length: int, size: int, halo: int, align: int) -> Iterator[tuple[int,
         yield start, stop, first - first % align, min(length, stop + halo)
 
 
-def _apply_stage(stage: Stage, images: Tensor, size: int) -> Tensor:
+def apply_stage(stage: Stage, images: Tensor, size: int) -> Tensor:
+    """Does `apply_tiled` for one stage, whose output may have other channels, and a position for each of its cells."""
     height, width = images.shape[-2:]
     if stage.halo is None or (height <= size and width <= size):
         return stage.apply(images)
-    out = torch.empty_like(images)
-    for top, bottom, first_row, last_row in _spans(height, size, stage.halo, stage.align):
-        for left, right, first_column, last_column in _spans(width, size, stage.halo, stage.align):
+    out: Tensor | None = None
+    for top, bottom, first_row, last_row in spans(height, size, stage.halo, stage.align):
+        for left, right, first_column, last_column in spans(width, size, stage.halo, stage.align):
             tile = stage.apply(images[..., first_row:last_row, first_column:last_column])
-            rows = slice(top - first_row, bottom - first_row)
-            columns = slice(left - first_column, right - first_column)
-            out[..., top:bottom, left:right] = tile[..., rows, columns]
+            if out is None:
+                out = tile.new_empty(*tile.shape[:2], -(-height // stage.cell), -(-width // stage.cell))
+            rows, columns = _cells(top, bottom, 0, stage.cell), _cells(left, right, 0, stage.cell)
+            inside = _cells(top, bottom, first_row, stage.cell), _cells(left, right, first_column, stage.cell)
+            out[..., rows, columns] = tile[..., inside[0], inside[1]]
+    assert out is not None
     return out
+
+
+def _cells(start: int, stop: int, first: int, cell: int) -> slice:
+    """Returns the cells of the pixels from start to stop, counted from the pixel `first`."""
+    return slice((start - first) // cell, -(-(stop - first) // cell))

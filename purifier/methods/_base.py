@@ -15,15 +15,17 @@ class Stage:
     """One step of a method.
 
     Attributes:
-        apply: Maps images (N, 3, H, W) to images of the same shape.
+        apply: Maps images (N, 3, H, W) to images of the same shape, or to values of cells, see `cell`.
         halo: Largest distance, in pixels, between an output pixel and an input pixel that it depends on. None means
             that every output pixel depends on the whole image.
         align: Tiles must start at multiples of this number of pixels.
+        cell: Side, in pixels of the images, of what one position of the output stands for. It divides `align`.
     """
 
     apply: Callable[[Tensor], Tensor]
     halo: int | None
     align: int = 1
+    cell: int = 1
 
 
 class Method(nn.Module):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from purifier._tracing import is_tracing
 from purifier.methods._borders import crop, reflect_pad
-from purifier.methods._no_grad import by_parts
+from purifier.methods._no_grad import by_parts, may_choose
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
 
@@ -15,6 +20,8 @@ from purifier.methods.nrp import ResidualBlock
 _GAIN = 16
 # Logits within this distance, in cells, are averaged, because a perturbation covers many cells.
 _RADIUS = 4
+
+_watch: ContextVar[list[Tensor] | None] = ContextVar("_watch", default=None)
 
 
 class Gate(nn.Module):
@@ -32,6 +39,8 @@ class Gate(nn.Module):
 
     # Side, in pixels, of the square of one logit.
     cell = 8
+    # Whether gradients pass a closed gate as if it had no floor. Only attacks set it, see purifier.attacks.bpda.
+    gradient_ignores_floor = False
 
     def __init__(self, filters: int, blocks: int = 0) -> None:
         super().__init__()
@@ -85,11 +94,72 @@ class Gate(nn.Module):
         cells = by_parts(self.layers, padded)
         return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
 
-    def forward(self, images: Tensor, gate_bias: float = 0.0, smoothed: Tensor | None = None) -> Tensor:
-        """Returns the weights. `gate_bias` is added to the logits; `smoothed` is the output of `smoothed(images)`."""
-        height, width = images.shape[-2:]
-        cells = (self.logits(images, smoothed) + gate_bias).sigmoid()
+    def forward(
+        self, images: Tensor, gate_bias: float = 0.0, smoothed: Tensor | None = None, gate_floor: float = 0.0
+    ) -> Tensor:
+        """Returns the weights.
+
+        Args:
+            images: (N, 3, H, W).
+            gate_bias: Added to the logits.
+            smoothed: The output of `smoothed(images)`, if it is there already.
+            gate_floor: f. A weight w becomes max(0, w - f) / (1 - f).
+        """
+        logits = self.logits(images, smoothed)
+        if not is_tracing() and (seen := _watch.get()) is not None:
+            seen.append(logits)
+        cells = (logits + gate_bias).sigmoid()
+        # The exact weights without a floor, not only nearly the same ones.
+        return self.spread(self._floored(cells, gate_floor) if gate_floor else cells, *images.shape[-2:])
+
+    def spread(self, cells: Tensor, height: int, width: int) -> Tensor:
+        """Interpolates values of cells (N, 1, ceil(H / 8), ceil(W / 8)) to pixels (N, 1, H, W)."""
         return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)
+
+    def _floored(self, cells: Tensor, floor: float) -> Tensor:
+        open_cells = (cells - floor) / (1 - floor)
+        if not self.gradient_ignores_floor:
+            return open_cells.clamp_min(0)
+        # The difference is exactly zero and has the gradient of the weights without a floor.
+        return open_cells.detach().clamp_min(0) + (open_cells - open_cells.detach())
+
+
+def purify_where_open(
+    purify: Callable[..., Tensor], weigh: Callable[[], Tensor], images: Tensor, *more: Tensor, skip: bool
+) -> Tensor:
+    """Returns images + w * (purify(images, *more) - images) with weights w.
+
+    Args:
+        purify: Maps images and `more` to purified images.
+        weigh: Returns the weights (N, 1, H, W).
+        images: (N, 3, H, W).
+        *more: Further inputs (N, ...) of `purify`.
+        skip: Whether `purify` gets only the images that have a weight above 0, where no gradient and no graph is
+            recorded. The others are returned as they are, which is the same.
+    """
+    if not skip or not may_choose(images):
+        purified = purify(images, *more)
+        return images + weigh() * (purified - images)
+    weights = weigh()
+    chosen = weights.flatten(1).any(1).nonzero().flatten()
+    if len(chosen) == len(images):
+        return images + weights * (purify(images, *more) - images)
+    out = images.clone()
+    if len(chosen):
+        part, *rest = (one[chosen] for one in (images, *more))
+        out[chosen] = part + weights[chosen] * (purify(part, *rest) - part)
+    return out
+
+
+@contextmanager
+def watched() -> Iterator[list[Tensor]]:
+    """Collects the averaged logits of each call of a gate in this block and thread, unless torch records a graph."""
+    seen: list[Tensor] = []
+    token = _watch.set(seen)
+    try:
+        yield seen
+    finally:
+        _watch.reset(token)
 
 
 def _exact(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from purifier._tracing import is_tracing
+from purifier._tracing import is_plain, is_tracing
 
 # Feature pixels per chunk on the CPU. With 64 channels, several layers of these fit a cache.
 _PIXELS = 2 * 112 * 112
@@ -19,6 +19,16 @@ def may_overwrite() -> bool:
     A module must never overwrite its input.
     """
     return not torch.is_grad_enabled() and not is_tracing()
+
+
+def may_choose(images: Tensor) -> bool:
+    """Whether a module may look at values to choose which images it computes: no gradient and no graph is recorded.
+
+    Not inside CUDA graphs, `torch.func` transforms or tensor subclasses either, whose values cannot be read.
+    """
+    if not may_overwrite() or not is_plain(images) or images.is_meta:
+        return False
+    return not (images.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def by_parts(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

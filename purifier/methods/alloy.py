@@ -19,13 +19,14 @@ to sharpen the image again. A gate leaves clean images nearly unchanged.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from purifier._options import LARGE, SLOW, check_bool, check_integer, check_number
 from purifier.methods._base import Method, Stage
-from purifier.methods._gate import Gate
+from purifier.methods._gate import Gate, purify_where_open
 from purifier.methods._patches import on_patches
 from purifier.methods._unet import Scales
 from purifier.methods.gs import GaussianSmoothing
@@ -52,12 +53,14 @@ class Alloy(Method):
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Added to the gate's logits. A higher bias purifies weaker attacks, and more of clean images. 20
             purifies everything.
+        gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
+            An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
 
     Raises:
         OptionError: If an option is out of its range.
     """
 
-    tunable = ("iterations", "clamp", "gate_bias")
+    tunable = ("iterations", "clamp", "gate_bias", "gate_floor")
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Alloy(Method):
         gate: int = 0,
         gate_blocks: int = 0,
         gate_bias: float = 0.0,
+        gate_floor: float = 0.0,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
@@ -95,6 +99,7 @@ class Alloy(Method):
         gate_blocks = check_integer("gate_blocks", gate_blocks, low=0, high=64, why=SLOW)
         self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0, high=1024, why=LARGE) else None
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
+        self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,6 +114,7 @@ class Alloy(Method):
             "gate": self.gate.filters if self.gate else 0,
             "gate_blocks": self.gate.blocks if self.gate else 0,
             "gate_bias": self.gate_bias,
+            "gate_floor": self.gate_floor,
         }
 
     def stages(self) -> list[Stage]:
@@ -133,8 +139,12 @@ class Alloy(Method):
             return self._rebuilt(self.smoothing(images))
         # The gate also needs a pass of GS, which the blur can reuse.
         once = self.gate.smoothed(images)
-        out = self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
-        return images + self.gate(images, self.gate_bias, once) * (out - images)
+        weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor)
+        return purify_where_open(self._reblurred, weigh, images, once, skip=self.gate_floor > 0)
+
+    def _reblurred(self, images: Tensor, once: Tensor) -> Tensor:
+        """Applies blur and network to images; `once` is the output of one pass of GS."""
+        return self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
 
     def _rebuilt(self, blurred: Tensor) -> Tensor:
         return on_patches(self.network, blurred, self.patch, self._align)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from purifier._options import check_integer, check_number
 from purifier._random import Unfilled
 from purifier.methods._base import Method, Stage
-from purifier.methods._gate import Gate
+from purifier.methods._gate import Gate, purify_where_open
 
 
 class Gated(Method):
@@ -22,14 +23,18 @@ class Gated(Method):
         gate: Width of the gate.
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Added to the gate's logits. A higher bias purifies weaker attacks, and more of clean images.
+        gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
+            An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
 
     Raises:
         OptionError: If an option is out of its range.
     """
 
-    tunable = ("gate_bias",)
+    tunable = ("gate_bias", "gate_floor")
 
-    def __init__(self, method: Method, *, gate: int, gate_blocks: int = 0, gate_bias: float = 0.0) -> None:
+    def __init__(
+        self, method: Method, *, gate: int, gate_blocks: int = 0, gate_bias: float = 0.0, gate_floor: float = 0.0
+    ) -> None:
         super().__init__()
         if not isinstance(method, Method):
             raise TypeError(f"expected a method behind the gate, got {method!r}")
@@ -38,23 +43,30 @@ class Gated(Method):
             check_integer("gate", gate, low=1, high=1024), check_integer("gate_blocks", gate_blocks, low=0, high=64)
         )
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
+        self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
 
     @classmethod
-    def behind_copy(cls, method: Method, source: Method, gate_bias: float | None) -> Gated:
-        """Returns a method behind a copy of another method's gate; None keeps the other method's gate_bias."""
+    def behind_copy(cls, method: Method, source: Method, **changes: float | None) -> Gated:
+        """Returns a method behind a copy of another method's gate.
+
+        Args:
+            method: The method.
+            source: The method with the gate.
+            **changes: gate_bias and gate_floor; None keeps those of `source`.
+        """
         gate = gate_of(source)
         assert gate is not None
-        bias = source.options["gate_bias"] if gate_bias is None else gate_bias
+        tuned = {key: source.options[key] if value is None else value for key, value in changes.items()}
         # The random initial weights would be replaced.
         with Unfilled("cpu"):
-            gated = cls(method, gate=gate.filters, gate_blocks=gate.blocks, gate_bias=bias)
+            gated = cls(method, gate=gate.filters, gate_blocks=gate.blocks, **tuned)
         gated.gate = copy.deepcopy(gate)
         return gated
 
     @property
     def options(self) -> dict[str, Any]:
         gate = {"gate": self.gate.filters, "gate_blocks": self.gate.blocks}
-        return {"method": self.method, **gate, "gate_bias": self.gate_bias}
+        return {"method": self.method, **gate, "gate_bias": self.gate_bias, "gate_floor": self.gate_floor}
 
     def stages(self) -> list[Stage]:
         # A single stage, because its last step needs the unchanged image.
@@ -65,8 +77,12 @@ class Gated(Method):
 
     def step(self, images: Tensor) -> Tensor:
         """Applies the method and weighs its change with the gate."""
-        out = self.method(images).clamp(0, 1)
-        return images + self.gate(images, self.gate_bias) * (out - images)
+        weigh = partial(self.gate, images, self.gate_bias, gate_floor=self.gate_floor)
+        return purify_where_open(self._clamped, weigh, images, skip=self.gate_floor > 0)
+
+    def _clamped(self, images: Tensor) -> Tensor:
+        out: Tensor = self.method(images)
+        return out.clamp(0, 1)
 
 
 def gate_of(method: nn.Module) -> Gate | None:

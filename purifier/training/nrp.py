@@ -21,19 +21,21 @@ from purifier.attacks import FGSM, SSP
 from purifier.methods.nrp import NRP, NRPResG
 from purifier.models.features import load_features
 from purifier.models.reference import reference_model
+from purifier.training.bank.pairs import Batch, Pairs
+from purifier.training.bank.settings import AttackedTraining
 from purifier.training.critic import Critic, contest
 from purifier.training.initial import load_grown, nrp_identity
 from purifier.training.label_free import between, gaussian
 from purifier.training.loop import Fitted, Losses, train_purifier
 from purifier.training.outputs import training_card
-from purifier.training.settings import PhotographTraining, check_strength, check_weights
+from purifier.training.settings import check_strength, check_weights
 from purifier.training.validation import PhotographRecipe, method_of
 
 __all__ = ["NRPRecipe", "NRPTraining", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NRPTraining(PhotographTraining):
+class NRPTraining(AttackedTraining):
     """Settings of the NRP training, in addition to those of every training on photographs.
 
     The defaults are the paper's wherever the paper states a value.
@@ -137,10 +139,11 @@ class NRPRecipe(PhotographRecipe):
         if self._classifier is not None:
             self._classifier.to(device)
 
-    def losses(self, model: Callable[[Tensor], Tensor], batch: Tensor, step: int) -> Losses:
-        """Attacks a batch of clean crops (N, 3, H, W), purifies it and computes its loss (eq. 8)."""
+    def losses(self, model: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
+        """Attacks a batch of clean crops, unless they come from a bank, purifies it and computes its loss (eq. 8)."""
         config = self.config
-        purified = model(self.attacked(batch)).float()
+        pairs = Pairs.of(batch).completed(self.attacked)
+        batch, purified = pairs.clean, model(pairs.perturbed).float()
         parts, total = {}, purified.new_zeros(())
         if config.pixel_weight:
             parts["pixel"] = pixel_loss(purified, batch)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
+from torch.utils.data import Dataset
+
 from purifier._errors import OptionError, nearest
 from purifier._options import check_integer, check_number
 from purifier.data.crops import RandomCrops, split_validation
@@ -15,7 +17,37 @@ from purifier.data.images import list_images
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
+class Settings:
+    """Settings that refuse unknown names, and values that their Literal types do not list."""
+
+    # Settings of earlier versions, with what an error says about each.
+    former: ClassVar[Mapping[str, str]] = {}
+
+    def __new__(cls, **values: Any) -> Self:
+        for name in values:
+            cls.check_name(name)
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise OptionError(f"expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def check_name(cls, name: str) -> None:
+        """Checks that there is a setting of that name.
+
+        Raises:
+            OptionError: If there is none.
+        """
+        names = [field.name for field in fields(cls)]
+        if name not in names:
+            hint = f"; {cls.former[name]}" if name in cls.former else nearest(name, names)
+            raise OptionError(f"expected settings of {cls.__name__}, got {name!r}{hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Settings):
     """Settings of the training loop, the same for every method.
 
     Raises:
@@ -44,9 +76,6 @@ class LoopConfig:
         device: "auto", "cpu" or "cuda". CUDA_VISIBLE_DEVICES or torchrun chooses the GPU.
     """
 
-    # Settings of earlier versions, with what an error says about each.
-    former: ClassVar[Mapping[str, str]] = {}
-
     steps: int = 8000
     batch_size: int = 8
     accumulate: int = 1
@@ -65,15 +94,8 @@ class LoopConfig:
     workers: int = 0
     device: str = "auto"
 
-    def __new__(cls, **values: Any) -> Self:
-        for name in values:
-            cls.check_name(name)
-        return super().__new__(cls)
-
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise OptionError(f"expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        super().__post_init__()
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "validate_every"):
             check_integer(name, getattr(self, name), low=1)
         for name in ("warmup_steps", "sample_every", "workers"):
@@ -89,18 +111,6 @@ class LoopConfig:
             raise OptionError(
                 f"expected device to be auto, cpu or cuda, got {self.device!r}; choose a GPU by CUDA_VISIBLE_DEVICES"
             )
-
-    @classmethod
-    def check_name(cls, name: str) -> None:
-        """Checks that there is a setting of that name.
-
-        Raises:
-            OptionError: If there is none.
-        """
-        names = [field.name for field in fields(cls)]
-        if name not in names:
-            hint = f"; {cls.former[name]}" if name in cls.former else nearest(name, names)
-            raise OptionError(f"expected settings of {cls.__name__}, got {name!r}{hint}")
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
         """Returns the learning rate of a step, after so many seconds of training: a warm-up, then a cosine to 0."""
@@ -149,7 +159,7 @@ class PhotographTraining(LoopConfig):
         check_number("aliased", self.aliased, low=0.0, high=1.0)
         check_number("vary", self.vary, low=0.0, high=1.0)
 
-    def crops_and_validation(self) -> tuple[RandomCrops, list[Path]]:
+    def crops_and_validation(self) -> tuple[Dataset[Any], list[Path]]:
         """Returns the crops to train on, and the files held out for validation.
 
         Raises:

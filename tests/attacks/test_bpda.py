@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from purifier import InputError, OptionError, Purifier, PurifierWarning
-from purifier.attacks import BPDA, PGD, Aware
-from purifier.attacks.bpda import StraightThrough, straight_through
-from tests.builders import pictures, small_purifier, unchanged
+from purifier._purified_model import PurifiedModel
+from purifier.attacks import BPDA, FGSM, PGD, Aware, Blind
+from purifier.attacks.bpda import StraightThrough, straight_through, through_floors
+from tests.builders import pictures, small_method, small_purifier, unchanged
 
 ATTACK = PGD(eps=0.1, alpha=0.02, steps=15, generator=torch.Generator().manual_seed(0))
 
@@ -87,3 +88,39 @@ def test_a_substitute_of_another_shape_is_refused(model: nn.Module, images: torc
 def test_a_substitute_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(OptionError, match="expected a substitute that maps images to images, got str"):
         BPDA("gs")
+
+
+def floored(model: nn.Module) -> PurifiedModel:
+    """A model behind a purifier whose gate is closed, because its weights of about 0.5 are below its floor."""
+    return Purifier(small_method("alloy", iterations=1, gate=3, gate_floor=0.9)).wrap(model)
+
+
+def test_a_gate_below_its_floor_misleads_no_aware_attacker(model: nn.Module, images: torch.Tensor) -> None:
+    defended = floored(model)
+    assert torch.equal(defended.purifier(images), images)
+    labels = defended(images).argmax(1)
+    attack = FGSM(eps=0.01)
+    blind = Blind()(attack, defended, images, labels)
+    assert torch.equal(attack(defended, images, labels), blind)
+    with unchanged(defended):
+        aware = Aware()(attack, defended, images, labels)
+    open_gate = through_floors(defended)
+    assert not torch.equal(aware, blind) and torch.equal(aware, attack(open_gate, images, labels))
+
+
+def test_the_gradient_without_a_floor_has_the_outputs_and_weights_of_the_purifier_with_it(
+    model: nn.Module, images: torch.Tensor
+) -> None:
+    defended = floored(model)
+    other = through_floors(defended)
+    assert torch.equal(other(images), defended(images))
+    pairs = zip(other.purifier.parameters(), defended.purifier.parameters(), strict=True)
+    assert all(one is two for one, two in pairs) and other.model is model
+    image = images[:1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(other.purifier(image).sum(), image)
+    assert not torch.equal(gradient, torch.ones_like(image))
+
+
+def test_without_a_floor_the_defended_model_itself_is_attacked(model: nn.Module) -> None:
+    defended = Purifier(small_method("alloy", iterations=1, gate=3)).wrap(model)
+    assert through_floors(defended) is defended

@@ -386,3 +386,88 @@ def test_a_killed_run_is_completed_with_the_files_of_an_uninterrupted_one(tmp_pa
     assert len(files(whole)) == 60
     assert files(broken) == files(whole)
     assert left.items() <= files(whole).items()
+
+
+def test_every_format_is_purified_in_a_folder_and_the_rest_is_counted(tmp_path: Path) -> None:
+    kinds = {"png": "PNG", "gif": "GIF", "webp": "WEBP", "jfif": "JPEG", "ppm": "PPM", "bmp": "BMP", "tif": "TIFF"}
+    for number, (suffix, kind) in enumerate(kinds.items()):
+        photograph(tmp_path / "in" / f"{number}.{suffix}", format=kind)
+    for name in ("a.txt", "b.txt", "c.mov"):
+        (tmp_path / "in" / name).touch()
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert "purified 7, skipped 0, failed 0; not pictures, skipped 3: 2 .txt, 1 .mov" in result.output
+    assert set(files(tmp_path / "out")) == {f"{number}.png" for number in range(7)}
+    for number, suffix in enumerate(kinds):
+        assert purify(tmp_path / "in" / f"{number}.{suffix}", tmp_path / "one.png", "--overwrite").exit_code == 0
+
+
+def test_an_animation_is_a_failure_with_its_name(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    photograph(tmp_path / "in" / "a.png")
+    frames[0].save(tmp_path / "in" / "b.gif", save_all=True, append_images=frames[1:])
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "purified 1, skipped 0, failed 1" in result.output
+    assert "b.gif: expected a single picture, got 2 frames, an animation (GIF)" in result.stderr
+
+
+def test_format_keep_keeps_exif_and_refuses_formats_of_few_colours(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[271] = 6, "Maker"
+    photograph(tmp_path / "in" / "a.jpg", exif=exif, dpi=(300, 300), icc_profile=b"a profile")
+    photograph(tmp_path / "in" / "b.gif")
+    photograph(tmp_path / "in" / "c.ppm")
+    result = purify(tmp_path / "in", tmp_path / "out", "--format", "keep")
+    assert result.exit_code == 1
+    assert "purified 2, skipped 0, failed 1" in result.output
+    assert "got 'b.gif'; .gif holds too few colours; choose .png" in result.stderr
+    with Image.open(tmp_path / "out" / "a.jpg") as image:
+        assert (image.size, image.getexif()[271], image.getexif().get(0x0112, 1)) == ((14, 20), "Maker", 1)
+        assert (image.info["icc_profile"], image.info["dpi"]) == (b"a profile", (300, 300))
+
+
+def test_links_out_of_the_source_folder_are_said(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    photograph(tmp_path / "elsewhere" / "b.png")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert (
+        f"note: {tmp_path / 'in' / 'link'} leads out of the source folder, to {tmp_path / 'elsewhere'}" in result.stderr
+    )
+    assert set(files(tmp_path / "out")) == {"a.png", "link/b.png"}
+
+
+def test_a_folder_with_the_name_of_an_output_is_refused(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "0.png")
+    (tmp_path / "out" / "0.png").mkdir(parents=True)
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert isinstance(result.exception, OptionError)
+    assert "expected outputs that replace files only, got" in str(result.exception)
+
+
+def test_the_largest_picture_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photograph(tmp_path / "a.png", size=(40, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    refused = purify(tmp_path / "a.png", tmp_path / "b.png")
+    assert refused.exit_code == 1
+    assert "expected at most 0.001 megapixels, got 40 x 30 pixels" in refused.stderr
+    assert purify(tmp_path / "a.png", tmp_path / "b.png", "--max-megapixels", 0.0012).exit_code == 0
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "https://example.org/a.png", "in/self.png"])
+def test_sources_that_cannot_be_looked_at_are_refused(source: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "self.png").symlink_to(tmp_path / "in" / "self.png")
+    result = purify(tmp_path / source if "http" not in source else source, tmp_path / "out")
+    assert isinstance(result.exception, InputError)
+
+
+def test_an_output_whose_name_would_be_too_long_is_a_failure(tmp_path: Path) -> None:
+    long = "n" * 250
+    for suffix in ("jpg", "png"):
+        photograph(tmp_path / "in" / f"{long}.{suffix}")
+    photograph(tmp_path / "in" / "a.png")
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "purified 1, skipped 0, failed 2" in result.output
+    assert "File name too long" in result.stderr

@@ -1,28 +1,23 @@
-"""Settings of the Alloy training, and the one-line forms of its extractors and sources."""
+"""Settings of the Alloy training."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 from purifier._errors import OptionError
-from purifier.training.settings import PhotographTraining, check_strength, check_weights
-
-Attack = Literal["ssp", "kl", "l2", "mi", "di", "square"]
-Noise = Literal["gaussian", "sign", "none"]
+from purifier._options import check_number
+from purifier.training.bank.settings import AttackedTraining
+from purifier.training.extractors import read_extractors
+from purifier.training.perturbations import read_sources
+from purifier.training.settings import check_strength, check_weights
 
 _REMOVED = ("network", "adversarial_weight", "aware_share", "unroll", "head_start", "start")
-# Names of the losses beside those of extractors, in the log.
-_OTHER_LOSSES = {"pixel", "teacher", "predictions", "gate"}
-_EXTRACTOR = re.compile(r"(?P<name>[\w-]+)=(?P<model>[^@]+?)(?:@(?P<layers>[^:@]+))?:(?P<weight>[^:@]+)")
-_STEPS = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlloyTraining(PhotographTraining):
+class AlloyTraining(AttackedTraining):
     """Settings of the Alloy training, in addition to those of every training on photographs.
 
     Attributes:
@@ -65,7 +60,10 @@ class AlloyTraining(PhotographTraining):
         gate: Width of the gate, which detects attacks and leaves clean images nearly unchanged; 0 means no gate.
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Constant added to the gate's logits at inference, but not in training.
+        gate_floor: Weights of the gate below this count as 0 at inference.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
+        gate_worst: Share of that loss that only counts the worst position of each image: the surest one of a clean
+            image, the least sure one of an attacked one. It makes the gate surer of whole images.
         only_gate: Whether to train only the gate, by that cross entropy alone, for the network of `init`.
         init: Name or folder of a trained purifier to start from, of the same size; "" means none. If this alloy has
             several levels, `init` may also have one level and twice as many blocks, and becomes the finest level. A
@@ -101,7 +99,9 @@ class AlloyTraining(PhotographTraining):
     gate: int = 0
     gate_blocks: int = 0
     gate_bias: float = 0.0
+    gate_floor: float = 0.0
     gate_weight: float = 1.0
+    gate_worst: float = 0.0
     only_gate: bool = False
     init: str = ""
     validation_images: int = 32
@@ -116,6 +116,7 @@ class AlloyTraining(PhotographTraining):
                 "the place with out"
             )
         check_strength(self.eps_low, self.eps)
+        check_number("gate_worst", self.gate_worst, low=0.0, high=1.0)
         if not 0 < self.attack_alpha <= 2:
             raise OptionError(f"expected attack_alpha in (0, 2], a share of eps, got {self.attack_alpha}")
         if not 0 <= self.views < 1:
@@ -134,109 +135,3 @@ class AlloyTraining(PhotographTraining):
         weights["teacher_weight"] = self.teacher_weight if self.teacher else 0.0
         weights["gate_weight"] = self.gate_weight if self.gate else 0.0
         return weights
-
-
-@dataclass(frozen=True)
-class ExtractorLine:
-    """An extractor as the settings state it.
-
-    Attributes:
-        name: Its name in sources and in the log.
-        model: "vgg16", "reference:NAME" or "module:function".
-        layers: Names of modules inside; empty means the model's own output.
-        weight: Weight of its feature loss.
-    """
-
-    name: str
-    model: str
-    layers: tuple[str, ...]
-    weight: float
-
-
-@dataclass(frozen=True)
-class SourceLine:
-    """A source of perturbed images as the settings state it.
-
-    Attributes:
-        kind: An attack or a noise.
-        extractor: Name of the extractor that is attacked, "*" for all; "" for noise.
-        share: Its probability, relative to the other sources.
-        steps: Fewest and most steps of an attack.
-    """
-
-    kind: Attack | Noise
-    extractor: str
-    share: float
-    steps: tuple[int, int]
-
-
-def read_extractors(lines: Sequence[str]) -> list[ExtractorLine]:
-    """Reads the extractors of the settings.
-
-    Raises:
-        OptionError: If a line has another form, or a name stands twice or is the name of another loss.
-    """
-    found = [_extractor(line) for line in lines]
-    names = [one.name for one in found]
-    taken = sorted(set(names) & _OTHER_LOSSES)
-    if taken:
-        raise OptionError(f"expected extractors with names of their own, got {', '.join(taken)}, a loss; rename it")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise OptionError(f"expected extractors with names of their own, got {', '.join(twice)} twice; rename one")
-    return found
-
-
-def read_sources(lines: Sequence[str]) -> list[SourceLine]:
-    """Reads the sources of the settings.
-
-    Raises:
-        OptionError: If a line has another form, or no source has a share.
-    """
-    found = [_source(line) for line in lines]
-    if not sum(one.share for one in found):
-        raise OptionError(f"expected sources with a share above 0, got {list(lines)}; add 'none:1' for clean images")
-    return found
-
-
-def _extractor(line: str) -> ExtractorLine:
-    match = _EXTRACTOR.fullmatch(line)
-    weight = _number(match["weight"]) if match else None
-    if match is None or weight is None:
-        raise OptionError(
-            "expected an extractor as NAME=MODEL[@LAYER[+LAYER]]:WEIGHT, such as 'mine=my_module:build@layer3:0.25', "
-            f"got {line!r}; MODEL is vgg16, reference:demo or module:function, WEIGHT a number of at least 0"
-        )
-    layers = tuple(match["layers"].split("+")) if match["layers"] else ()
-    return ExtractorLine(match["name"], match["model"], layers, weight)
-
-
-def _source(line: str) -> SourceLine:
-    kind, *rest = line.split(":")
-    attack = kind in get_args(Attack)
-    known = attack or kind in get_args(Noise)
-    share = _number(rest[1 if attack else 0]) if known and len(rest) == (3 if attack else 1) else None
-    steps = _steps(rest[2]) if attack and share is not None else (0, 0)
-    if share is None or steps is None:
-        raise OptionError(
-            f"expected a source as ATTACK:EXTRACTOR:SHARE:STEPS, ATTACK one of {', '.join(get_args(Attack))}, or as "
-            f"NOISE:SHARE, NOISE one of {', '.join(get_args(Noise))}, such as 'ssp:vgg:0.3:2-3' and 'none:0.1', got "
-            f"{line!r}; SHARE is a number of at least 0, STEPS a number of at least 1 or a range"
-        )
-    return SourceLine(kind, rest[0] if attack else "", share, steps)  # type: ignore[arg-type]
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < math.inf else None
-
-
-def _steps(text: str) -> tuple[int, int] | None:
-    match = _STEPS.fullmatch(text)
-    if match is None:
-        return None
-    low, high = int(match[1]), int(match[2] or match[1])
-    return (low, high) if 1 <= low <= high else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import signature
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from purifier._errors import OptionError
 from purifier._purifier import Purifier
 from purifier.attacks import SSP
 from purifier.methods.alloy import Alloy
-from purifier.training.alloy.config import AlloyTraining, SourceLine, read_extractors, read_sources
-from purifier.training.alloy.extractors import Extractor, load_extractors
-from purifier.training.alloy.perturbations import Sources, resolve_sources
+from purifier.training.alloy.config import AlloyTraining
+from purifier.training.bank.pairs import Batch, Pairs
+from purifier.training.extractors import Extractor, load_extractors, read_extractors
 from purifier.training.initial import load_alloy
 from purifier.training.label_free import divergence
 from purifier.training.loop import Fitted, Losses, train_purifier
 from purifier.training.outputs import training_card
+from purifier.training.perturbations import Sources, Strength, read_sources, resolve_sources
 from purifier.training.validation import PhotographRecipe, method_of
 
 # Step of the sizes of `views`. Kernels are tuned once for each size, so there are few of them.
@@ -46,7 +48,8 @@ class AlloyRecipe(PhotographRecipe):
         self.model: nn.Module = _Trained(method, config.only_gate)
         probe = torch.full((1, 3, config.crop_size, config.crop_size), 0.5)
         classifiers = [one for one in self.extractors if one.classifies(probe)]
-        self.sources = Sources(config, resolve_sources(read_sources(config.sources), self.extractors, classifiers))
+        strength = Strength(config.eps_low, config.eps, config.attack_alpha)
+        self.sources = Sources(strength, resolve_sources(read_sources(config.sources), self.extractors, classifiers))
         self.classifiers = _one_of_each_network(classifiers) if config.prediction_weight else []
         if not self.classifiers and not any(config.loss_weights().values()):
             raise OptionError(
@@ -65,25 +68,26 @@ class AlloyRecipe(PhotographRecipe):
         if self.teacher is not None:
             self.teacher.to(device)
 
-    def losses(self, model: Callable[[Tensor], Tensor], batch: Tensor, step: int) -> Losses:
-        """Perturbs a batch of clean crops (N, 3, H, W), purifies it and compares it with the clean crops."""
+    def losses(self, model: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
+        """Perturbs clean crops, unless they come from a bank, purifies them and compares them with the clean crops."""
         source, extractor = self.sources.draw()
-        perturbed = self.sources.perturb(batch, source, extractor)
+        perturb = partial(self.sources.perturb, source=source, extractor=extractor)
+        pairs = Pairs.of(batch).completed(perturb, attacked=source.kind != "none")
         if self.config.only_gate:
-            logits, clean = model(torch.cat((perturbed, batch))).split(len(batch))
-            parts = {"gate": gate_loss(logits, source.kind != "none", clean)}
+            logits, clean = model(torch.cat((pairs.perturbed, pairs.clean))).split(len(pairs.clean))
+            parts = {"gate": gate_loss(logits, pairs.attacked, clean, self.config.gate_worst)}
         else:
-            parts = self._parts(model, batch, source, perturbed)
-        total = sum((self._weights[name] * part for name, part in parts.items()), batch.new_zeros(()))
+            parts = self._parts(model, pairs)
+        total = sum((self._weights[name] * part for name, part in parts.items()), pairs.clean.new_zeros(()))
         return Losses(total, {name: value.detach() for name, value in parts.items()})
 
-    def _parts(
-        self, model: Callable[[Tensor], Tensor], batch: Tensor, source: SourceLine, perturbed: Tensor
-    ) -> dict[str, Tensor]:
+    def _parts(self, model: Callable[[Tensor], Tensor], pairs: Pairs) -> dict[str, Tensor]:
         """Computes the losses of the network, and of its gate."""
         parts: dict[str, Tensor] = {}
+        batch, perturbed = pairs.clean, pairs.perturbed
         if self.gate is not None and self.config.gate_weight:
-            parts["gate"] = gate_loss(self.gate.logits(perturbed), source.kind != "none", self.gate.logits(batch))
+            logits = self.gate.logits(perturbed)
+            parts["gate"] = gate_loss(logits, pairs.attacked, self.gate.logits(batch), self.config.gate_worst)
         output = model(perturbed).float()
         if self.config.pixel_weight:
             parts["pixel"] = pixel_loss(output, batch)
@@ -163,12 +167,23 @@ def relative_distance(features: Sequence[Tensor], clean: Sequence[Tensor]) -> Te
     return torch.stack(found).mean()
 
 
-def gate_loss(perturbed: Tensor, attacked: bool, clean: Tensor) -> Tensor:
-    """Cross entropy of a gate's logits, in nats; the mean over perturbed images (attacked or not) and clean ones."""
-    found = [
-        F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(wanted), dtype=torch.float32))
-        for logits, wanted in ((perturbed, attacked), (clean, False))
-    ]
+def gate_loss(perturbed: Tensor, attacked: Tensor, clean: Tensor, worst: float = 0.0) -> Tensor:
+    """Cross entropy of a gate's logits, in nats; the mean over perturbed images and clean ones.
+
+    Args:
+        perturbed: Logits (N, 1, h, w) for perturbed images.
+        attacked: Which of these images are attacked, (N,), bool.
+        clean: Logits for clean images.
+        worst: Share of the loss that counts the worst position of each image only; see `AlloyTraining`.
+    """
+    found = []
+    for logits, wanted in ((perturbed, attacked), (clean, torch.zeros_like(attacked))):
+        target = wanted.to(torch.float32).view(-1, 1, 1, 1).expand_as(logits)
+        of_each = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
+        part = of_each.mean()
+        if worst:
+            part = (1 - worst) * part + worst * of_each.amax((1, 2, 3)).mean()
+        found.append(part)
     return torch.stack(found).mean()
 
 

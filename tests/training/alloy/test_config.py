@@ -3,7 +3,9 @@
 import pytest
 
 from purifier import OptionError
-from purifier.training.alloy.config import AlloyTraining, ExtractorLine, SourceLine, read_extractors, read_sources
+from purifier.training.alloy.config import AlloyTraining
+from purifier.training.extractors import ExtractorLine, read_extractors
+from purifier.training.perturbations import SourceLine, read_sources
 
 
 def test_an_extractor_has_a_name_a_model_layers_and_a_weight() -> None:
@@ -46,7 +48,7 @@ def test_an_extractor_of_another_form_is_refused(line: str) -> None:
     "line",
     [
         "",
-        "pgd:vgg:0.3:2",
+        "fgsm:vgg:0.3:2",
         "ssp:vgg:0.3",
         "ssp:0.3:2",
         "ssp:vgg:0.3:2:1",

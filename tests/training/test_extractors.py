@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from purifier import InputError, OptionError, UnknownNameError
-from purifier.training.alloy.config import ExtractorLine, read_extractors
-from purifier.training.alloy.extractors import Extractor, load_extractors
+from purifier.training.extractors import Extractor, ExtractorLine, load_extractors, read_extractors
 from tests.training.features import classifier, tiny
 
 IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import InputError
+from purifier._errors import InputError, OptionError
 from purifier.models.features import load_features
 from purifier.models.layers import catching, find_layer
 from purifier.models.named import make_module
 from purifier.models.reference import reference_model
-from purifier.training.alloy.config import ExtractorLine
+
+# Names of the losses beside those of extractors, in the log.
+_OTHER_LOSSES = {"pixel", "teacher", "predictions", "gate"}
+_EXTRACTOR = re.compile(r"(?P<name>[\w-]+)=(?P<model>[^@]+?)(?:@(?P<layers>[^:@]+))?:(?P<weight>[^:@]+)")
+
+
+@dataclass(frozen=True)
+class ExtractorLine:
+    """An extractor as the settings state it.
+
+    Attributes:
+        name: Its name in sources and in the log.
+        model: "vgg16", "reference:NAME" or "module:function".
+        layers: Names of modules inside; empty means the model's own output.
+        weight: Weight of its feature loss.
+    """
+
+    name: str
+    model: str
+    layers: tuple[str, ...]
+    weight: float
 
 
 class Extractor(nn.Module):
@@ -92,3 +115,41 @@ def _load(model: str) -> nn.Module:
     if kind == "reference":
         return reference_model(name)
     return make_module(model, "extractors", "'vgg16', 'reference:demo'")
+
+
+def read_extractors(lines: Sequence[str]) -> list[ExtractorLine]:
+    """Reads the extractors of the settings.
+
+    Raises:
+        OptionError: If a line has another form, or a name stands twice or is the name of another loss.
+    """
+    found = [_extractor(line) for line in lines]
+    names = [one.name for one in found]
+    taken = sorted(set(names) & _OTHER_LOSSES)
+    if taken:
+        raise OptionError(f"expected extractors with names of their own, got {', '.join(taken)}, a loss; rename it")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise OptionError(f"expected extractors with names of their own, got {', '.join(twice)} twice; rename one")
+    return found
+
+
+def _extractor(line: str) -> ExtractorLine:
+    match = _EXTRACTOR.fullmatch(line)
+    weight = number(match["weight"]) if match else None
+    if match is None or weight is None:
+        raise OptionError(
+            "expected an extractor as NAME=MODEL[@LAYER[+LAYER]]:WEIGHT, such as 'mine=my_module:build@layer3:0.25', "
+            f"got {line!r}; MODEL is vgg16, reference:demo or module:function, WEIGHT a number of at least 0"
+        )
+    layers = tuple(match["layers"].split("+")) if match["layers"] else ()
+    return ExtractorLine(match["name"], match["model"], layers, weight)
+
+
+def number(text: str) -> float | None:
+    """Reads a finite number of at least 0; None if the text is not one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None

@@ -7,11 +7,10 @@ import torch
 
 from purifier import OptionError
 from purifier.training.alloy import AlloyTraining
-from purifier.training.alloy.config import read_extractors, read_sources
-from purifier.training.alloy.extractors import Extractor, load_extractors
-from purifier.training.alloy.perturbations import Source, Sources, resolve_sources
 from purifier.training.alloy.recipe import relative_distance
+from purifier.training.extractors import Extractor, load_extractors, read_extractors
 from purifier.training.label_free import divergence
+from purifier.training.perturbations import Source, Sources, Strength, read_sources, resolve_sources
 from tests.training.alloy.builders import TINY
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -22,7 +21,7 @@ CLASSIFIERS = [one for one in (TINY_ONE, CLASSIFIER) if one.classifies(PROBE)]
 
 def made(*lines: str, **changes: object) -> Sources:
     config = AlloyTraining(**changes)  # type: ignore[arg-type]
-    return Sources(config, resolved(*lines))
+    return Sources(Strength(config.eps_low, config.eps, config.attack_alpha), resolved(*lines))
 
 
 def resolved(*lines: str) -> list[Source]:

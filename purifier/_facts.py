@@ -1,0 +1,72 @@
+"""What a purifier is and where it computes: the part of `Purifier` that the rest of it is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from purifier._tracing import is_tracing
+from purifier.inference.compiling import Compiler
+from purifier.methods import Method, innermost
+
+
+class Facts(nn.Module):
+    """Facts of a purifier: its method, place and kind."""
+
+    method: Method
+    name: str
+    _tile: int | None
+    _compiler: Compiler | None
+    # Holds the device and the dtype of a method without weights.
+    _anchor: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its computations."""
+        return self._place.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its computations."""
+        return self._place.dtype
+
+    @property
+    def _place(self) -> Tensor:
+        # Weights that are shared with another purifier move with it; the anchor does not.
+        return next(self.method.parameters(), self._anchor)
+
+    @property
+    def differentiable(self) -> bool:
+        """False if the exact gradient is zero almost everywhere, so that an honest attack needs BPDA."""
+        return all(leaf.differentiable for leaf in innermost(self.method))
+
+    @property
+    def random(self) -> bool:
+        """True if two calls on the same images differ, so that an honest attack needs EOT."""
+        return any(leaf.random for leaf in innermost(self.method))
+
+    def extra_repr(self) -> str:
+        weights = sum(p.numel() for p in self.parameters())
+        tile = f", tile={self._tile}" if self._tile else ""
+        compiled = f", compile={self._compiler.option!r}" if self._compiler else ""
+        place = f"dtype={self.dtype}, device={str(self.device)!r}"
+        return f"name={self.name!r}, parameters={weights:,}, {place}{tile}{compiled}"
+
+    def _grad_mode(self, batch: Tensor) -> AbstractContextManager[object]:
+        """The block to compute in: without gradients, methods can work in place, in chunks and on a part of a batch."""
+        return nullcontext() if self._needs_graph(batch) else torch.no_grad()
+
+    def _needs_graph(self, batch: Tensor) -> bool:
+        """Whether a gradient of the images or the weights may be needed, or torch is recording a graph."""
+        return is_tracing() or (
+            torch.is_grad_enabled() and (batch.requires_grad or any(weight.requires_grad for weight in self._weights()))
+        )
+
+    def _weights(self) -> Iterator[Tensor]:
+        if not getattr(self, "_is_replica", False):
+            return self.method.parameters()
+        # DataParallel's replicas for other GPUs have copies instead of parameters.
+        return (weight for part in self.method.modules() for weight in vars(part)["_former_parameters"].values())
