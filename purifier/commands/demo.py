@@ -16,7 +16,7 @@ from torch import Tensor
 from purifier import Purifier, _hub
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
-from purifier.commands._terminal import echo
+from purifier.commands._terminal import echo, printable
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square
 
@@ -105,8 +105,8 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [path.stem for path in paths], target.classes or ()):
-        echo(line)
+    for line in table(stages, [printable(path.stem) for path in paths], target.classes or ()):
+        click.echo(line)
     # The default figure leaves out the classical baselines, except gs.
     shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
     figure = draw_figure(stages, shown, target, eps, out)
