@@ -299,7 +299,7 @@ def _listed(folder: Path) -> dict[str, str]:
     """
     try:
         text = Place(folder, str(folder), bundled=True).read("config.json", _CONFIG_BYTES)
-        config = {"kind": "purifier"} if text is None else parse_json(text, "config.json")
+        config: Any = {"kind": "purifier"} if text is None else parse_json(text, "config.json")
     except WeightsError:
         config = None
     if not _is_purifiers(config):

@@ -156,6 +156,7 @@ def _pickles(head: bytes) -> Iterator[bytes]:
 def _scan(pickle: bytes, path: Path) -> int:
     """Raises an error if a pickle refers to code or is too long; returns its protocol."""
     protocol, texts, memo = 0, ["", ""], dict[int, str]()
+    argument: Any
     for number, (code, argument, _) in enumerate(pickletools.genops(pickle)):
         name = code.name
         if number > _INSTRUCTIONS:

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from io import StringIO
 
 import click
 
 from purifier._errors import PurifierError
 from purifier._version import __version__
-from purifier.commands._terminal import abandon_output, echo_error, printable, safe_streams
+from purifier.commands._terminal import abandon_output, echo, echo_error, safe_streams
 
 _COMMANDS = tuple(
     ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
@@ -57,9 +58,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         code: int | None = command.main(arguments, prog_name="purifier", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.message = printable(error.message)
+        shown = StringIO()
+        error.show(shown)
         with suppress(OSError):
-            error.show()
+            echo(shown.getvalue().rstrip("\n"), err=True)
         return error.exit_code
     except click.Abort:
         echo_error("interrupted")
