@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from purifier._errors import OptionError, WeightsError, nearest, warn_once
+from purifier._errors import OptionError, WeightsError, nearest, shown, warn_once
 from purifier.methods._base import Method, Stage, innermost
 from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
@@ -49,7 +49,12 @@ _FORMER = {"caution": "gate_bias"}
 # Packages offer methods of their own as entry points of this group: NAME = module:Class.
 ENTRY_POINTS = "purifier.methods"
 
-__all__ = ["METHODS", "Method", "Stage", "build", "describe", "innermost", "method_name", "register", "tune"]
+# Methods in one configuration. `Chain` allows fewer; a gate or noise may come on top.
+_MOST_METHODS = 80
+
+__all__ = [
+    "METHODS", "Method", "Stage", "build", "check_extent", "describe", "innermost", "method_name", "register", "tune",
+]  # fmt: skip
 
 
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
@@ -135,6 +140,25 @@ def _encode(value: Any) -> Any:
     return describe(value) if isinstance(value, Method) else value
 
 
+def check_extent(description: Any, source: str) -> None:
+    """Checks that a configuration, which may hold anything, has no more methods inside it than a purifier can have.
+
+    Args:
+        description: The output of `describe`, or a config.json.
+        source: Where it came from, for the message.
+
+    Raises:
+        WeightsError: If it has more.
+    """
+    level, count = [description], 0
+    while level:
+        count += sum(isinstance(one, dict) and "method" in one for one in level)
+        if count > _MOST_METHODS:
+            raise WeightsError(f"expected at most {_MOST_METHODS} methods in {source!r}, got more; split the chain")
+        parts = [list(one.values()) if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [part for several in parts for part in several]
+
+
 def build(description: Any) -> Method:
     """Builds a method from the output of `describe`, with new random weights.
 
@@ -147,7 +171,7 @@ def build(description: Any) -> Method:
     try:
         return METHODS[name](**decoded)
     except TypeError as error:
-        raise WeightsError(f"expected options of method {name!r}, got {options}: {error}") from None
+        raise WeightsError(f"expected options of method {name!r}, got {shown(options)}: {error}") from None
 
 
 def _decode(value: Any) -> Any:
@@ -162,7 +186,7 @@ def _read(description: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str) or find_method(name) is None or not isinstance(options, dict):
         raise WeightsError(
             f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
-            f"method={name!r}, options={options!r}; it may come from a newer version of purifier, or from a "
+            f"method={shown(name)}, options={shown(options)}; it may come from a newer version of purifier, or from a "
             "package that registers its method"
         )
     return name, _renamed(options, METHODS[name])
