@@ -57,6 +57,7 @@ class AutoAttack(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.version not in get_args(Version):
             raise OptionError(f"expected version='standard' or version='rand', got {self.version!r}")
         check_norm(self.norm)

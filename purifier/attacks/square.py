@@ -59,6 +59,7 @@ class Square(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_norm(self.norm)
         check_eps(self.eps, self.norm)
         if not callable(self.loss) and self.loss not in _LOSSES:

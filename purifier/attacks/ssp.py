@@ -64,6 +64,7 @@ class SSP(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.features is not None and not callable(self.features):
             raise OptionError(
                 f"expected features as a function of images, got {type(self.features).__name__}; for a layer of a "
@@ -92,6 +93,8 @@ class SSP(Attack):
         """
         if isinstance(images, Tensor):
             return super().__call__(model, images, targets)
+        if not isinstance(images, list | tuple):
+            raise InputError(f"expected images (N, 3, H, W) or a list of (3, H, W), got {type(images).__name__}")
         return [super(SSP, self).__call__(model, image[None], targets)[0] for image in images]
 
     def _check(self, model: Any, images: Tensor) -> None:

@@ -85,6 +85,9 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     """
     if isinstance(images, LabelledImages):
         images, labels = images.load(range(len(images)))
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
     if defended is not None and defended.normalisation is not None and not _in_unit(images):
@@ -107,6 +110,8 @@ class _View:
     """A model in eval mode, called in batches without gradients; its mode is given back after each call."""
 
     def __init__(self, model: Any) -> None:
+        if not callable(model):
+            raise InputError(f"expected a model that maps images to logits, got {type(model).__name__}")
         self.model = model
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from purifier._errors import OptionError
+from purifier._options import check_fields
 from purifier.evaluation.checks.trained import Range
 
 
@@ -35,6 +36,7 @@ class EvaluationSettings:
     trained_size: Mapping[str, Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.batch_size < 1 or self.pictures < 0 or self.probe_images < 0:
             raise OptionError(
                 "expected batch_size >= 1, pictures >= 0 and probe_images >= 0, got "
