@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -94,11 +94,11 @@ def check_path(name: str, value: object) -> Path:
 def check_fields(owner: Any) -> None:
     """Checks the values of a dataclass's constructor arguments against their annotations.
 
-    It looks at numbers, True and False, text, literals, functions and generators. The default fits, and so does every
-    value with another annotation. Ranges are for the class itself to check.
+    It looks at numbers, True and False, text, functions and generators. The default fits, and so does every value with
+    another annotation. Ranges, whole numbers and names are for the class itself to check.
 
     Raises:
-        OptionError: If a value has another type, or is NaN.
+        OptionError: If a value has another type.
     """
     hints = _hints(type(owner))
     for option in fields(owner):
@@ -118,12 +118,8 @@ def _hints(kind: type[Any]) -> dict[str, Any]:
 def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
-    if get_origin(hint) is Literal:
-        return any(type(value) is type(one) and value == one for one in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, int | float)
     if get_origin(hint) is Callable:
         return callable(value)
     if hint in (bool, str, NoneType) or hint is torch.Generator:
@@ -134,9 +130,7 @@ def _fits(value: object, hint: Any) -> bool:
 def _named(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(map(_named, get_args(hint)))
-    if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
     if get_origin(hint) is Callable:
         return "a function"
-    names = {float: "a number", int: "an integer", bool: "True or False", str: "text", NoneType: "None"}
+    names = {float: "a number", int: "a number", bool: "True or False", str: "text", NoneType: "None"}
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

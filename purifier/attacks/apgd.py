@@ -65,7 +65,7 @@ class APGD(Attack):
         super().__post_init__()
         check_norm(self.norm)
         check_eps(self.eps, self.norm)
-        if not callable(self.loss) and self.loss not in (*_LOSSES, _TARGETED):
+        if not callable(self.loss) and not (isinstance(self.loss, str) and self.loss in (*_LOSSES, _TARGETED)):
             raise OptionError(f'expected loss="ce", "dlr", "dlr-targeted" or a function, got {self.loss!r}')
         if self.loss == _TARGETED and self.targeted:
             raise OptionError(

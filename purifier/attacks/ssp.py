@@ -64,12 +64,12 @@ class SSP(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.features is not None and not callable(self.features):
             raise OptionError(
                 f"expected features as a function of images, got {type(self.features).__name__}; for a layer of a "
                 'network pass features_at(network, "layer3")'
             )
+        super().__post_init__()
         if self.distance not in get_args(Distance):
             raise OptionError(f"expected distance='mae' or distance='squared', got {self.distance!r}")
         check_eps(self.eps, self.norm)

@@ -78,12 +78,12 @@ def test_a_training_takes_a_setting_or_refuses_it(name: str, value: Any) -> None
     ("kind", "options", "message"),
     [
         (attacks.PGD, {"eps": "8/255"}, "expected eps to be a number, got '8/255'"),
-        (attacks.PGD, {"steps": 2.5}, "expected steps to be an integer, got 2.5"),
-        (attacks.PGD, {"eps": math.nan}, "expected eps to be a number, got nan"),
+        (attacks.PGD, {"steps": "3"}, "expected steps to be a number, got '3'"),
+        (attacks.PGD, {"eps": math.nan}, "expected eps >= 0, a number .*, got nan"),
         (attacks.PGD, {"loss": "ce"}, "expected loss to be a function or None, got 'ce'"),
         (attacks.PGD, {"generator": 5}, "expected generator to be a Generator or None, got 5"),
         (attacks.CW, {"kappa": None}, "expected kappa to be a number, got None"),
-        (attacks.Aware, {"samples": True}, "expected samples to be an integer, got True"),
+        (attacks.Aware, {"samples": True}, "expected samples to be an integer of at least 1, got True"),
     ],
 )
 def test_a_value_of_another_type_is_named(kind: Any, options: dict[str, Any], message: str) -> None:
