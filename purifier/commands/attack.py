@@ -21,7 +21,7 @@ from purifier._purified_model import PurifiedModel
 from purifier._random import isolated_randomness
 from purifier._records import differences
 from purifier._walking import make_folders
-from purifier.commands._jobs import Job, Work, exists, plan, process, read_note
+from purifier.commands._jobs import Job, Work, claim, exists, plan, process, read_note
 from purifier.commands._model_options import (
     MODEL_HELP,
     batch_size_option,
@@ -30,9 +30,9 @@ from purifier.commands._model_options import (
     build_threats,
     device_option,
 )
-from purifier.data.finding import labelled_images
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square
+from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device
 from purifier.models.layers import check_eval
 from purifier.models.loading import LoadedModel, load_model
@@ -105,6 +105,8 @@ def command(
     defended = defences.defended[next(iter(purifiers), "none")]
     work = _Attacking(attack, threat, defended, known, settings, seed=seed, size=size, device=defences.device)
     done = set() if overwrite else {job for job in jobs if work.is_done(job)}
+    if jobs[0].target != target:
+        claim(target, settings, overwrite=overwrite)
     summary = process(jobs, work, batch_size=batch_size, done=done)
     summary.report(f"attacked {summary.written} ({work.fooled} fool the model)")
 
@@ -135,12 +137,8 @@ def _levels(attack: Attack) -> int | None:
 def _labels(source: Path, table: Path | None, jobs: Sequence[Job], classes: Sequence[str] | None) -> dict[Path, int]:
     if table is None:
         return {}
-    known = labelled_images(source if source.is_dir() else source.parent, labels=table, classes=classes)
-    labels = {path.resolve(): label for path, label in zip(known.files, known.labels, strict=True)}
-    missing = [job.source for job in jobs if job.source.resolve() not in labels]
-    if missing:
-        raise InputError(f"expected a label for every image, got none for {missing[0]} in {table}")
-    return {job.source: labels[job.source.resolve()] for job in jobs}
+    folder = source if source.is_dir() else source.parent
+    return dict(labels_of([job.source for job in jobs], table, folder, classes))
 
 
 def _settings(

@@ -16,6 +16,7 @@ from torch import Tensor
 from purifier import Purifier, _hub
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
+from purifier.commands._terminal import echo, printable
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square
 
@@ -41,7 +42,7 @@ class Stage:
         images: (N, 3, S, S) in [0, 1].
         labels: The predicted class number of each image.
         confidences: The softmax probability of each prediction.
-        right: Whether each prediction is right.
+        right: Whether each prediction is right or, where nobody knows, that for the clean photograph.
     """
 
     name: str
@@ -104,17 +105,17 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [path.stem for path in paths], target.classes or ()):
+    for line in table(stages, [printable(path.stem) for path in paths], target.classes or (), known):
         click.echo(line)
     # The default figure leaves out the classical baselines, except gs.
     shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
     figure = draw_figure(stages, shown, target, eps, out)
-    click.echo(f"\n{_HONEST}")
+    echo(f"\n{_HONEST}")
     familiar = [name for name in wanted if name in _TRAINED_WITH_IT]
     if model == "demo" and familiar:
-        click.echo(_FAMILIAR.format(" and ".join(familiar)))
-    click.echo(f"figure: {figure}")
-    click.echo(f"took {time.perf_counter() - start:.1f} s")
+        echo(_FAMILIAR.format(" and ".join(familiar)))
+    echo(f"figure: {figure}")
+    echo(f"took {time.perf_counter() - start:.1f} s")
 
 
 def _default_purifiers() -> list[str]:
@@ -192,8 +193,18 @@ def _said(stage: Stage, row: int, classes: Sequence[str]) -> str:
     return f"{short} {stage.confidences[row]:.0%}".replace("%", " %")
 
 
-def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Returns the lines of a table with a row for each stage and a column for each photograph, a few at a time."""
+def table(
+    stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str], known: Sequence[str | None]
+) -> list[str]:
+    """Returns the lines of a table with a row for each stage and a column for each photograph, a few at a time.
+
+    Args:
+        stages: The stages, from `run`.
+        names: Names of the photographs.
+        classes: Names of the classes by number.
+        known: The class of each photograph; None if nobody knows. Then "same" and "other" compare a prediction with
+            that for the clean photograph.
+    """
     lines = []
     first = max(len(stage.name) for stage in stages)
     cell = _LABEL_WIDTH + len(" 100 %  wrong")
@@ -203,16 +214,19 @@ def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str])
             lines.append("")
         lines.append(f"{'':{first}}  " + "  ".join(f"{names[row][:cell]:{cell}}" for row in part).rstrip())
         for stage in stages:
-            cells = [_cell(stage, row, classes, cell) for row in part]
+            cells = [_cell(stage, row, classes, cell, known=known[row] is not None) for row in part]
             lines.append(f"{stage.name:{first}}  " + "  ".join(cells))
     lines.append("")
-    lines.append("right: " + ", ".join(f"{stage.name} {sum(stage.right)}/{len(names)}" for stage in stages))
+    counted = "right" if None not in known else "same as clean"
+    lines.append(f"{counted}: " + ", ".join(f"{stage.name} {sum(stage.right)}/{len(names)}" for stage in stages))
+    if None in known:
+        lines.append("(Nobody told the true classes of these images: the prediction for the clean image may be wrong.)")
     return lines
 
 
-def _cell(stage: Stage, row: int, classes: Sequence[str], width: int) -> str:
+def _cell(stage: Stage, row: int, classes: Sequence[str], width: int, *, known: bool) -> str:
     said, right = _said(stage, row, classes), stage.right[row]
-    verdict = "right" if right else "wrong"
+    verdict = ("right" if right else "wrong") if known else ("same " if right else "other")
     padding = " " * (width - len(said) - len("wrong"))
     return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 
-from purifier.evaluation.report.view import Entry, Headline, Line, full, headline, measure_title, undefended_note
+from purifier.evaluation.report.view import (
+    Entry,
+    Headline,
+    Line,
+    full,
+    headline,
+    measure_title,
+    undefended_note,
+    warning,
+)
 from purifier.evaluation.rows import TableRow
 from purifier.evaluation.run import Evaluation
 
@@ -20,10 +30,9 @@ _HEADS = {
     "psr": "PSR",
     "milliseconds": "ms an image",
 }
-BLIND_WARNING = (
-    "Blind figures are for an attacker who does not know the purifier. An attacker who knows it (aware) can bypass it: "
-    "rely on the aware figures."
-)
+
+
+FEW_CHECKS = "The self-checks are for classifiers, except for those of clean figures and of a detector's labels."
 
 
 def document(evaluation: Evaluation) -> str:
@@ -31,7 +40,8 @@ def document(evaluation: Evaluation) -> str:
     rows = evaluation.rows
     parts = [
         f"# {evaluation.task.capitalize()} under attack: {measure_title(rows)}",
-        f"{rows[0].images} images. Brackets hold 95 % intervals over the choice of images. {BLIND_WARNING}",
+        f"{rows[0].images} images. Figures are {measure_title(rows)}. Brackets hold 95 % intervals over the choice of "
+        f"images. {warning(rows)}",
         _headline(headline(rows)),
         "## All measures",
         _all(rows),
@@ -41,7 +51,7 @@ def document(evaluation: Evaluation) -> str:
     if evaluation.skipped:
         parts += [
             "## Not measured",
-            "\n".join(f"- {s.attack} ({s.threat}) on {s.purifier}: {s.reason}" for s in evaluation.skipped),
+            "\n".join(_plain(f"- {s.attack} ({s.threat}) on {s.purifier}: {s.reason}") for s in evaluation.skipped),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -54,7 +64,9 @@ def summary(evaluation: Evaluation) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     found = [f"self-check {f.check}{f' ({name})' if name else ''}: {f.measured}" for name, f in evaluation.findings]
-    return "\n".join([*text, "", f"{evaluation.rows[0].images} images. {BLIND_WARNING}", *found])
+    rows = evaluation.rows
+    note = f"{rows[0].images} images. Figures are {measure_title(rows)}. {warning(rows)}"
+    return "\n".join([*text, "", note, *found])
 
 
 def _headline(table: Headline) -> str:
@@ -85,15 +97,22 @@ def _cell(value: Entry | str | None) -> str:
 
 def _findings(evaluation: Evaluation) -> str:
     if not evaluation.findings:
-        return "No check was raised." if evaluation.task == "classification" else "The self-checks are for classifiers."
+        return "No check was raised." + ("" if evaluation.task == "classification" else f" {FEW_CHECKS}")
     return "\n".join(
-        f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "
-        f"{finding.explanation}"
+        _plain(
+            f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "
+            f"{finding.explanation}"
+        )
         for name, finding in evaluation.findings
     )
 
 
 def as_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table; bars inside cells are escaped."""
+    """Returns a Markdown table; bars and HTML inside cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Returns a line in which nothing is HTML, because names of purifiers can be anything."""
+    return html.escape(" ".join(text.split()), quote=False)
