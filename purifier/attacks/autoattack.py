@@ -58,7 +58,7 @@ class AutoAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.version not in get_args(Version):
+        if not isinstance(self.version, str) or self.version not in get_args(Version):
             raise OptionError(f"expected version='standard' or version='rand', got {self.version!r}")
         check_norm(self.norm)
         check_eps(self.eps, self.norm)

@@ -70,7 +70,7 @@ class SSP(Attack):
                 'network pass features_at(network, "layer3")'
             )
         super().__post_init__()
-        if self.distance not in get_args(Distance):
+        if not isinstance(self.distance, str) or self.distance not in get_args(Distance):
             raise OptionError(f"expected distance='mae' or distance='squared', got {self.distance!r}")
         check_eps(self.eps, self.norm)
         # Of eps / 4, / 8 and / 16, the largest goes farthest in 10 steps, and all go equally far in 40.
