@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from purifier._call import check_selection
-from purifier._convention import Convention
+from purifier._convention import Channels, Convention
 from purifier._errors import WrapError, warn_once
 from purifier._hooking import Hook, check_without, hooks_in, image_entrance, inner_model, off
 from purifier._listening import OnScore
@@ -47,6 +47,11 @@ class Handle:
     def normalisation(self) -> tuple[list[float], list[float]] | None:
         """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
         return self._hook.convention.normalisation
+
+    @property
+    def channels(self) -> Channels:
+        """The order of the channels of the incoming images, "RGB" or "BGR"."""
+        return self._hook.convention.channels
 
     def on_score(self, callback: OnScore) -> RemovableHandle:
         """Calls a function with the attack scores of the images in every call; see `PurifiedModel.on_score`.

@@ -37,7 +37,7 @@ class Hook:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if id(self) in off.get():
             return None
-        return self.listeners.purify_call(self, self.convention, self.images, args, kwargs)
+        return self.listeners.purify_call(self, self.convention, self.images, args, kwargs, model=model)
 
     def purify(self, images: Tensor) -> Tensor:
         """Purifies images on their own device."""
