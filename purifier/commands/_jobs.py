@@ -75,11 +75,21 @@ class Summary:
         """
         for path, reason in self.failures:
             text = reason if str(path) in reason else f"{path}: {reason}"
-            click.echo(f"error: {' '.join(text.split())}", err=True)
-        others = f"; not pictures, skipped {said(self.others)}" if self.others else ""
+            click.echo(f"error: {visible(' '.join(text.split()))}", err=True)
+        others = f"; not pictures, skipped {visible(said(self.others))}" if self.others else ""
         click.echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}{others}")
         if self.failures:
             raise click.exceptions.Exit(1)
+
+
+def visible(text: str) -> str:
+    r"""Returns a text in which control characters, also those of file names, are written out.
+
+    Example:
+        >>> print(visible("a\x1b[31m.png"))
+        a\x1b[31m.png
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class Work(ABC):
@@ -123,7 +133,7 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     found = jobs if isinstance(jobs, Jobs) else Jobs()
     summary = Summary(others=found.others)
     for link in found.outside:
-        click.echo(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}", err=True)
+        click.echo(visible(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}"), err=True)
     _remove_stale({job.target.parent for job in jobs})
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
         for batch in _batches(jobs, work, batch_size):
