@@ -15,10 +15,17 @@ Every message says what was expected, what was given, and what to do.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import warnings
 from collections.abc import Iterable
 
 _given: set[str] = set()
+# Longest text of a value in a message.
+_SHOWN = 200
+# Bounds the time too, because a list can hold one list many times, and that one another.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxdict, _REPR.maxlist, _REPR.maxtuple = 4, 20, 20, 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = _SHOWN
 
 
 class PurifierError(Exception):
@@ -57,6 +64,10 @@ class WrapError(PurifierError, TypeError):
     """No images were found in the call of a model."""
 
 
+class OutputError(PurifierError, OSError):
+    """A file or folder that cannot be written: a full disk, no permission, or something else in its place."""
+
+
 class PurifierWarning(UserWarning):
     """Something that the user should know. The result is still what was asked for."""
 
@@ -66,6 +77,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = {one.lower(): one for one in names}
     close = [known[one] for one in difflib.get_close_matches(name.lower(), list(known), n=2, cutoff=0.5)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """Returns the repr of a value that may be anything, shortened for a message."""
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # a repr may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def warn_once(message: str, *, stacklevel: int) -> None:

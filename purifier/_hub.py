@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,12 +16,25 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 
-from purifier._errors import NoWeightsError, OptionError, UnknownNameError, WeightsError, nearest, warn_once
-from purifier._format import Folder, Package, read, read_config
+from purifier._errors import (
+    NoWeightsError,
+    OptionError,
+    UnknownNameError,
+    WeightsError,
+    nearest,
+    shown,
+    warn_once,
+)
+from purifier._format import Package, Shapes, read, read_config
+from purifier._untrusted import Place
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
+# How often a folder is read that another process keeps saving into.
+_TRIES = 20
+
 HubMixin = PyTorchModelHubMixin
+Expect = Callable[[dict[str, Any], str], Shapes]
 
 
 @dataclass(frozen=True)
@@ -43,10 +57,9 @@ def list_purifiers(*, trained: bool = True) -> list[str]:
     """
     names = []
     for folder in resources.files("purifier.weights").iterdir():
-        path = folder / "config.json"
-        if not path.is_file():
+        if not (folder / "config.json").is_file():
             continue
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         loads = config.get("trained", True) or "stand_in" in config
         if config.get("kind") == "purifier" and (loads or not trained):
             names.append(folder.name)
@@ -55,7 +68,7 @@ def list_purifiers(*, trained: bool = True) -> list[str]:
 
 def bundled_config(name: str) -> dict[str, Any]:
     """Returns the configuration of a bundled purifier."""
-    return read_config(_bundled(name), name)
+    return read_config(_bundled(name))
 
 
 def is_trained(name: str) -> bool:
@@ -63,16 +76,17 @@ def is_trained(name: str) -> bool:
     return bool(bundled_config(name).get("trained", True))
 
 
-def _bundled(name: str) -> Folder:
-    return resources.files("purifier.weights") / name
+def _bundled(name: str) -> Place:
+    return Place(resources.files("purifier.weights") / name, name, bundled=True)
 
 
-def fetch(source: str | os.PathLike[str], hub: HubOptions | None = None) -> Package:
+def fetch(source: str | os.PathLike[str], hub: HubOptions | None = None, expect: Expect | None = None) -> Package:
     """Finds a purifier and reads it: a bundled name first, then a folder, then a repository on the hub.
 
     Args:
         source: "ncis", a folder, or "org/name" on the Hugging Face Hub. A path object is always a folder.
         hub: How to download a repository.
+        expect: Returns the shapes of the tensors that a configuration needs; they are compared before they are loaded.
 
     Raises:
         UnknownNameError: If the source is not a name, a folder or a repository.
@@ -82,17 +96,17 @@ def fetch(source: str | os.PathLike[str], hub: HubOptions | None = None) -> Pack
     """
     name, is_name, hub = os.fspath(source), isinstance(source, str), hub or HubOptions()
     bundled = is_name and name in list_purifiers(trained=False)
-    if bundled or Path(name).is_dir():
+    if bundled or _is_folder(name):
         if hub.revision is not None:
             kind = "a bundled name" if bundled else "a folder"
             raise OptionError(
                 f"expected a revision with a hub repository only, got {hub.revision!r} with {name!r}, {kind}"
             )
-        return _read(_bundled(name) if bundled else Path(name), name)
+        return _read(_bundled(name) if bundled else Place(Path(name), name), expect)
     if is_name and _REPO.fullmatch(name):
         # config.json first, so that the weights of another kind of model are not downloaded.
-        read_config(_download(name, hub, ["config.json"]), name)
-        return _read(_download(name, hub, ["config.json", "*.safetensors", "README.md"]), name)
+        read_config(Place(_download(name, hub, ["config.json"]), name))
+        return _read(Place(_download(name, hub, ["config.json", "*.safetensors", "README.md"]), name), expect)
     names = list_purifiers()
     if not is_name or os.sep in name or name.startswith("."):
         raise WeightsError(f"expected a folder with config.json, got {name!r}, which is not a folder")
@@ -102,23 +116,55 @@ def fetch(source: str | os.PathLike[str], hub: HubOptions | None = None) -> Pack
     )
 
 
-def _read(folder: Folder, source: str) -> Package:
-    config = read_config(folder, source)
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError as error:  # a name that is too long, a folder above it that may not be entered
+        raise WeightsError(
+            f"expected a folder with config.json, got {shown(name)}, which cannot be read: {error.strerror}"
+        ) from error
+
+
+def _read(place: Place, expect: Expect | None) -> Package:
+    """Reads a folder. If another process saves into it meanwhile, reads it again."""
+    for _ in range(_TRIES):
+        config = read_config(place)
+        try:
+            return _read_as(place, config, expect)
+        except WeightsError:
+            if read_config(place) == config:
+                raise
+    raise WeightsError(f"expected {place.name!r} to stay the same while it is read, got other files each time")
+
+
+def _read_as(place: Place, config: dict[str, Any], expect: Expect | None) -> Package:
     if config.get("trained", True):
-        return read(folder, config, source)
+        return read(place, config, expect)
     if "stand_in" not in config:
-        method = str(config["method"]).split("-")[0]
+        method = config.get("method")
+        if not isinstance(method, str):
+            raise WeightsError(f'expected "method" in config.json of {place.name!r} to be a name, got {shown(method)}')
         raise NoWeightsError(
-            f"{source!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
-            f"FOLDER' or train it with 'purifier train {method}', then give the folder to from_pretrained"
+            f"{place.name!r} has no bundled weights yet; convert a published checkpoint with 'purifier convert FILE "
+            f"FOLDER' or train it with 'purifier train {shown(method.split('-')[0])[1:-1]}', then give the folder to "
+            "from_pretrained"
         )
     name = config["stand_in"]
+    if name not in _trained_names():
+        raise WeightsError(
+            f'expected "stand_in" in config.json of {place.name!r} to be a bundled purifier with weights of its own, '
+            f"got {shown(name)}"
+        )
     warn_once(
-        f"{source!r} loads {name!r}: its own trained weights are not shipped yet; `repr` and the model card say "
+        f"{place.name!r} loads {name!r}: its own trained weights are not shipped yet; `repr` and the model card say "
         "which network it is. Shown once",
-        stacklevel=4,
+        stacklevel=5,
     )
-    return _read(_bundled(name), name)
+    return read(_bundled(name), bundled_config(name), expect)
+
+
+def _trained_names() -> list[str]:
+    return [name for name in list_purifiers() if is_trained(name)]
 
 
 def _download(repo: str, hub: HubOptions, patterns: list[str]) -> Path:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
-from purifier._files import replacing
+from purifier._files import replacing, writing
 from purifier._metadata import orientation, side_information, upright
 from purifier._opening import FORMATS, SUFFIXES, opened
 from purifier._walking import make_folders
@@ -164,7 +164,8 @@ def write_image(image: Image, path: Path) -> None:
     if exif and kind in _EXIF_FORMATS and (kind != "JPEG" or len(exif) <= _MOST_EXIF):
         options["exif"] = exif
     options |= _BEST.get(kind, {})
-    make_folders(path.parent)
+    with writing(path):
+        make_folders(path.parent)
     with replacing(path) as temporary:
         try:
             image.save(temporary, kind, **options)

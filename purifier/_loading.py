@@ -13,58 +13,106 @@ from torch import nn
 from purifier._errors import OptionError, WeightsError
 from purifier._format import Package
 from purifier._purified_model import PurifiedModel
-from purifier._random import isolated_randomness
-from purifier.methods import Method, build, tune
+from purifier._random import Unfilled
+from purifier.methods import Method, build, check_extent, innermost, tune
+
+# A purifier has at most this many weights, six times those of the largest one that is bundled, in so many tensors.
+_MOST_NUMBERS, _MOST_TENSORS = 100_000_000, 10_000
+# Side of the image, in pixels, on which loaded weights are tried.
+_PROBE = 16
 
 
-@contextmanager
-def on_cpu_in_float32() -> Iterator[None]:
-    """Undoes the caller's `torch.device(...)` context and `torch.set_default_dtype`, which would change the weights."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def expected_shapes(config: dict[str, Any], source: str) -> dict[str, torch.Size]:
+    """Returns the shape of every tensor that a configuration needs, without taking memory for them.
+
+    Args:
+        config: A config.json, which may hold anything.
+        source: Where it came from, for messages.
+
+    Raises:
+        WeightsError: If the configuration is not valid, or of a purifier that is too large.
+    """
+    check_extent(config, source)
     try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
+        with Unfilled("meta", most=_MOST_TENSORS):
+            state = build(_description(config)).state_dict()
+    except OptionError as error:
+        raise WeightsError(f"the configuration of {source!r} is not valid: {error}") from None
+    numbers = sum(tensor.numel() for tensor in state.values())
+    if numbers > _MOST_NUMBERS:
+        raise WeightsError(
+            f"expected a purifier of at most {_MOST_NUMBERS:,} weights, got a configuration of {numbers:,} in "
+            f"{source!r}; more would not fit the memory of most machines"
+        )
+    return {key: tensor.shape for key, tensor in state.items()}
 
 
 def load_method(package: Package, options: dict[str, Any]) -> Method:
     """Builds the method of a package, with its weights, frozen.
 
     Args:
-        package: The content of the folder.
+        package: The content of the folder, whose tensors have the `expected_shapes`.
         options: Changes to the method's options.
 
     Raises:
-        WeightsError: If the weights do not fit the configuration or are not finite.
+        WeightsError: If the weights are not finite, or make the output so.
         OptionError: If an option is unknown, fixed by the weights, or out of its range.
     """
-    description = {"method": package.config.get("method"), "options": package.config.get("options")}
+    description = _description(package.config)
     if options:
         description = tune(description, options, package.source)
-    # The random initial weights are replaced; drawing them must not change the caller's random state.
-    with isolated_randomness():
+    with Unfilled("cpu"):
         method = build(description)
     _leave_meta(method)
-    try:
-        method.load_state_dict(package.state, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"the weights of {package.source!r} do not fit its configuration: {' '.join(str(error).split())}"
-        ) from None
-    broken = next((key for key, value in method.state_dict().items() if not value.isfinite().all()), None)
-    if broken is not None:
-        raise WeightsError(
-            f"expected finite weights in {package.source!r}, got infinity or NaN in {broken}; the training diverged, "
-            "or the file is damaged"
-        )
+    method.load_state_dict(package.state, strict=True)
     for part in method.modules():
         check = getattr(part, "check_weights", None)
         if check is not None:
             check()
+    _check_finite(method, package.source)
     # Freeze the weights; otherwise each call stores gigabytes of activations that inference never needs.
     return method.requires_grad_(False)
+
+
+def _description(config: dict[str, Any]) -> dict[str, Any]:
+    return {"method": config.get("method"), "options": config.get("options")}
+
+
+def _check_finite(method: Method, source: str) -> None:
+    """Checks the weights, and the output for a small image, which weights that are finite but huge overflow."""
+    broken = next((key for key, value in method.state_dict().items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise WeightsError(
+            f"expected finite weights in {source!r}, got infinity or NaN in {broken}; the training diverged, or the "
+            "file is damaged"
+        )
+    if next(method.parameters(), None) is None:
+        return
+    image = torch.linspace(0, 1, 3 * _PROBE**2, dtype=torch.float32, device="cpu").view(1, 3, _PROBE, _PROBE)
+    with _tried(method), torch.no_grad():
+        finite = bool(method(image).isfinite().all())
+    if not finite:
+        raise WeightsError(
+            f"expected weights in {source!r} that keep images finite, got infinity or NaN for a plain image; the "
+            "training diverged, or the file is damaged"
+        )
+
+
+@contextmanager
+def _tried(method: Method) -> Iterator[None]:
+    """Applies iterated methods at most twice, and draws noise from a generator that is not torch's global one."""
+    changes: list[tuple[Any, str, Any]] = []
+    for leaf in innermost(method):
+        if leaf.random:
+            changes.append((leaf, "generator", torch.Generator().manual_seed(0)))
+        if "iterations" in leaf.tunable:
+            changes.append((leaf, "iterations", min(2, leaf.options["iterations"])))
+    before = [(leaf, name, getattr(leaf, name)) for leaf, name, _ in changes]
+    for leaf, name, value in changes:
+        setattr(leaf, name, value)
+    yield
+    for leaf, name, value in before:
+        setattr(leaf, name, value)
 
 
 def _leave_meta(method: Method) -> None:

@@ -15,8 +15,8 @@ from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
 from purifier._input import UNIT_ADVICE, check_form, check_range
-from purifier._loading import check_source, load_method, on_cpu_in_float32
-from purifier._options import check_integer
+from purifier._loading import check_source, expected_shapes, load_method
+from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
 from purifier.inference.compiling import Compiler, make_compiler
@@ -102,9 +102,8 @@ class Purifier(_hub.HubMixin, Scoring):
         check_source(name)
         compiler, target = make_compiler(compile), resolve_device(device)
         hub = _hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
-        with on_cpu_in_float32():
-            package = _hub.fetch(name, hub)
-            purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
+        package = _hub.fetch(name, hub, expected_shapes)
+        purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
         purifier._compiler = compiler
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
@@ -204,7 +203,9 @@ class Purifier(_hub.HubMixin, Scoring):
 
     @iterations.setter
     def iterations(self, value: int) -> None:
-        setattr(self._iterated(), "iterations", check_integer("iterations", value, low=0))  # noqa: B010
+        method = self._iterated()
+        checked = check_integer("iterations", value, low=0, high=method.most_iterations, why=SLOW)
+        setattr(method, "iterations", checked)  # noqa: B010
 
     def __getattr__(self, name: str) -> Any:
         if name == "iterations":  # the property found none: its error, not torch's

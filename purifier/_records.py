@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from purifier._errors import InputError, OptionError
-from purifier._files import write_text
+from purifier._errors import InputError, OptionError, shown
+from purifier._files import create_text, locked, writing
 
 # How many differing settings a message names.
 _SHOWN = 8
@@ -40,46 +40,53 @@ class Records:
         # Through JSON, as they will be read: tuples become lists.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.by_index: dict[int, dict[str, Any]] = {}
-        if not self._resume():
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, _line({"settings": self.settings}))
+            with locked(path.parent):
+                # A file that another run creates meanwhile is compared like one that was there before.
+                while not self._resume():
+                    create_text(path, _line({"settings": self.settings}))
 
     def add(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Appends new records. Each has the number of its image under "index"; images that are present are skipped."""
+        """Appends new records. Each has the number of its image under "index"; images that are present are skipped.
+
+        Raises:
+            OutputError: If they cannot be written.
+        """
         new = [dict(record) for record in records if record["index"] not in self.by_index]
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), locked(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write("".join(map(_line, new)))
             file.flush()
             os.fsync(file.fileno())
         self.by_index.update((record["index"], record) for record in new)
 
     def _resume(self) -> bool:
-        """Reads the file. Returns False if it is missing or has no complete line."""
+        """Reads the file. Returns False if there is none; one without a complete line is removed."""
         if not self.path.is_file():
             return False
-        stored = self.path.read_bytes()
-        whole = stored[: stored.rfind(b"\n") + 1]
-        if not whole:
-            return False
+        with locked(self.path):
+            stored = self.path.read_bytes()
+            whole = stored[: stored.rfind(b"\n") + 1]
+            if not whole:
+                self.path.unlink()
+                return False
+            self._read(whole)
+            if len(whole) < len(stored):
+                os.truncate(self.path, len(whole))
+        return True
+
+    def _read(self, whole: bytes) -> None:
         try:
             head, *lines = (json.loads(line) for line in whole.splitlines())
             found = head["settings"]
             # Two simultaneous runs may both have written an image.
             for record in lines:
                 self.by_index.setdefault(record["index"], record)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"expected lines of JSON in {self.path}, got {error!r}; delete the file, or choose another --out"
+                f"expected lines of JSON in {self.path}, got {shown(error)}; delete the file, or choose another --out"
             ) from error
-        self._compare(found)
-        if len(whole) < len(stored):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        return True
-
-    def _compare(self, found: Any) -> None:
-        differing = differences(found, self.settings)
-        if differing:
+        if differing := differences(found, self.settings):
             raise OptionError(
                 f"expected results with this run's settings in {self.path}, got other settings ({differing}); "
                 f"{self._instead}"

@@ -5,17 +5,22 @@ The module of a sub-command is imported when it is called, and slow imports are 
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from io import StringIO
 
 import click
 
 from purifier._errors import PurifierError
 from purifier._version import __version__
+from purifier.commands._terminal import abandon_output, echo, echo_error, safe_streams
 
-_COMMANDS = tuple(
-    ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
+_COMMANDS = (
+    *("attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
+    *("export", "list", "purify", "train", "tune"),
 )
 
 
@@ -39,13 +44,39 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits with 0 for success, 1 for an error of this library, or 2 for a wrong call.
+    """Runs the command and exits with 0 for success, 1 for an error, or 2 for a wrong call.
 
     Args:
         arguments: The command line without the program's name. None means that of the process.
     """
+    with safe_streams():
+        sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Runs the command and returns the exit code; every expected kind of error is one line."""
     try:
-        command.main(arguments, prog_name="purifier")
+        code: int | None = command.main(arguments, prog_name="purifier", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        shown = StringIO()
+        error.show(shown)
+        with suppress(OSError):
+            echo(shown.getvalue().rstrip("\n"), err=True)
+        return error.exit_code
+    except click.Abort:
+        echo_error("interrupted")
+        return 1
     except PurifierError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)
+        echo_error(str(error))
+        return 1
+    except MemoryError:
+        echo_error("expected enough memory, got none; use smaller batches, images or tiles")
+        return 1
+    except OSError as error:
+        abandon_output()
+        if error.errno != errno.EPIPE:
+            place = f"{error.filename}: " if error.filename else ""
+            echo_error(f"expected files and outputs that can be read and written, got {place}{error.strerror or error}")
+        return 1
+    return code if isinstance(code, int) else 0

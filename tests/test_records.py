@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from purifier import InputError, OptionError
+from purifier import InputError, OptionError, OutputError
 from purifier._records import Records, read_records
 
 SETTINGS = {"attack": {"name": "PGD", "steps": 10, "shape": (1, 2)}, "seed": 0}
@@ -61,3 +62,40 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, line: str) -> None:
     path.write_text(line + "\n")
     with pytest.raises(InputError, match="expected lines of JSON"):
         Records(path, SETTINGS)
+
+
+def test_of_two_runs_with_other_settings_in_a_new_folder_exactly_one_succeeds(tmp_path: Path) -> None:
+    def start(path: Path, seed: int) -> bool:
+        try:
+            Records(path, {**SETTINGS, "seed": seed}).add([record(seed)])
+        except OptionError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        for race in range(20):
+            path = tmp_path / str(race) / "cell.jsonl"
+            done = list(pool.map(start, [path] * 8, range(8)))
+            assert sum(done) == 1
+            assert json.loads(path.read_text().splitlines()[0])["settings"]["seed"] == done.index(True)
+
+
+def test_runs_with_equal_settings_share_a_file_and_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "cell.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda index: Records(path, SETTINGS).add([record(index)]), range(40)))
+    assert sorted(Records(path, SETTINGS).by_index) == list(range(40))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000 + "\n", '{"settings": 3}\n', '{"settings": {}}\n{"index": []}\n'])
+def test_a_damaged_file_is_an_error_of_ours(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cell.jsonl"
+    path.write_text(text)
+    with pytest.raises((InputError, OptionError)):
+        Records(path, SETTINGS)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="expected a place that can be written"):
+        Records(tmp_path / "file" / "cell.jsonl", SETTINGS)

@@ -53,7 +53,9 @@ def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, no
     FigureCanvasAgg(figure)
 
     def write(x: float, y: float, text: str, points: float, colour: str, **style: Any) -> None:
-        figure.text(x / width, 1 - y / height, text, fontsize=points, color=colour, va="center", **style)
+        figure.text(
+            x / width, 1 - y / height, text, fontsize=points, color=colour, va="center", parse_math=False, **style
+        )
 
     write(_MARGIN, 24, title, 13, _INK, weight="bold")
     write(_MARGIN, 49, subtitle, 8.5, _FAINT)

@@ -7,8 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +15,22 @@ from typing import Any, Literal
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
-from purifier._files import PART
+from purifier._files import create_text, sweep, write_text, writing
 from purifier._images import check_suffix, read_size
 from purifier._opening import check_file, is_file, is_folder
+from purifier._records import differences
 from purifier._walking import Found, no_images, said, walk
+from purifier.commands._terminal import echo, echo_error
 
 Format = Literal["png", "keep"]
 
+# The file in a folder of outputs that states with which settings they were made.
+RECORD = ".purifier.json"
+_ATTACK_RECORD = ".purifier.attack"
+# A run that has recorded its settings so long ago and has no output is not about to write some.
+_ABANDONED_SECONDS = 120
 # A batch holds at most this many pixels for each image that --batch-size allows, so large images go alone.
 _PIXELS_PER_IMAGE = 1 << 20
-# Temporary files older than this were left by a killed run: no other run can still be writing them.
-_STALE_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -75,21 +79,11 @@ class Summary:
         """
         for path, reason in self.failures:
             text = reason if str(path) in reason else f"{path}: {reason}"
-            click.echo(f"error: {visible(' '.join(text.split()))}", err=True)
-        others = f"; not pictures, skipped {visible(said(self.others))}" if self.others else ""
-        click.echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}{others}")
+            echo_error(text)
+        others = f"; not pictures, skipped {said(self.others)}" if self.others else ""
+        echo(f"{done}, skipped {self.skipped}, failed {len(self.failures)}{others}")
         if self.failures:
             raise click.exceptions.Exit(1)
-
-
-def visible(text: str) -> str:
-    r"""Returns a text in which control characters, also those of file names, are written out.
-
-    Example:
-        >>> print(visible("a\x1b[31m.png"))
-        a\x1b[31m.png
-    """
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class Work(ABC):
@@ -133,10 +127,11 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     found = jobs if isinstance(jobs, Jobs) else Jobs()
     summary = Summary(others=found.others)
     for link in found.outside:
-        click.echo(visible(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}"), err=True)
-    _remove_stale({job.target.parent for job in jobs})
+        echo(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}", err=True)
+    for folder in {job.target.parent for job in jobs}:
+        sweep(folder)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
-        for batch in _batches(jobs, work, batch_size):
+        for batch in batches(jobs, work.size_of, batch_size):
             summary.skipped += sum(job in done for job in batch)
             if not done.issuperset(batch):
                 _process_batch(batch, work, done, summary)
@@ -167,12 +162,12 @@ def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Su
     summary.failures += [(job.source, str(error)) for job, error in failed if job not in done]
 
 
-def _batches(jobs: Iterable[Job], work: Work, batch_size: int) -> Iterator[list[Job]]:
+def batches(jobs: Iterable[Job], size_of: Callable[[Path], tuple[int, int]], batch_size: int) -> Iterator[list[Job]]:
     """Yields jobs whose images have one size; a file whose size cannot be read comes alone."""
     waiting: dict[tuple[int, int], list[Job]] = {}
     for job in jobs:
         try:
-            size = work.size_of(job.source)
+            size = size_of(job.source)
         except InputError:
             yield [job]
             continue
@@ -183,13 +178,12 @@ def _batches(jobs: Iterable[Job], work: Work, batch_size: int) -> Iterator[list[
     yield from waiting.values()
 
 
-def _remove_stale(folders: Iterable[Path]) -> None:
-    """Removes the temporary files of killed runs."""
-    for folder in folders:
-        for path in folder.glob(f".*{PART}"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+def is_abandoned(record: Path) -> bool:
+    """Whether the run that made a record has ended, if there are no outputs of it."""
+    try:
+        return time.time() - record.stat().st_mtime > _ABANDONED_SECONDS
+    except OSError:
+        return True
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
@@ -200,8 +194,36 @@ def read_note(path: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         return note if isinstance(note["settings"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Records in a folder with which settings its outputs are made, so that of two runs with others one is refused.
+
+    Args:
+        folder: The folder of the outputs.
+        settings: Everything that outputs depend on, as JSON values.
+        overwrite: Whether outputs of other settings are made again.
+
+    Raises:
+        OptionError: If a run with other settings writes or wrote there.
+        OutputError: If the folder cannot be written.
+    """
+    record, text = folder / _ATTACK_RECORD, json.dumps({"settings": settings}, indent=1) + "\n"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if create_text(record, text):
+        return
+    note = read_note(record)
+    differing = differences({} if note is None else note["settings"], settings)
+    if differing and not overwrite:
+        raise OptionError(
+            f"expected images in {folder} that were made with these settings, got others ({differing}); choose another "
+            "DST, or pass --overwrite"
+        )
+    if differing:
+        write_text(record, text)
 
 
 def plan(source: Path, target: Path, form: Format = "png") -> Jobs:

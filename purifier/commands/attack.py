@@ -21,7 +21,7 @@ from purifier._purified_model import PurifiedModel
 from purifier._random import isolated_randomness
 from purifier._records import differences
 from purifier._walking import make_folders
-from purifier.commands._jobs import Job, Work, exists, plan, process, read_note
+from purifier.commands._jobs import Job, Work, claim, exists, plan, process, read_note
 from purifier.commands._model_options import (
     MODEL_HELP,
     batch_size_option,
@@ -105,6 +105,8 @@ def command(
     defended = defences.defended[next(iter(purifiers), "none")]
     work = _Attacking(attack, threat, defended, known, settings, seed=seed, size=size, device=defences.device)
     done = set() if overwrite else {job for job in jobs if work.is_done(job)}
+    if jobs[0].target != target:
+        claim(target, settings, overwrite=overwrite)
     summary = process(jobs, work, batch_size=batch_size, done=done)
     summary.report(f"attacked {summary.written} ({work.fooled} fool the model)")
 

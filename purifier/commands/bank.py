@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from purifier.commands._terminal import echo
 from purifier.commands.train import options_of, yaml_option
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _show() -> click.Command:
     folder = click.Argument(["folder"], type=click.Path(path_type=Path, exists=True, file_okay=False))
     text = "Show the sources of the bank FOLDER: their attacks, pictures and strengths."
     return click.Command(
-        "show", params=[folder], help=text, callback=lambda folder: click.echo("\n".join(card(Bank(folder))))
+        "show", params=[folder], help=text, callback=lambda folder: echo("\n".join(card(Bank(folder))))
     )
 
 
@@ -42,7 +43,7 @@ def _make() -> click.Command:
     from purifier.training.bank import BankSettings, make_bank
 
     def run(out: Path, minutes: float | None, **values: Any) -> None:
-        click.echo("\n".join(card(make_bank(BankSettings(**values), out, minutes=minutes))))
+        echo("\n".join(card(make_bank(BankSettings(**values), out, minutes=minutes))))
 
     out = click.Option(
         ["--out"],
@@ -51,7 +52,7 @@ def _make() -> click.Command:
         help="Folder of the bank. A stopped run resumes, and more sources can be added.",
     )
     minutes = click.Option(["--minutes"], type=float, help="Stop after about that time. No limit by default.")
-    params = [out, yaml_option(BankSettings), minutes, *options_of(BankSettings)]
+    params: list[click.Parameter] = [out, yaml_option(BankSettings), minutes, *options_of(BankSettings)]
     text = "Make a bank of attacked pictures, or add to one what it lacks."
     return click.Command("make", params=params, callback=run, help=text)
 

@@ -22,6 +22,7 @@ from purifier._identity import versions
 from purifier._random import isolated_randomness
 from purifier._wrapping import DEFAULT
 from purifier.commands._model_options import device_option, dtype_option, given, iterations_option, loaded_name
+from purifier.commands._terminal import echo
 from purifier.inference.memory import in_fresh_process, peak_extra_bytes
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.inference.timing import interleave, speedup, spread
@@ -102,13 +103,13 @@ def command(
         result = measure(setting, runs=runs, warmup=warmup)
     finally:
         torch.set_num_threads(before)
-    click.echo(_table(result))
+    echo(_table(result))
     if file is not None:
         write_text(file, json.dumps(result, indent=2) + "\n")
 
 
 def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
     if match is None:
         raise OptionError(f"expected --size with a side or HEIGHTxWIDTH in pixels, got {text!r}; try 224 or 1080x1920")
     return int(match[1]), int(match[2] or match[1])

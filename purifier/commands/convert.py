@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,19 @@ import torch
 from torch import Tensor
 
 from purifier import Purifier, _format
-from purifier._errors import OptionError, UnsafeFileError, WeightsError
+from purifier._errors import OptionError, WeightsError, shown
+from purifier._pickled import load_pickle, plain_tensors
+from purifier._random import Unfilled
 from purifier._version import __version__
+from purifier.commands._terminal import echo
 from purifier.methods import build
 
 # Keys of a state dict inside a checkpoint; "params_ema" is the moving average, which is the one for inference.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
-# Error texts of torch's restricted unpickler for a pickle that contains code; a damaged pickle has other texts.
-_CODE = re.compile(r"unsupported global|whose module|unrecognized function|can only (create|build)|TorchScript", re.I)
-_NAME = re.compile(r"(?:GLOBAL|function|but got) (?:<[a-z-]+ )?'?([\w.]+)")
+# Dictionaries inside one another.
+_DEEPEST = 8
+_MOST_BYTES = 1 << 30
 _SHOWN = 4
 
 _CARD = """\
@@ -89,8 +90,8 @@ def command(source: Path, out: Path, overwrite: bool) -> None:
     in it is not run. OUT is the folder to write, which Purifier.from_pretrained(OUT) loads.
     """
     made = convert_checkpoint(source, out, overwrite=overwrite)
-    click.echo(f"converted {source.name} ({made.method}, {made.parameters:,} parameters) to {made.folder}")
-    click.echo(f"load it with Purifier.from_pretrained(Path({str(made.folder)!r}))")
+    echo(f"converted {source.name} ({made.method}, {made.parameters:,} parameters) to {made.folder}")
+    echo(f"load it with Purifier.from_pretrained(Path({str(made.folder)!r}))")
 
 
 def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> Converted:
@@ -110,7 +111,7 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
         raise OptionError(f"expected a folder to write, got {out}, which is a file; give another OUT")
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise OptionError(f"expected an empty or a new folder, got {out} with files in it; pass --overwrite")
-    method, options, state = identify(rename(unwrap(read_checkpoint(source), source.name)), source.name)
+    method, options, state = identify(rename(unwrap(read_checkpoint(source), source)), source.name)
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     made = Converted(out, method, options, sum(tensor.numel() for tensor in state.values()), digest)
@@ -131,10 +132,7 @@ def _write(made: Converted, state: Mapping[str, Tensor], file: str) -> None:
     card = _CARD.format(**facts, version=__version__, folder=made.folder.name)
     config = {"kind": "purifier", "format": _format.FORMAT, "name": name, "method": name, "options": made.options}
     origin = {"converted_from": file, "sha256_of_source": made.sha256, "converted_with": f"purifier {__version__}"}
-    try:
-        _format.write(made.folder, {**config, **origin}, state, card)
-    except OSError as error:
-        raise WeightsError(f"expected a folder that can be written, got {made.folder}: {error}") from error
+    _format.write(made.folder, {**config, **origin}, state, card)
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -142,69 +140,54 @@ def read_checkpoint(path: Path) -> Any:
 
     Raises:
         UnsafeFileError: If the pickle contains code.
-        WeightsError: If the file does not exist or is damaged.
+        WeightsError: If the file does not exist, is too large or damaged.
     """
     if not path.is_file():
         raise WeightsError(f"expected a checkpoint file, got {path}, which does not exist or is not a file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            # torch warns about a file before it refuses it.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged archives and pickles raise all kinds of errors
-        if isinstance(error, RuntimeError | pickle.UnpicklingError) and _CODE.search(str(error)):
-            raise _unsafe(path, str(error)) from None
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no reason'}"
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
         raise WeightsError(
-            f"expected a checkpoint that torch.save or safetensors wrote, got {path.name} of {path.stat().st_size:,} "
-            f"bytes, which cannot be read ({reason[:200]}); it may be truncated or another kind of file: download it "
-            "again"
+            f"expected a checkpoint of at most {_MOST_BYTES:,} bytes, got {path.name} of {size:,}; NRP has 66 MB"
+        )
+    if path.suffix != ".safetensors":
+        return load_pickle(path)
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except Exception as error:  # besides its own errors, safetensors raises KeyError and others for unknown dtypes
+        raise WeightsError(
+            f"expected a checkpoint that torch.save or safetensors wrote, got {path.name} of {size:,} bytes, which "
+            f"cannot be read ({shown(error)}); it may be truncated or another kind of file: download it again"
         ) from None
 
 
-def _unsafe(path: Path, reason: str) -> UnsafeFileError:
-    if "TorchScript" in reason:
-        holds = "a TorchScript program"
-    else:
-        name = _NAME.search(reason)
-        holds = f"a call of {name[1].rstrip('.')}" if name else "a call of something"
-    return UnsafeFileError(
-        f"expected a file with nothing but tensors, got {path.name}, which holds {holds} and would run code if it were "
-        "loaded; the code was not run. If you trust the file, load it yourself, save its state dict with "
-        "torch.save(model.state_dict(), 'weights.pth') and convert that"
-    )
-
-
-def unwrap(checkpoint: Any, name: str) -> dict[str, Tensor]:
+def unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
     """Finds the state dict in the content of a checkpoint file.
 
     Args:
         checkpoint: A state dict, or a dict that has one at "params_ema", "params", "state_dict" or "model".
-        name: The file's name, for messages.
+        path: The file.
 
     Raises:
-        WeightsError: If there is no state dict.
+        WeightsError: If there is no state dict of ordinary tensors.
     """
     found = checkpoint
-    while isinstance(found, Mapping):
-        inner = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
-        if inner is None:
+    for _ in range(_DEEPEST):
+        inner = isinstance(found, Mapping) and [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+        if not inner:
             break
-        found = inner
+        found = inner[0]
     others = []
     if isinstance(found, Mapping):
         others = [str(key) for key, value in found.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if not isinstance(found, Mapping) or not found or others:
         got = f"other entries: {_some(others)}" if others else "an empty dict" if found == {} else type(found).__name__
         raise WeightsError(
-            f"expected {name} to hold a state dict of tensors, bare or in one of {', '.join(_WRAPPERS)}, got {got}; "
-            "save the network's state dict and convert that"
+            f"expected {path.name} to hold a state dict of tensors, bare or in one of {', '.join(_WRAPPERS)}, got "
+            f"{got}; save the network's state dict and convert that"
         )
-    return dict(found)
+    return plain_tensors(found, path)
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -239,8 +222,11 @@ def identify(state: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, int
     options = {"filters": _width(state, "conv_first.weight", name), "blocks": len(numbers)}
     if method == "nrp":
         options["growth"] = _width(state, f"{trunk}.0.RDB1.conv1.weight", name)
-    with torch.device("meta"):
-        expected = build({"method": method, "options": options}).state_dict()
+    try:
+        with Unfilled("meta"):
+            expected = build({"method": method, "options": options}).state_dict()
+    except OptionError as error:
+        raise WeightsError(f"expected {name} to be {method} of a usual size: {error}") from None
     shape = ", ".join(f"{key}={value}" for key, value in options.items())
     _compare(expected, state, f"{name} to be {method} with {shape}")
     return method, options, {key: state[key].detach().to(torch.float32) for key in expected}
@@ -294,6 +280,6 @@ def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: 
 
 def _some(names: Any) -> str:
     """Returns the first few names and how many more there are."""
-    listed = list(names)
+    listed = [name if len(name) < 200 else shown(name) for name in names]
     rest = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + rest

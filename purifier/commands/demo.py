@@ -16,6 +16,7 @@ from torch import Tensor
 from purifier import Purifier, _hub
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
+from purifier.commands._terminal import echo, printable
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square
 
@@ -104,17 +105,17 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [path.stem for path in paths], target.classes or (), known):
+    for line in table(stages, [printable(path.stem) for path in paths], target.classes or (), known):
         click.echo(line)
     # The default figure leaves out the classical baselines, except gs.
     shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
     figure = draw_figure(stages, shown, target, eps, out)
-    click.echo(f"\n{_HONEST}")
+    echo(f"\n{_HONEST}")
     familiar = [name for name in wanted if name in _TRAINED_WITH_IT]
     if model == "demo" and familiar:
-        click.echo(_FAMILIAR.format(" and ".join(familiar)))
-    click.echo(f"figure: {figure}")
-    click.echo(f"took {time.perf_counter() - start:.1f} s")
+        echo(_FAMILIAR.format(" and ".join(familiar)))
+    echo(f"figure: {figure}")
+    echo(f"took {time.perf_counter() - start:.1f} s")
 
 
 def _default_purifiers() -> list[str]:

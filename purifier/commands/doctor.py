@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from purifier.commands._terminal import echo
+
 
 @click.command(name="doctor")
 @click.argument("model")
@@ -48,9 +50,7 @@ def command(
         pictures, numbers = found.load(range(len(found)))
         findings = doctor(called, pictures.to(device), numbers)
     for finding in findings:
-        click.echo(f"{finding.check}: {finding.measured}\n  {finding.explanation}")
+        echo(f"{finding.check}: {finding.measured}\n  {finding.explanation}")
     if not findings:
-        click.echo(
-            "nothing found" + ("; pass --data for the checks that need labelled pictures" if data is None else "")
-        )
+        echo("nothing found" + ("; pass --data for the checks that need labelled pictures" if data is None else ""))
     sys.exit(1 if findings else 0)

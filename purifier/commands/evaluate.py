@@ -22,6 +22,7 @@ from purifier.commands._model_options import (
     loaded_name,
     long_dtypes,
 )
+from purifier.commands._terminal import echo
 
 if TYPE_CHECKING:
     from purifier.evaluation import Evaluation, EvaluationSettings, ImageSet, LoadedModel
@@ -143,7 +144,7 @@ def command(
         remove_results(out)
     evaluation = _evaluate(model, data, **built, ignore_index=ignore_index, loss=_loss(loss), out=out)
     files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
-    click.echo(f"{summary(evaluation)}\n\nreport: {files['html']}")
+    echo(f"{summary(evaluation)}\n\nreport: {files['html']}")
 
 
 def _settings(

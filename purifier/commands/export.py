@@ -13,6 +13,7 @@ from purifier import Purifier, wrap
 from purifier._errors import OptionError
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP, given, iterations_option
+from purifier.commands._terminal import echo
 from purifier.models.loading import load_model
 
 
@@ -71,13 +72,13 @@ def command(
     facts = made.metadata
     opset_text = f", opset {facts['opset']}" if "opset" in facts else ""
     size_text = f"images of {facts['size']}" if size else f"images of any size from {facts['smallest_size']}"
-    click.echo(f"exported {facts['name']} ({facts['kind']}, {form}{opset_text}, {size_text}) to {made.path}")
-    click.echo(f"SHA-256 of the weights: {facts['sha256']}")
+    echo(f"exported {facts['name']} ({facts['kind']}, {form}{opset_text}, {size_text}) to {made.path}")
+    echo(f"SHA-256 of the weights: {facts['sha256']}")
     if made.difference is None:
-        click.echo('not verified: ONNX Runtime is not installed; pip install "torch-purifier[export]"')
+        echo('not verified: ONNX Runtime is not installed; pip install "torch-purifier[export]"')
     else:
         runner = "ONNX Runtime" if form == "onnx" else "torch.export.load"
-        click.echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")
+        echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")
 
 
 def _target(purifier: Purifier, model_spec: str | None, mean: list[float] | None, std: list[float] | None) -> nn.Module:
@@ -100,7 +101,7 @@ def _numbers(name: str, text: str | None) -> list[float] | None:
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if found is None:
         raise OptionError(f"expected --size as HEIGHTxWIDTH, such as 224x224, got {text!r}")
     return int(found[1]), int(found[2])

@@ -9,6 +9,7 @@ import click
 import torch
 
 from purifier import _hub
+from purifier.commands._terminal import echo
 from purifier.methods import METHODS, build
 
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
@@ -20,7 +21,7 @@ def command(as_json: bool) -> None:
     """List the purifiers that come with the package."""
     rows = [_row(name, _hub.bundled_config(name)) for name in _hub.list_purifiers(trained=False)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     table = [("NAME", "METHOD", "PARAMETERS", "WHAT IT DOES")]
     for row in rows:
@@ -29,7 +30,7 @@ def command(as_json: bool) -> None:
         table.append((row["name"], row["method"], f"{row['parameters']:,}", what))
     widths = [max(len(line[column]) for line in table) for column in range(3)]
     for name, method, parameters, what in table:
-        click.echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {what}")
+        echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {what}")
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,21 +12,19 @@ import numpy as np
 import torch
 
 from purifier._errors import OptionError
-from purifier._files import write_text
+from purifier._files import create_text, writing
 from purifier._identity import purifier_identity
 from purifier._images import Picture, put_together, read_size, take_apart, write_image
 from purifier._records import differences
 from purifier._walking import images_below, make_folders
 from purifier._wrapping import DEFAULT
-from purifier.commands._jobs import Format, Job, Summary, Work, exists, plan, process, read_note
+from purifier.commands._jobs import RECORD, Format, Job, Summary, Work, exists, is_abandoned, plan, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
+from purifier.commands._terminal import echo
 from purifier.inference.pictures import LARGE, purify_picture
 
 if TYPE_CHECKING:
     from purifier import Purifier
-
-# The file in a folder of outputs that states with which settings they were made.
-_RECORD = ".purifier.json"
 
 
 @click.command("purify")
@@ -87,7 +85,7 @@ def command(
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
     kept = 0 if recorded or overwrite else sum(exists(job.target) for job in jobs)
     if kept:
-        click.echo(
+        echo(
             f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
             err=True,
         )
@@ -121,16 +119,20 @@ def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any],
     Raises:
         OptionError: If they were made with others and are not overwritten, or the folder cannot be written.
     """
-    note = read_note(folder / _RECORD)
+    note = read_note(folder / RECORD)
+    if note is None or (differences(note["settings"], settings) and is_abandoned(folder / RECORD)):
+        if _record(folder, jobs, settings, written=set()):
+            return True
+        note = read_note(folder / RECORD)  # another run may have made it meanwhile
     differing = None if note is None else differences(note["settings"], settings)
-    if differing == "" or _record(folder, jobs, settings, written=set()):
+    if differing == "":
         return True
     if differing and not overwrite:
         raise OptionError(
             f"expected images in {folder} that were made with these settings, got others ({differing}); choose another "
             "DST, or pass --overwrite"
         )
-    (folder / _RECORD).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
     return False
 
 
@@ -139,12 +141,11 @@ def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], writ
     sources = {job.source.resolve() for job in jobs}
     if any(path not in written and path.resolve() not in sources for path in images_below(folder)):
         return False
-    try:
+    with writing(folder):
         make_folders(folder)
-        write_text(folder / _RECORD, json.dumps({"settings": settings}, indent=1) + "\n")
-    except OSError as error:
-        raise OptionError(f"expected a folder that can be written, got {folder}: {error}") from error
-    return True
+        if (folder / RECORD).is_file() and is_abandoned(folder / RECORD):
+            (folder / RECORD).unlink()
+    return create_text(folder / RECORD, json.dumps({"settings": settings}, indent=1) + "\n")
 
 
 def run(

@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, shown
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP
+from purifier.commands._terminal import echo
 
+_MOST_YAML = 1 << 20
 # Settings class and help text of each method.
 _METHODS = {
     "alloy": ("AlloyTraining", "Train Alloy, self-supervised, against attacks on a list of networks."),
@@ -63,6 +65,8 @@ def _training(name: str) -> click.Command:
         require_extra("accelerate", extra="train", what="purifier train")
         if values["tensorboard"]:
             require_extra("tensorboard", extra="train", what="purifier train --tensorboard")
+        if minutes is not None and not minutes >= 0:
+            raise OptionError(f"expected --minutes of at least 0, got {minutes}")
         train = importlib.import_module(f"purifier.training.{name}").train
         config = settings(**values)
         target = {} if model is None else {"model": _target(model)}
@@ -70,7 +74,7 @@ def _training(name: str) -> click.Command:
         done = (
             "Trained" if _is_done(config, out) else "Stopped early. Run the same command to resume. Current purifier:"
         )
-        click.echo(f"{done} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+        echo(f"{done} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
 
     target = click.Option(["--model"], required=True, help=f"Model to defend: {MODEL_HELP}")
     out = click.Option(
@@ -131,9 +135,13 @@ def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> N
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"expected YAML in {path}, got {error}") from error
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_YAML + 1)
+        if len(text) > _MOST_YAML:
+            raise ValueError(f"more than {_MOST_YAML:,} characters")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise click.UsageError(f"expected YAML in {path}, got {shown(error)}") from error
     if not isinstance(values, dict):
         raise click.UsageError(f"expected 'name: value' lines in {path}, got {type(values).__name__}")
     for key in values:
@@ -147,13 +155,18 @@ def _use_config(ctx: click.Context, path: Path | None, settings: type[Any]) -> N
 
 def _from_yaml(name: str, value: Any, kind: Any, path: Path) -> Any:
     """Returns a value of a YAML file in the form that its option takes."""
-    if get_origin(kind) is tuple and not isinstance(value, list | tuple):
-        return [value]
+    several = get_origin(kind) is tuple
+    parts = value if several and isinstance(value, list | tuple) else [value]
+    numbers = kind in (int, float)
+    if any(not isinstance(part, str | int | float) or (numbers and isinstance(part, bool)) for part in parts):
+        raise click.UsageError(f"expected {name} in {path} as a {'number' if numbers else 'text'}, got {shown(value)}")
+    if several:
+        return parts
     # YAML reads a plain `no` as false.
     if get_origin(kind) is Literal and value is False:
         return "no"
     if kind is int and isinstance(value, float):
-        raise click.UsageError(f"expected a whole number for {name} in {path}, got {value!r}")
+        raise click.UsageError(f"expected a whole number for {name} in {path}, got {shown(value)}")
     return value
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, shown
 from purifier._files import write_text
 from purifier._wrapping import DEFAULT
 from purifier.commands._extras import require_extra
 from purifier.commands._model_options import DATA_HELP, MODEL_HELP, device_option, loaded_name
+from purifier.commands._terminal import echo
 
 if TYPE_CHECKING:
     from purifier.attacks import Attack
@@ -23,6 +25,8 @@ _BLIND = (
     "The accuracies are purifier-blind: the attacker does not know the purifier. An aware attacker is far stronger: "
 )
 
+# Every number is a run over all images.
+_MOST_TRIED = 100
 # Settings that a line names at most.
 _SHOWN = 4
 
@@ -56,7 +60,7 @@ _SHOWN = 4
 @click.option("--batch-size", default=20, show_default=True, type=click.IntRange(1), help="Images in a batch.")
 @device_option
 @click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the attack.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Seed of the attack.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the results.")
 def command(
     model: str,
@@ -103,9 +107,9 @@ def _write(tuning: Tuning, out: Path, heading: str, name: str) -> None:
     draw_tuning(tuning, out / "tuning.png", title=title, subtitle=subtitle, note=figure_note(tuning))
     write_text(out / "tuning.json", json.dumps(tuning.to_dict(), indent=1) + "\n")
     for line in report(tuning, heading):
-        click.echo(line)
-    click.echo(f"\nfigure: {out / 'tuning.png'}\nfigures: {out / 'tuning.json'}")
-    click.echo(f"purifier: Purifier.from_pretrained({str(out / 'purifier')!r})")
+        echo(line)
+    echo(f"\nfigure: {out / 'tuning.png'}\nfigures: {out / 'tuning.json'}")
+    echo(f"purifier: Purifier.from_pretrained({str(out / 'purifier')!r})")
 
 
 def make_tuning_attack(text: str, eps: str) -> Attack:
@@ -134,14 +138,17 @@ def parse_numbers(text: str, option: str) -> list[int]:
         >>> parse_numbers("1..4", "--iterations"), parse_numbers("3,5", "--kernel-size")
         ([1, 2, 3, 4], [3, 5])
     """
-    span = re.fullmatch(r"(\d+)\s*\.\.\s*(\d+)", text.strip())
+    span = re.fullmatch(r"([0-9]{1,4})\s*\.\.\s*([0-9]{1,4})", text.strip())
+    numbers: Sequence[int] = ()
     if span is not None:
-        first, last = int(span[1]), int(span[2])
-        if first <= last:
-            return list(range(first, last + 1))
-    elif re.fullmatch(r"\d+(\s*,\s*\d+)*", text.strip()):
-        return [int(part) for part in text.split(",")]
-    raise OptionError(f"expected {option} as 1..8 or 1,3,5, got {text!r}")
+        numbers = range(int(span[1]), int(span[2]) + 1)
+    elif re.fullmatch(r"[0-9]{1,4}(\s*,\s*[0-9]{1,4})*", text.strip()):
+        numbers = [int(part) for part in text.split(",")]
+    if not 0 < len(numbers) <= _MOST_TRIED:
+        raise OptionError(
+            f"expected {option} as 1..8 or 1,3,5, got {shown(text)}; give at most {_MOST_TRIED} numbers below 10,000"
+        )
+    return list(numbers)
 
 
 def describe_attack(attack: Attack) -> str:

@@ -28,6 +28,7 @@ def draw_tuning(tuning: Tuning, path: Path, *, title: str, subtitle: str, note: 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     kernels = list(dict.fromkeys(trial.options.get("kernel_size") for trial in tuning.trials))
     figure = Figure(figsize=(max(7.2, _PANEL * len(kernels) + 0.6), _HEIGHT + 1.4), dpi=_DPI, facecolor="white")
@@ -44,6 +45,8 @@ def draw_tuning(tuning: Tuning, path: Path, *, title: str, subtitle: str, note: 
     figure.text(left, 1 - 0.28 * inch, title, fontsize=12, color=_INK, weight="bold", va="center")
     figure.text(left, 1 - 0.56 * inch, subtitle, fontsize=8.5, color=_FAINT, va="center")
     figure.text(left, 0.24 * inch, note, fontsize=8.5, color=_FAINT, va="center")
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png")
 

@@ -22,6 +22,8 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         resolved = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise OptionError(f"expected a device such as 'cpu', 'cuda' or 'auto', got {device!r}") from error
+    if resolved.type == "meta":
+        raise OptionError("expected a device that computes, got 'meta', which holds no values; use 'cpu'")
     if not _is_available(resolved):
         raise OptionError(
             f"expected an available device, got {device!r}, but torch finds no {resolved.type.upper()} device; use "

@@ -52,6 +52,11 @@ class Method(nn.Module):
         """The constructor's keyword arguments. Each value is a JSON value, a method, or a list of methods."""
 
     @property
+    def most_iterations(self) -> int:
+        """The largest number of applications that methods with the option "iterations" take."""
+        return 100
+
+    @property
     def sequence(self) -> list[Method]:
         """The methods that are applied one after the other: the method itself unless it is a chain."""
         return [self]

@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from purifier._options import check_bool, check_integer, check_number
+from purifier._options import LARGE, SLOW, check_bool, check_integer, check_number
 from purifier.methods._base import Method, Stage
 from purifier.methods._gate import Gate, purify_where_open
 from purifier.methods._patches import on_patches
@@ -78,13 +78,14 @@ class Alloy(Method):
         gate_floor: float = 0.0,
     ) -> None:
         super().__init__()
-        self.iterations = check_integer("iterations", iterations, low=0)
-        self.patch = check_integer("patch", patch, low=1)
-        self.filters = check_integer("filters", filters, low=1)
-        self.blocks = check_integer("blocks", blocks, low=1)
-        self.levels = check_integer("levels", levels, low=1)
+        self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
+        self.patch = check_integer("patch", patch, low=1, high=32, why=LARGE)
+        self.filters = check_integer("filters", filters, low=1, high=1024, why=LARGE)
+        self.blocks = check_integer("blocks", blocks, low=1, high=64, why=SLOW)
+        self.levels = check_integer("levels", levels, low=1, high=6, why=LARGE)
+        check_integer("filters * 2**(levels - 1)", filters * 2 ** (levels - 1), low=1, high=8192, why=LARGE)
         self.clamp = check_bool("clamp", clamp)
-        self.smoothing = GaussianSmoothing(iterations=check_integer("blur", blur, low=0))
+        self.smoothing = GaussianSmoothing(iterations=check_integer("blur", blur, low=0, high=100, why=SLOW))
         channels = 3 * patch**2
         self.network: nn.Module
         if levels > 1:
@@ -95,8 +96,8 @@ class Alloy(Method):
                 *(ResidualBlock(filters) for _ in range(blocks)),
                 nn.Conv2d(filters, channels, 3, padding=1),
             )
-        gate_blocks = check_integer("gate_blocks", gate_blocks, low=0)
-        self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0) else None
+        gate_blocks = check_integer("gate_blocks", gate_blocks, low=0, high=64, why=SLOW)
+        self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0, high=1024, why=LARGE) else None
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
         self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from purifier._options import SLOW, check_integer
 from purifier.methods._base import Method, Stage
 
 
@@ -14,7 +15,7 @@ class Chain(Method):
     """Applies methods one after the other and clamps the values to [0, 1] between them.
 
     Args:
-        links: The methods, in the order in which they are applied.
+        links: The methods, in the order in which they are applied; at most 64, with those inside them.
     """
 
     def __init__(self, links: Sequence[Method]) -> None:
@@ -22,6 +23,8 @@ class Chain(Method):
         if not isinstance(links, list | tuple) or not all(isinstance(link, Method) for link in links):
             raise TypeError(f"expected links to be a list of methods, got {links!r}")
         self.links = nn.ModuleList(links)
+        inside = sum(isinstance(part, Method) for link in links for part in link.modules())
+        check_integer("the number of methods in a chain", inside, low=0, high=64, why=SLOW)
 
     @property
     def methods(self) -> list[Method]:

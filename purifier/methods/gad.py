@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from purifier._errors import OptionError
-from purifier._options import check_integer
+from purifier._errors import OptionError, shown
+from purifier._options import LARGE, SLOW, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
 
@@ -64,12 +64,13 @@ class GAD(Method):
 
     def __init__(self, *, filters: int = 32, blocks: int = 6, downsamples: int = 2, norm: Norm = "layer") -> None:
         super().__init__()
-        self.filters = check_integer("filters", filters, low=1)
-        self.blocks = check_integer("blocks", blocks, low=1)
+        self.filters = check_integer("filters", filters, low=1, high=1024, why=LARGE)
+        self.blocks = check_integer("blocks", blocks, low=1, high=64, why=SLOW)
         self.downsamples = check_integer("downsamples", downsamples, low=1, high=8)
-        if norm not in get_args(Norm):
-            raise OptionError(f"expected norm='layer', 'instance' or 'none', got {norm!r}")
+        if not isinstance(norm, str) or norm not in get_args(Norm):
+            raise OptionError(f"expected norm='layer', 'instance' or 'none', got {shown(norm)}")
         self.norm: Norm = norm
+        check_integer("filters * 2**downsamples", filters * 2**downsamples, low=2, high=8192, why=LARGE)
         widths = [filters * 2**number for number in range(downsamples + 1)]
         self.stem = nn.Sequential(_conv(3, filters, 7), _norm(norm, filters), nn.ReLU())
         self.down = nn.Sequential(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from purifier._options import check_integer, check_number
-from purifier._random import isolated_randomness
+from purifier._random import Unfilled
 from purifier.methods._base import Method, Stage
 from purifier.methods._gate import Gate, purify_where_open
 
@@ -39,7 +39,9 @@ class Gated(Method):
         if not isinstance(method, Method):
             raise TypeError(f"expected a method behind the gate, got {method!r}")
         self.method = method
-        self.gate = Gate(check_integer("gate", gate, low=1), check_integer("gate_blocks", gate_blocks, low=0))
+        self.gate = Gate(
+            check_integer("gate", gate, low=1, high=1024), check_integer("gate_blocks", gate_blocks, low=0, high=64)
+        )
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
         self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
 
@@ -55,8 +57,8 @@ class Gated(Method):
         gate = gate_of(source)
         assert gate is not None
         tuned = {key: source.options[key] if value is None else value for key, value in changes.items()}
-        # The random initial weights are replaced; drawing them must not change the caller's random state.
-        with isolated_randomness():
+        # The random initial weights would be replaced.
+        with Unfilled("cpu"):
             gated = cls(method, gate=gate.filters, gate_blocks=gate.blocks, **tuned)
         gated.gate = copy.deepcopy(gate)
         return gated

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._options import check_integer
+from purifier._options import SLOW, check_integer
 from purifier._tracing import is_tracing
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
@@ -36,6 +36,8 @@ _BLOCK_GPU = 384
 _DENSE_COMPILED = 384
 # Taps at each end of the kernel are left out while their sum is at most this. Single precision resolves 6e-8.
 _NEGLIGIBLE = 1e-9
+# Largest reach, in pixels, of all passes together. The time to compute the kernel grows with its square.
+_FARTHEST = 1024
 
 
 def gaussian_kernel(kernel_size: int, iterations: int = 1) -> list[float]:
@@ -178,8 +180,12 @@ class GaussianSmoothing(Method):
 
     def __init__(self, *, kernel_size: int = 5, iterations: int = 7) -> None:
         super().__init__()
-        self.kernel_size = check_integer("kernel_size", kernel_size, low=1, odd=True)
-        self.iterations = check_integer("iterations", iterations, low=0)
+        self.kernel_size = check_integer("kernel_size", kernel_size, low=1, high=255, odd=True, why=SLOW)
+        self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
+
+    @property
+    def most_iterations(self) -> int:
+        return _FARTHEST // max(1, self.kernel_size // 2)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier._options import check_integer
+from purifier._options import LARGE, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
 
@@ -20,14 +20,14 @@ class Median(Method):
     """Replaces every value by the median of its K x K window, with reflect borders. Its gradient goes to that median.
 
     Args:
-        kernel_size: K, odd.
+        kernel_size: K, odd, at most 15.
     """
 
     tunable = ("kernel_size",)
 
     def __init__(self, *, kernel_size: int = 3) -> None:
         super().__init__()
-        self.kernel_size = check_integer("kernel_size", kernel_size, low=1, odd=True)
+        self.kernel_size = check_integer("kernel_size", kernel_size, low=1, high=15, odd=True, why=LARGE)
 
     @property
     def options(self) -> dict[str, Any]:

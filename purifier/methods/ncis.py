@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._errors import WeightsError
-from purifier._options import check_bool, check_integer
+from purifier._options import LARGE, SLOW, check_bool, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._no_grad import may_overwrite
 from purifier.methods._patches import on_patches
@@ -211,12 +211,12 @@ class NCIS(Method):
         clamp: bool = True,
     ) -> None:
         super().__init__()
-        self.iterations = check_integer("iterations", iterations, low=0)
+        self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
         self.clamp = check_bool("clamp", clamp)
         self.network = FBIE(
-            check_integer("patch", patch, low=1),
-            check_integer("filters", filters, low=1),
-            check_integer("layers", layers, low=2),
+            check_integer("patch", patch, low=1, high=32, why=LARGE),
+            check_integer("filters", filters, low=1, high=1024, why=LARGE),
+            check_integer("layers", layers, low=2, high=64, why=SLOW),
         )
         self.smoothing = GaussianSmoothing(kernel_size=kernel_size, iterations=1)
 

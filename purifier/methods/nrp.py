@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purifier._options import check_integer
+from purifier._options import LARGE, SLOW, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._no_grad import by_parts, may_overwrite
 
@@ -86,9 +86,9 @@ class NRP(Method):
 
     def __init__(self, *, filters: int = 64, blocks: int = 23, growth: int = 32) -> None:
         super().__init__()
-        self.filters = check_integer("filters", filters, low=1)
-        self.blocks = check_integer("blocks", blocks, low=1)
-        self.growth = check_integer("growth", growth, low=1)
+        self.filters = check_integer("filters", filters, low=1, high=1024, why=LARGE)
+        self.blocks = check_integer("blocks", blocks, low=1, high=64, why=SLOW)
+        self.growth = check_integer("growth", growth, low=1, high=1024, why=LARGE)
         self.conv_first = _conv(3, filters)
         self.RRDB_trunk = nn.Sequential(*(BasicBlock(filters, growth) for _ in range(blocks)))
         self.trunk_conv = _conv(filters, 3)
@@ -123,8 +123,8 @@ class NRPResG(Method):
 
     def __init__(self, *, filters: int = 64, blocks: int = 23) -> None:
         super().__init__()
-        self.filters = check_integer("filters", filters, low=1)
-        self.blocks = check_integer("blocks", blocks, low=1)
+        self.filters = check_integer("filters", filters, low=1, high=1024, why=LARGE)
+        self.blocks = check_integer("blocks", blocks, low=1, high=64, why=SLOW)
         self.conv_first = _conv(3, filters)
         self.recon_trunk = nn.Sequential(*(ResidualBlock(filters) for _ in range(blocks)))
         self.conv_last = _conv(filters, 3)

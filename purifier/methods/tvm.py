@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._options import check_integer, check_number
+from purifier._options import SLOW, check_integer, check_number, check_seed
 from purifier.methods._base import Method, Stage
 
 
@@ -66,8 +66,8 @@ class TVM(Method):
         super().__init__()
         self.keep = check_number("keep", keep, low=0.01, high=1)
         self.weight = check_number("weight", weight, low=0, high=100)
-        self.steps = check_integer("steps", steps, low=1)
-        self.seed = check_integer("seed", seed, low=0)
+        self.steps = check_integer("steps", steps, low=1, high=5000, why=SLOW)
+        self.seed = check_seed(seed)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import OptionError, UnknownNameError, WeightsError, nearest
+from purifier._errors import OptionError, PurifierError, UnknownNameError, WeightsError, nearest
 from purifier._identity import model_identity, source_sha256
+from purifier._pickled import load_pickle, plain_tensors
 from purifier.models.named import import_named
 from purifier.models.normalised import Normalised
 
@@ -224,6 +225,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Reads a state dict from a .safetensors file, or a .pt or .pth file as plain weights that cannot run code.
 
     Raises:
+        UnsafeFileError: If reading the file would run code.
         WeightsError: If the file is missing, damaged or holds something else.
     """
     if not path.is_file():
@@ -235,7 +237,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_pickle(path)
+    except PurifierError:
+        raise
     except Exception as error:  # damaged files raise all kinds of errors
         raise WeightsError(f"expected weights in {path}, got a file that cannot be read: {_line(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -243,7 +247,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"expected a state dict of tensors in {path}, got {type(state).__name__}")
     # DataParallel and DDP add this prefix.
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {name.removeprefix("module."): value for name, value in plain_tensors(state, path).items()}
 
 
 def _fill(net: nn.Module, state: dict[str, Tensor], path: Path | None) -> None:

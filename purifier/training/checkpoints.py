@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import tempfile
 import warnings
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -11,10 +11,22 @@ from typing import Any
 
 import torch
 
-from purifier._errors import OptionError, PurifierWarning
-from purifier._files import PART, replacing
+from purifier._errors import OptionError, PurifierWarning, WeightsError
+from purifier._files import replacing
+from purifier._pickled import load_pickle
 from purifier.training.settings import LoopConfig
 
+# What every checkpoint has, and its type.
+_ENTRIES: dict[str, Any] = {
+    "model": dict,
+    "average": dict,
+    "optimisers": dict,
+    "step": int,
+    "seconds": float | int,
+    "history": list,
+    "settings": dict,
+    "data": str,
+}
 # Settings that do not change the trained weights.
 _FREE = {"checkpoint_every", "validate_every", "sample_every", "tensorboard", "workers"}
 
@@ -27,9 +39,8 @@ def prepare_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{os.getpid()}{PART}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise OptionError(f"expected a folder to write, got {out}: {error.strerror}; choose another one") from error
 
@@ -38,14 +49,27 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` so that `path` always holds either the old or the new checkpoint, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch's writer does not pass on the error of a full disk
+            raise OSError(" ".join(str(error).split())[:200]) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Reads a checkpoint onto the CPU without running any code in it. Returns None if there is no file."""
+    """Reads a checkpoint onto the CPU without running any code in it. Returns None if there is no file.
+
+    Raises:
+        UnsafeFileError: If reading it would run code.
+        WeightsError: If it is damaged or not the checkpoint of a training.
+    """
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_pickle(path)
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in _ENTRIES.items()):
+        raise WeightsError(
+            f"expected {path} to be the checkpoint of a training, got something else; delete it, or choose another "
+            "folder"
+        )
     return state
 
 

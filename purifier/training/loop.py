@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, WeightsError, shown
 from purifier._purifier import Purifier
 from purifier.inference.precision import resolve_device
 from purifier.training.checkpoints import (
@@ -181,7 +181,13 @@ class _Training:
         self.step, self.seconds, self._saved = 0, 0.0, 0
         self.history: list[dict[str, Any]] = []
         if state is not None:
-            self._restore(state)
+            try:
+                self._restore(state)
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                raise WeightsError(
+                    f"expected {self.path} to be a checkpoint of this network, got another one or a damaged one "
+                    f"({shown(error)}); delete it, or choose another folder"
+                ) from None
         device = self.accelerator.device
         recipe.to(device)
         self.average.to(device)

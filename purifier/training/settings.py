@@ -98,8 +98,9 @@ class LoopConfig(Settings):
         super().__post_init__()
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "validate_every"):
             check_integer(name, getattr(self, name), low=1)
-        for name in ("warmup_steps", "seed", "sample_every", "workers"):
+        for name in ("warmup_steps", "sample_every", "workers"):
             check_integer(name, getattr(self, name), low=0)
+        check_integer("seed", self.seed, low=0, high=2**32 - 1, why="the generator of numpy takes no larger seed")
         if not 0 < self.learning_rate < math.inf:
             raise OptionError(f"expected a learning_rate above 0, got {self.learning_rate}")
         check_number("ema_decay", self.ema_decay, low=0, high=1)

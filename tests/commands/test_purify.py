@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, OutputError, Purifier
 from purifier.cli import command, main
 from purifier.commands._jobs import Job, plan
 from purifier.commands.purify import run
@@ -142,6 +142,9 @@ def test_an_emptied_folder_takes_other_settings(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     purify(tmp_path / "in", tmp_path / "out")
     (tmp_path / "out" / "a.png").unlink()
+    result = purify(tmp_path / "in", tmp_path / "out", "--iterations", 3)
+    assert "got others" in str(result.exception), "another run may be about to write"
+    os.utime(tmp_path / "out" / ".purifier.json", (time.time() - 3600,) * 2)
     assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3).output
 
 
@@ -186,8 +189,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     (tmp_path / "file").touch()
     result = purify(tmp_path / "in", tmp_path / "file" / "out")
-    assert isinstance(result.exception, OptionError)
-    assert "expected a folder that can be written, got" in str(result.exception)
+    assert isinstance(result.exception, OutputError)
+    assert "expected a place that can be written, got" in str(result.exception)
 
 
 def test_two_sources_with_one_short_output_name_get_long_names(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_a_wrong_option_of_the_purifier_is_one_line_and_exit_code_1(
 def test_old_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     (tmp_path / "out").mkdir()
-    old, new = tmp_path / "out" / ".a.png.1.part", tmp_path / "out" / ".a.png.2.part"
+    old, new = (tmp_path / "out" / f".a.png.{digit * 16}.part" for digit in "12")
     old.write_bytes(b"half")
     new.write_bytes(b"another run may be writing this")
     os.utime(old, (time.time() - 3600,) * 2)

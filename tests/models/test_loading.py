@@ -9,7 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from purifier import OptionError, UnknownNameError, WeightsError
+from purifier import OptionError, UnknownNameError, UnsafeFileError, WeightsError
 from purifier.models.loading import load_classifier, load_model
 from purifier.models.normalised import Normalised
 
@@ -74,7 +74,7 @@ class Evil:
 
 def test_weights_that_would_run_code_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="got a file that cannot be read"):
+    with pytest.raises(UnsafeFileError, match=r"nothing but tensors, got evil\.pth, which holds a call of .*print"):
         load_model(f"resnet18@{tmp_path / 'evil.pth'}")
     assert capsys.readouterr().out == ""
 

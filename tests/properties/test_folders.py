@@ -1,4 +1,4 @@
-"""Whatever folders and links there are, every picture is found once, and no output is written twice."""
+"""Whatever folders and links there are, every picture is found once, and no two have one output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purifier._walking import walk
-from purifier.commands._jobs import _output_names, visible
+from purifier.commands._jobs import _output_names
 from tests.properties.amount import examples
 
 NAMES = ["a", "b", "0.png", "c.JPG", "d.txt", ".hidden", "e.gif", "n\nl.png", "\x1b[31m.png", "\udcff.png", "é"]
@@ -85,10 +85,3 @@ def test_no_two_pictures_have_one_output(names: list[tuple[str, str]]) -> None:
     # Also where a file system ignores case.
     assert len({str(path).casefold() for path in outputs}) == len(sources)
     assert all(path.suffix == ".png" for path in outputs)
-
-
-@given(text=st.text(max_size=20) | st.binary(max_size=20).map(os.fsdecode))
-@examples(80)
-def test_no_control_character_reaches_the_terminal(text: str) -> None:
-    assert visible(text).isprintable()
-    assert visible(text).encode().decode() == visible(text)

@@ -153,10 +153,13 @@ def _per_cent(axes: Any) -> None:
 
 def _svg(figure: Any, title: str) -> str:
     import matplotlib
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.StringIO()
     # Equal input gives equal text, and ids differ between the figures of a page.
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 
 from purifier.evaluation.report.view import (
@@ -50,7 +51,7 @@ def document(evaluation: Evaluation) -> str:
     if evaluation.skipped:
         parts += [
             "## Not measured",
-            "\n".join(f"- {s.attack} ({s.threat}) on {s.purifier}: {s.reason}" for s in evaluation.skipped),
+            "\n".join(_plain(f"- {s.attack} ({s.threat}) on {s.purifier}: {s.reason}") for s in evaluation.skipped),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -98,13 +99,20 @@ def _findings(evaluation: Evaluation) -> str:
     if not evaluation.findings:
         return "No check was raised." + ("" if evaluation.task == "classification" else f" {FEW_CHECKS}")
     return "\n".join(
-        f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "
-        f"{finding.explanation}"
+        _plain(
+            f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "
+            f"{finding.explanation}"
+        )
         for name, finding in evaluation.findings
     )
 
 
 def as_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table; bars inside cells are escaped."""
+    """Returns a Markdown table; bars and HTML inside cells are escaped."""
     lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Returns a line in which nothing is HTML, because names of purifiers can be anything."""
+    return html.escape(" ".join(text.split()), quote=False)
