@@ -14,6 +14,7 @@ from torch import Tensor
 from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
+from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
 from purifier._options import SLOW, check_integer, check_path
@@ -352,7 +353,12 @@ class Purifier(_hub.HubMixin, Scoring):
             mean: Mean of each channel that the model's images are normalised with, in [0, 1] units.
             std: Standard deviation of each channel, same units.
             **options: The other options of `PurifiedModel`.
+
+        Raises:
+            OptionError: If an option is out of its range.
+            WrapError: If the model cannot be called, or it or a part of it has a purifier already.
         """
+        check_without(model)
         return PurifiedModel(model, self, mean=mean, std=std, **options)
 
 
