@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from purifier._errors import OptionError
+from purifier._options import check_fields, check_integer
 from purifier.evaluation.checks.trained import Range
 
 
@@ -35,8 +35,6 @@ class EvaluationSettings:
     trained_size: Mapping[str, Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.pictures < 0 or self.probe_images < 0:
-            raise OptionError(
-                "expected batch_size >= 1, pictures >= 0 and probe_images >= 0, got "
-                f"batch_size={self.batch_size}, pictures={self.pictures}, probe_images={self.probe_images}"
-            )
+        check_fields(self)
+        for name, low in (("batch_size", 1), ("seed", 0), ("pictures", 0), ("probe_images", 0)):
+            check_integer(name, getattr(self, name), low=low)
