@@ -103,13 +103,18 @@ def evaluate(
     """
     check_arguments(model, purifiers, attacks, threats)
     task = task_of(data, mean=mean, std=std, ignore_index=ignore_index, loss=loss)
+    chosen = _checked(settings)
+    defences = Defences(model, purifiers, dtypes=chosen.defend_dtypes, eight_bit=chosen.eight_bit, mean=mean, std=std)
+    cells, skipped = plan(purifiers, task.adapt_all(attacks), threats)
+    results = as_path(out, wanted="a folder for the results")
+    return _Run(task, data, defences, cells, skipped, chosen, results, progress)()
+
+
+def _checked(settings: EvaluationSettings | None) -> EvaluationSettings:
     chosen = EvaluationSettings() if settings is None else settings
     if not isinstance(chosen, EvaluationSettings):
         raise OptionError(f"expected settings as EvaluationSettings, got {shown(settings)}")
-    defences = Defences(model, purifiers, dtypes=chosen.defend_dtypes, eight_bit=chosen.eight_bit, mean=mean, std=std)
-    cells, skipped = plan(purifiers, task.adapt_all(attacks), threats)
-    folder = as_path(out, wanted="a folder for the results")
-    return _Run(task, data, defences, cells, skipped, chosen, folder, progress)()
+    return chosen
 
 
 def remove_results(out: Path) -> None:

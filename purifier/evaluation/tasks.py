@@ -263,7 +263,7 @@ def _holds_boxes(found: Any) -> bool:
     boxes, scores, labels = found["boxes"], found["scores"], found["labels"]
     if not all(isinstance(values, Tensor) for values in (boxes, scores, labels)):
         return False
-    return boxes.shape == (len(boxes), 4) and scores.shape == labels.shape == boxes.shape[:1]
+    return boxes.ndim == 2 and boxes.shape[1] == 4 and scores.shape == labels.shape == boxes.shape[:1]
 
 
 def _best_boxes(found: dict[str, Tensor]) -> dict[str, Any]:

@@ -297,6 +297,7 @@ def test_a_poor_segmenter_is_found(tmp_path: Path) -> None:
     [
         {"boxes": 1, "scores": 2, "labels": 3},
         {"boxes": torch.zeros(1, 4), "scores": torch.zeros(2), "labels": torch.zeros(1)},
+        {"boxes": torch.tensor(1.0), "scores": torch.zeros(1), "labels": torch.zeros(1)},
         {"boxes": torch.zeros(4), "scores": torch.zeros(4), "labels": torch.zeros(4)},
         {"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)},
     ],

@@ -519,33 +519,3 @@ def test_functions_of_the_first_version_name_their_successor(name: str) -> None:
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(OptionError, match="expected batch_size to be an integer from 1"):
         EvaluationSettings(batch_size=0)
-
-
-@pytest.mark.parametrize("name", ["batch_size", "pictures", "probe_images", "seed", "eight_bit", "defend_dtypes"])
-@pytest.mark.parametrize("value", ["x", 1.5, None, -1, object()])
-def test_settings_of_other_types_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(OptionError, match=f"expected {name}"):
-        EvaluationSettings(**{name: value})
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model": 5}, "expected a model or a function of images, got 5"),
-        ({"purifiers": ["gs"]}, r"expected purifiers as a dict from names to Purifier, got \['gs'\]"),
-        ({"purifiers": {"gs": "gs"}}, "dict from names to Purifier, got 'gs': 'gs'"),
-        ({"attacks": {"PGD": PGD}}, "dict from names to Attack or Attacked, got 'PGD'"),
-        ({"attacks": {3: ATTACK}}, "dict from names to Attack or Attacked, got 3: "),
-        ({"threats": {"blind": "blind"}}, "dict from names to ThreatModel, got 'blind': 'blind'"),
-        ({"settings": {"seed": 1}}, "expected settings as EvaluationSettings, got"),
-        ({"out": 5}, "expected the path of a folder for the results, got int"),
-        ({"data": "folder"}, "expected data of one of the types LabelledImages"),
-    ],
-)
-def test_arguments_of_other_types_are_refused(
-    changes: dict[str, Any], message: str, data: LabelledImages, gs: Purifier, tmp_path: Path
-) -> None:
-    given: dict[str, Any] = {"data": data, "out": tmp_path / "out", "purifiers": {"gs": gs}, "model": Colours()}
-    with pytest.raises((OptionError, InputError), match=message):
-        evaluate(**{**given, **changes})
-    assert not (tmp_path / "out").exists()
