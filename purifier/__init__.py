@@ -18,11 +18,13 @@ from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._version import __version__
 from purifier._wrapping import wrap
+from purifier.methods import Method, Stage, register
 from purifier.models.reference import reference_model
 
 __all__ = [
     "Handle",
     "InputError",
+    "Method",
     "NoWeightsError",
     "OptionError",
     "OutputError",
@@ -30,6 +32,7 @@ __all__ = [
     "Purifier",
     "PurifierError",
     "PurifierWarning",
+    "Stage",
     "UnknownNameError",
     "UnsafeFileError",
     "WeightsError",
@@ -38,5 +41,6 @@ __all__ = [
     "attach",
     "list_purifiers",
     "reference_model",
+    "register",
     "wrap",
 ]

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from purifier._call import Selection, check_selection, purify_call
+from purifier._call import Selection, check_selection
 from purifier._convention import Convention
 from purifier._errors import WrapError, warn_once
+from purifier._listening import Listeners, OnScore
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._wrapping import DEFAULT, PROMISE, convention_of, inner_model, load_for
@@ -34,24 +36,34 @@ class _Hook:
         self.purifier = purifier
         self.convention = convention
         self.images = images
+        self.listeners = Listeners()
         self._copies: dict[torch.device, Purifier] = {}
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if id(self) in _off.get():
             return None
-        return purify_call(self._purify, self.convention, self.images, args, kwargs)
+        return self.listeners.purify_call(self, self.convention, self.images, args, kwargs)
 
-    def _purify(self, images: Tensor) -> Tensor:
-        """Purifies on the images' own device, as the model does: a copy of the purifier follows it there."""
-        purifier = self.purifier
-        if images.device != purifier.device:
-            if images.device not in self._copies:
-                self._copies[images.device] = copy.deepcopy(purifier).to(images.device)
-            purifier = self._copies[images.device]
-        return purifier.purify(images)
+    def purify(self, images: Tensor) -> Tensor:
+        """Purifies images on their own device."""
+        return self._beside(images).purify(images)
+
+    def purify_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Purifies and scores images on their own device."""
+        return self._beside(images).purify_and_score(images)
+
+    def _beside(self, images: Tensor) -> Purifier:
+        """Returns the purifier on the images' device, where the model is: a copy of the purifier follows it there."""
+        if images.device == self.purifier.device:
+            return self.purifier
+        if images.device not in self._copies:
+            self._copies[images.device] = copy.deepcopy(self.purifier).to(images.device)
+        return self._copies[images.device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        return type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
+        copied = type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
+        copied.listeners = copy.deepcopy(self.listeners, memo)
+        return copied
 
 
 class Handle:
@@ -80,6 +92,14 @@ class Handle:
     def normalisation(self) -> tuple[list[float], list[float]] | None:
         """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
         return self._hook.convention.normalisation
+
+    def on_score(self, callback: OnScore) -> RemovableHandle:
+        """Calls a function with the attack scores of the images in every call; see `PurifiedModel.on_score`.
+
+        Raises:
+            OptionError: If it cannot be called, or the purifier does not have exactly one gate.
+        """
+        return self._hook.listeners.add(callback, self.purifier)
 
     def remove(self) -> None:
         """Takes the purifier away; the model is what it was. Removing twice does nothing."""

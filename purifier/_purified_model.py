@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-from purifier._call import Selection, check_selection, purify_call
+from purifier._call import Selection, check_selection
 from purifier._convention import Convention
 from purifier._errors import WrapError
+from purifier._listening import Listeners, OnScore
 
 
 class _Bound:
@@ -86,6 +88,7 @@ class PurifiedModel(nn.Module):
         # Numbers, not buffers: half() would round those, and to_empty() lose them.
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
         self.images = check_selection(images)
+        self._listeners = Listeners()
 
     @classmethod
     def of(cls, model: Any, purifier: nn.Module, convention: Convention, images: Selection) -> Self:
@@ -109,6 +112,26 @@ class PurifiedModel(nn.Module):
         """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
         return self.convention.normalisation
 
+    def on_score(self, callback: OnScore) -> RemovableHandle:
+        """Calls a function with the attack scores of the images in every call, for counters and alarms.
+
+        See `Purifier.attack_score`. The gate is computed once for purifying and scoring, and twice if the purifier is
+        tiled or compiled. Several images in one call, such as a list, are scored together. A callback breaks the graph
+        of torch.compile and is left out of exported and traced graphs. DataParallel calls it once for each replica,
+        from several threads. Copies of the model keep it; a saved model loses it.
+
+        Args:
+            callback: Gets the scores (N,), detached, before the model is called. What it returns is ignored; what it
+                raises ends the call.
+
+        Returns:
+            A handle, whose `remove()` takes the callback away.
+
+        Raises:
+            OptionError: If it cannot be called, or the purifier does not have exactly one gate.
+        """
+        return self._listeners.add(callback, self.purifier)
+
     def unwrap(self) -> Any:
         """Returns the model."""
         return self.model
@@ -120,7 +143,7 @@ class PurifiedModel(nn.Module):
             InputError: If the images have a wrong kind, shape or range.
             WrapError: If no images are found in the call.
         """
-        args, kwargs = purify_call(self.purifier.purify, self.convention, self.images, args, kwargs)
+        args, kwargs = self._listeners.purify_call(self.purifier, self.convention, self.images, args, kwargs)
         return self.model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -24,6 +24,7 @@ class Records:
     Args:
         path: The file. It is created if it does not exist.
         settings: Everything that the results depend on, as JSON values.
+        instead: What to do if the file holds results of other settings, for the message.
 
     Attributes:
         by_index: The record of each finished image, by the image's number.
@@ -33,8 +34,9 @@ class Records:
         InputError: If the file is damaged.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, instead: str = "choose another --out") -> None:
         self.path = path
+        self._instead = instead
         # Through JSON, as they will be read: tuples become lists.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.by_index: dict[int, dict[str, Any]] = {}
@@ -86,8 +88,8 @@ class Records:
             ) from error
         if differing := differences(found, self.settings):
             raise OptionError(
-                f"expected results with this run's settings in {self.path}, got other settings ({differing}); choose "
-                "another --out"
+                f"expected results with this run's settings in {self.path}, got other settings ({differing}); "
+                f"{self._instead}"
             )
 
 

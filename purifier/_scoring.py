@@ -72,7 +72,7 @@ class Scoring(Facts):
         """
         check_form(images)
         check_range(images, UNIT_ADVICE)
-        _, gate = self._gated()
+        _, gate = self.gated_part()
         height, width = images.shape[-2:]
         if images.is_meta or images.numel() == 0:
             return images.new_empty((*images.shape[:-3], 1, height, width), dtype=torch.float32)
@@ -81,14 +81,14 @@ class Scoring(Facts):
 
     def _scores(self, images: Tensor) -> Tensor:
         """Does `attack_score` without checks of the images."""
-        self._gated()
+        self.gated_part()
         if images.is_meta or images.numel() == 0:
             return images.new_empty(images.shape[:-3], dtype=torch.float32)
         return _mean(self._probabilities(images)).to(images.device).view(images.shape[:-3])
 
     def _probabilities(self, images: Tensor) -> Tensor:
         """Returns the gate's probabilities for the cells of images (..., 3, H, W), (N, 1, ceil(H / 8), ceil(W / 8))."""
-        part, gate = self._gated()
+        part, gate = self.gated_part()
         batch = images.to(device=self.device, dtype=self.dtype).reshape(-1, *images.shape[-3:])
         tile = None if torch.compiler.is_exporting() else self._tile
         with self._grad_mode(batch):
@@ -100,8 +100,12 @@ class Scoring(Facts):
             logits = gate.logits(batch) if tile is None else apply_stage(stage, batch, tile)
             return _exact(logits).sigmoid()
 
-    def _gated(self) -> tuple[Method, Gate]:
-        """Returns the one method of the sequence that has a gate, and its gate."""
+    def gated_part(self) -> tuple[Method, Gate]:
+        """Returns the one method of the sequence that has a gate, and its gate.
+
+        Raises:
+            OptionError: If there is none, or there are several.
+        """
         found = [(part, gate) for part in self.method.sequence if (gate := gate_of(part)) is not None]
         if len(found) != 1:
             advice = "use one of those purifiers alone" if found else "put one in front: purifier.gated()"
@@ -116,7 +120,7 @@ class Scoring(Facts):
 
         The gate is computed once, except by tiled and compiled purifiers and in graphs. The scores have no gradient.
         """
-        self._gated()
+        self.gated_part()
         apart = self._tile is not None or self._compiler is not None or is_tracing() or images.is_meta
         if apart or images.numel() == 0:
             with torch.no_grad():

@@ -18,8 +18,9 @@ from purifier._errors import PurifierError
 from purifier._version import __version__
 from purifier.commands._terminal import abandon_output, echo, echo_error, safe_streams
 
-_COMMANDS = tuple(
-    ["attack", "bank", "bench", "convert", "demo", "doctor", "evaluate", "export", "list", "purify", "train", "tune"]
+_COMMANDS = (
+    *("attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
+    *("export", "list", "purify", "train", "tune"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Every page of docs/frameworks is a complete program."""
+"""Every page of docs/frameworks is a complete program, and so are the programs of docs/extending.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import transformers
 
-PAGES = sorted((Path(__file__).resolve().parent.parent / "docs" / "frameworks").glob("*.md"))
+from purifier import methods
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted((DOCS / "frameworks").glob("*.md"))
 # What would be downloaded, and what stands in for it.
 OFFLINE = {
     "resnet18(weights=weights)": "resnet18(weights=None)",
@@ -35,11 +38,28 @@ def test_the_program_of_a_page_runs(
     page: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (program,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (program,) = programs(page)
     for online, offline in {**OFFLINE, "google/vit-base-patch16-224": checkpoint.as_posix()}.items():
         program = program.replace(online, offline)
     exec(compile(program, page.name, "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", range(3), ids=["method", "attack", "threat"])
+def test_the_programs_about_extensions_run(
+    number: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    program = compile(programs(DOCS / "extending.md")[number], "extending.md", "exec", dont_inherit=True)
+    exec(program, {"__name__": "__main__"})
+    assert capsys.readouterr().out
+
+
+def programs(page: Path) -> list[str]:
+    """The programs on a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def test_there_is_a_page_for_each_framework() -> None:

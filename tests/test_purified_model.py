@@ -282,6 +282,7 @@ def test_a_deep_copy_gives_the_same_output_and_shares_nothing() -> None:
 
 @pytest.mark.parametrize("case", ["alloy", "gs", "ncis", "nrp", "nrp-resg", "median", "bit-depth", "resize-pad"])
 def test_a_wrapped_model_compiles_without_a_graph_break(case: str) -> None:
+    torch._dynamo.reset()  # torch limits the recompilations of the wrapper's code
     wrapped = small_purifier(case).wrap(classifier(), mean=MEAN, std=STD)
     images = normalise(IMAGES)
     compiled = torch.compile(wrapped, backend="eager", fullgraph=True)

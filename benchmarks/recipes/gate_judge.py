@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import adjust_sharpness
+from tqdm import tqdm
 
 from benchmarks.accuracy.alloy_gate import Change, harmless
 from benchmarks.kit import load_sources, photographs
@@ -27,6 +30,7 @@ from benchmarks.lite import lite1
 from benchmarks.markdown import table
 from benchmarks.recipes.alloy_judge import held_out
 from benchmarks.recipes.extractors import mobilenet
+from purifier._files import replacing
 from purifier.attacks import MIFGSM, PGD, Attack
 from purifier.methods._gate import Gate
 from purifier.methods.gated import gate_of
@@ -50,9 +54,9 @@ def changes() -> dict[str, Change]:
 
 def attacks() -> dict[str, Attack]:
     """Returns attacks on the likeliest class, from the weakest on."""
-    of = [PGD(eps=n / 255, alpha=n / 2550, steps=10, loss=top_class_loss) for n in (1, 2, 4, 8, 16)]
+    of = [PGD(eps=n / 255, alpha=n / 2550, steps=10, loss=top_class_loss) for n in (1, 2, 4, 16)]
     found: dict[str, Attack] = {f"PGD {round(255 * one.eps)}": one for one in of}
-    found["PGD 2, steps of eps/4"] = PGD(eps=2 / 255, alpha=0.5 / 255, steps=20, loss=top_class_loss)
+    found["PGD 2, steps of eps/2"] = PGD(eps=2 / 255, alpha=1 / 255, steps=10, loss=top_class_loss)
     return found | {"MI 4": MIFGSM(eps=4 / 255, alpha=0.4 / 255, steps=10, loss=top_class_loss)}
 
 
@@ -66,17 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("purifiers", nargs="+", metavar="NAME[=FOLDER]")
     parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--cache", type=Path, help="file of the attacked images, for the next call")
     args = parser.parse_args()
     clean = held_out(PhotographTraining(data=photographs()), args.images)
-    networks: dict[str, Callable[[], torch.nn.Module]] = {"mobilenet": mobilenet, "lite1": lite1}
-    moved: dict[str, Tensor] = {}
-    for name, make in networks.items():
-        network = make().eval().requires_grad_(False)
-        with torch.no_grad():
-            predictions = torch.cat([network(batch).softmax(1) for batch in clean.split(16)])
-        for kind, attack in attacks().items():
-            pairs = zip(clean.split(16), predictions.split(16), strict=True)
-            moved[f"{kind}, {name}"] = torch.cat([attack.seeded(0)(network, *pair) for pair in pairs])
+    moved = attacked(clean, args.cache) if args.cache else attacked_anew(clean)
     benign = {name: change(clean) for name, change in changes().items()}
     for name, purifier in load_sources(args.purifiers).items():
         gate = gate_of(purifier.method)
@@ -84,6 +81,31 @@ def main() -> None:
             raise SystemExit(f"expected purifiers with a gate, got {name}")
         print(f"\n{name}\n")
         print(judged(gate, benign, moved))
+
+
+def attacked(clean: Tensor, cache: Path) -> dict[str, Tensor]:
+    """Returns the attacked images, from a file if it exists."""
+    if not cache.exists():
+        with replacing(cache) as temporary:
+            save_file(attacked_anew(clean), temporary)
+    found = load_file(cache)
+    if any(len(images) != len(clean) for images in found.values()):
+        raise SystemExit(f"expected {len(clean)} images of each attack in {cache}; delete it")
+    return found
+
+
+def attacked_anew(clean: Tensor) -> dict[str, Tensor]:
+    """Attacks images (N, 3, H, W) on each network: the attacked ones, by the name of the attack and the network."""
+    networks: dict[str, Callable[[], torch.nn.Module]] = {"mobilenet": mobilenet, "lite1": lite1}
+    moved: dict[str, Tensor] = {}
+    for name, make in networks.items():
+        network = make().eval().requires_grad_(False)
+        with torch.no_grad():
+            predictions = torch.cat([network(batch).softmax(1) for batch in clean.split(16)])
+        for kind, attack in tqdm(attacks().items(), desc=name):
+            pairs = zip(clean.split(16), predictions.split(16), strict=True)
+            moved[f"{kind}, {name}"] = torch.cat([attack.seeded(0)(network, *pair) for pair in pairs])
+    return moved
 
 
 def judged(gate: Gate, benign: dict[str, Tensor], moved: dict[str, Tensor]) -> str:

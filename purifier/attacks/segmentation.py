@@ -133,6 +133,12 @@ def read_logits(outputs: Any) -> Tensor:
             "expected logits (N, classes, H, W) from the segmenter, as a tensor, under 'out' or as .logits, got "
             f"{got}; attack a function that returns them: lambda x: model(x)[...]"
         )
+    if found.shape[1] < 2:
+        raise InputError(
+            f"expected logits of at least two classes (N, classes, H, W) from the segmenter, got {tuple(found.shape)}; "
+            "give a model of one logit a pixel (sigmoid) as two classes, lambda x: torch.cat((torch.zeros_like(z := "
+            "model(x)), z), 1), with masks of 0 and 1"
+        )
     return found
 
 

@@ -31,7 +31,14 @@ Average = Literal["logits", "probabilities"]
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ThreatModel(ABC):
-    """Base of the threat models: `threat(attack, defended, images, targets) -> images`."""
+    """Base of the threat models: `threat(attack, defended, images, targets) -> images`.
+
+    A threat model of your own is a subclass. Its options are keyword-only dataclass fields.
+
+    Attributes:
+        name: What the attacker knows, for tables: "blind", "transfer", "aware" or "bpda". Evaluations run a threat
+            model called "aware" or "bpda" once for each purifier, and the others once for all.
+    """
 
     name: ClassVar[str]
 

@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +131,7 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     for folder in {job.target.parent for job in jobs}:
         sweep(folder)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
-        for batch in _batches(jobs, work, batch_size):
+        for batch in batches(jobs, work.size_of, batch_size):
             summary.skipped += sum(job in done for job in batch)
             if not done.issuperset(batch):
                 _process_batch(batch, work, done, summary)
@@ -162,12 +162,12 @@ def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Su
     summary.failures += [(job.source, str(error)) for job, error in failed if job not in done]
 
 
-def _batches(jobs: Iterable[Job], work: Work, batch_size: int) -> Iterator[list[Job]]:
+def batches(jobs: Iterable[Job], size_of: Callable[[Path], tuple[int, int]], batch_size: int) -> Iterator[list[Job]]:
     """Yields jobs whose images have one size; a file whose size cannot be read comes alone."""
     waiting: dict[tuple[int, int], list[Job]] = {}
     for job in jobs:
         try:
-            size = work.size_of(job.source)
+            size = size_of(job.source)
         except InputError:
             yield [job]
             continue

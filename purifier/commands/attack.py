@@ -30,9 +30,9 @@ from purifier.commands._model_options import (
     build_threats,
     device_option,
 )
-from purifier.data.finding import labelled_images
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square
+from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device
 from purifier.models.layers import check_eval
 from purifier.models.loading import LoadedModel, load_model
@@ -137,12 +137,8 @@ def _levels(attack: Attack) -> int | None:
 def _labels(source: Path, table: Path | None, jobs: Sequence[Job], classes: Sequence[str] | None) -> dict[Path, int]:
     if table is None:
         return {}
-    known = labelled_images(source if source.is_dir() else source.parent, labels=table, classes=classes)
-    labels = {path.resolve(): label for path, label in zip(known.files, known.labels, strict=True)}
-    missing = [job.source for job in jobs if job.source.resolve() not in labels]
-    if missing:
-        raise InputError(f"expected a label for every image, got none for {missing[0]} in {table}")
-    return {job.source: labels[job.source.resolve()] for job in jobs}
+    folder = source if source.is_dir() else source.parent
+    return dict(labels_of([job.source for job in jobs], table, folder, classes))
 
 
 def _settings(

@@ -52,7 +52,7 @@ def _make() -> click.Command:
         help="Folder of the bank. A stopped run resumes, and more sources can be added.",
     )
     minutes = click.Option(["--minutes"], type=float, help="Stop after about that time. No limit by default.")
-    params = [out, yaml_option(BankSettings), minutes, *options_of(BankSettings)]
+    params: list[click.Parameter] = [out, yaml_option(BankSettings), minutes, *options_of(BankSettings)]
     text = "Make a bank of attacked pictures, or add to one what it lacks."
     return click.Command("make", params=params, callback=run, help=text)
 

@@ -42,7 +42,7 @@ class Stage:
         images: (N, 3, S, S) in [0, 1].
         labels: The predicted class number of each image.
         confidences: The softmax probability of each prediction.
-        right: Whether each prediction is right.
+        right: Whether each prediction is right or, where nobody knows, that for the clean photograph.
     """
 
     name: str
@@ -105,7 +105,7 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
     known = [_PHOTOGRAPHS.get(path.name) for path in paths] if not images and model == "demo" else [None] * len(paths)
     stages = run(target, photographs, known, purifiers, eps=eps / 255)
 
-    for line in table(stages, [printable(path.stem) for path in paths], target.classes or ()):
+    for line in table(stages, [printable(path.stem) for path in paths], target.classes or (), known):
         click.echo(line)
     # The default figure leaves out the classical baselines, except gs.
     shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
@@ -193,8 +193,18 @@ def _said(stage: Stage, row: int, classes: Sequence[str]) -> str:
     return f"{short} {stage.confidences[row]:.0%}".replace("%", " %")
 
 
-def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Returns the lines of a table with a row for each stage and a column for each photograph, a few at a time."""
+def table(
+    stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str], known: Sequence[str | None]
+) -> list[str]:
+    """Returns the lines of a table with a row for each stage and a column for each photograph, a few at a time.
+
+    Args:
+        stages: The stages, from `run`.
+        names: Names of the photographs.
+        classes: Names of the classes by number.
+        known: The class of each photograph; None if nobody knows. Then "same" and "other" compare a prediction with
+            that for the clean photograph.
+    """
     lines = []
     first = max(len(stage.name) for stage in stages)
     cell = _LABEL_WIDTH + len(" 100 %  wrong")
@@ -204,16 +214,19 @@ def table(stages: Sequence[Stage], names: Sequence[str], classes: Sequence[str])
             lines.append("")
         lines.append(f"{'':{first}}  " + "  ".join(f"{names[row][:cell]:{cell}}" for row in part).rstrip())
         for stage in stages:
-            cells = [_cell(stage, row, classes, cell) for row in part]
+            cells = [_cell(stage, row, classes, cell, known=known[row] is not None) for row in part]
             lines.append(f"{stage.name:{first}}  " + "  ".join(cells))
     lines.append("")
-    lines.append("right: " + ", ".join(f"{stage.name} {sum(stage.right)}/{len(names)}" for stage in stages))
+    counted = "right" if None not in known else "same as clean"
+    lines.append(f"{counted}: " + ", ".join(f"{stage.name} {sum(stage.right)}/{len(names)}" for stage in stages))
+    if None in known:
+        lines.append("(Nobody told the true classes of these images: the prediction for the clean image may be wrong.)")
     return lines
 
 
-def _cell(stage: Stage, row: int, classes: Sequence[str], width: int) -> str:
+def _cell(stage: Stage, row: int, classes: Sequence[str], width: int, *, known: bool) -> str:
     said, right = _said(stage, row, classes), stage.right[row]
-    verdict = "right" if right else "wrong"
+    verdict = ("right" if right else "wrong") if known else ("same " if right else "other")
     padding = " " * (width - len(said) - len("wrong"))
     return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
 

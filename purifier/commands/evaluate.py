@@ -96,10 +96,11 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     default=8,
     show_default=True,
     type=click.IntRange(0),
-    help="Images for the self-checks that run the model, about 40 passes for each purifier; 0 skips them.",
+    help="Images for the self-checks that run the model, about 40 passes for each purifier; below 4 most are skipped.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
+@click.option("--overwrite", is_flag=True, help="Start again and replace the results in --out, also of other settings.")
 def command(
     model_spec: str,
     task: str,
@@ -113,6 +114,7 @@ def command(
     ignore_index: int | None,
     loss: str | None,
     out: Path,
+    overwrite: bool,
     **options: Any,
 ) -> None:
     """Measure how a model behind purifiers withstands attacks.
@@ -126,6 +128,7 @@ def command(
 
     from purifier.evaluation import load_model, write_report
     from purifier.evaluation.report.markdown import summary
+    from purifier.evaluation.run import remove_results
     from purifier.inference.precision import resolve_device
 
     place = resolve_device(device)
@@ -137,6 +140,8 @@ def command(
     }
     model = load_model(model_spec, device=place)
     data = _images(task, model, **options)
+    if overwrite:
+        remove_results(out)
     evaluation = _evaluate(model, data, **built, ignore_index=ignore_index, loss=_loss(loss), out=out)
     files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
     echo(f"{summary(evaluation)}\n\nreport: {files['html']}")

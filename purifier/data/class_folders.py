@@ -11,6 +11,8 @@ from purifier._walking import folders_in, images_below, no_images, walk
 
 # Number of unknown folders that a message names.
 _SHOWN = 5
+# Digits of a number that is too large for a class.
+_DIGITS = 10
 
 
 def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tuple[Path, int]], int | None]:
@@ -47,7 +49,7 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
             stacklevel=4,
         )
     # Class names or numbers assign the folders to classes, not only their order.
-    told_apart = classes or all(name.isdecimal() for name in names)
+    told_apart = classes or all(_is_number(name) for name in names)
     return pairs, None if told_apart else len(names)
 
 
@@ -74,7 +76,7 @@ def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | No
     if set(names) <= set(known):
         return {name: known.index(name) for name in names}
     ordered = {name: number for number, name in enumerate(sorted(names))}
-    if all(name.isdecimal() for name in names):
+    if all(_is_number(name) for name in names):
         numbers = {name: int(name) for name in names}
         unknown = [name for name in names if known and numbers[name] >= len(known)]
         if not unknown:
@@ -90,6 +92,10 @@ def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | No
         f"for each class in the order of the classes, got {len(names)} folders, of which these match no class: "
         f"{', '.join(_guess(name, known) for name in unknown[:_SHOWN])}{more}; rename them, or move them away"
     )
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < _DIGITS
 
 
 def few_folders(folders: int, classes: int) -> str:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from purifier._errors import InputError
 from purifier._images import read_size
+from purifier.data.coco import Box
 from purifier.data.images import central_square, check_mask, read_mask, read_rgb
 
 
@@ -176,24 +177,29 @@ class BoxedImages(ImageSet):
         categories: Names of the categories by id.
     """
 
-    boxes: tuple[tuple[tuple[float, float, float, float, int, int], ...], ...]
+    boxes: tuple[tuple[Box, ...], ...]
     categories: dict[int, str]
 
     def load(self, indices: Sequence[int]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         """Reads images (3, H, W) and targets with boxes (M, 4) x1 y1 x2 y2 in pixels, labels (M,) and iscrowd (M,)."""
-        images, targets = [], []
+        images = []
         for index in indices:
-            rgb, scale = read_rgb(self.files[index], turn=False), 1.0
-            if self.size is not None:
-                height, width = rgb.shape[-2:]
-                scale = self.size / max(height, width)
-                rgb = _resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
-            boxes = torch.tensor([box[:4] for box in self.boxes[index]], dtype=torch.float32).reshape(-1, 4) * scale
-            labels = torch.tensor([box[4] for box in self.boxes[index]], dtype=torch.long)
-            crowd = torch.tensor([box[5] for box in self.boxes[index]], dtype=torch.long)
-            images.append(rgb)
-            targets.append({"boxes": boxes, "labels": labels, "iscrowd": crowd})
-        return images, targets
+            rgb = read_rgb(self.files[index], turn=False)
+            height, width = rgb.shape[-2:]
+            scale = self._scale(height, width)
+            images.append(_resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale)))))
+        return images, [self.target(index) for index in indices]
+
+    def target(self, index: int) -> dict[str, Tensor]:
+        """Returns the target of an image, as `load` does, without reading its pixels."""
+        scale = 1.0 if self.size is None else self._scale(*read_size(self.files[index], turn=False))
+        boxes = torch.tensor([box[:4] for box in self.boxes[index]], dtype=torch.float32).reshape(-1, 4) * scale
+        labels = torch.tensor([box[4] for box in self.boxes[index]], dtype=torch.long)
+        crowd = torch.tensor([box[5] for box in self.boxes[index]], dtype=torch.long)
+        return {"boxes": boxes, "labels": labels, "iscrowd": crowd}
+
+    def _scale(self, height: int, width: int) -> float:
+        return 1.0 if self.size is None else self.size / max(height, width)
 
     def pick(self, indices: Sequence[int]) -> Self:
         files = tuple(self.files[index] for index in indices)

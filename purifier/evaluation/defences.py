@@ -70,6 +70,7 @@ class Defences:
         purifiers: The purifiers, by name, without "none".
         defended: The model with each purifier, by name.
         variants: The forms in which the purifiers run; the first is the plain one.
+        classes: Names of the model's classes by number, if it states them.
         device: The model's device; the CPU for a function.
     """
 
@@ -85,6 +86,7 @@ class Defences:
     ) -> None:
         self.bare = model.call if isinstance(model, LoadedModel) else model
         self._known = model.identity if isinstance(model, LoadedModel) else None
+        self.classes = model.classes if isinstance(model, LoadedModel) else class_names(model)
         handle = attached(self.bare)
         if handle is not None:
             self._known = model_identity(handle.model)
@@ -134,6 +136,14 @@ class Defences:
         purified = self.purify(name, variant, images)
         _wait(purified)
         return purified, 1000 * (time.perf_counter() - start) / max(1, len(images))
+
+
+def class_names(model: Any) -> tuple[str, ...] | None:
+    """Returns the names of a model's classes that it states as `classes`."""
+    names = getattr(model, "classes", None)
+    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        return None
+    return tuple(map(str, names))
 
 
 def _rounded(images: Tensor, variant: Variant) -> Tensor:

@@ -15,7 +15,7 @@ from purifier._errors import InputError, OptionError
 from purifier.attacks import SSP, Attack, Blind, Transfer
 from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import ImageSet
-from purifier.evaluation.rows import AWARE_THREATS, CLEAN
+from purifier.evaluation.rows import AWARE_THREATS, CLEAN, KNOWLEDGE
 
 UNDEFENDED = "none"
 
@@ -107,10 +107,16 @@ def plan(
     An attack that does not know the purifier runs once for all purifiers; an aware attack runs once for each.
 
     Raises:
-        OptionError: If a purifier has the name of the bare model.
+        OptionError: If a purifier has the name of the bare model, or a threat model does not say what it knows.
     """
     if UNDEFENDED in purifiers:
         raise OptionError(f"expected purifiers by other names than {UNDEFENDED!r}, which is the bare model; rename it")
+    for key, threat in threats.items():
+        if getattr(threat, "name", None) not in KNOWLEDGE:
+            raise OptionError(
+                f"expected a threat model whose `name` says what the attacker knows ({', '.join(KNOWLEDGE)}), got "
+                f"{getattr(threat, 'name', type(threat).__name__)!r} for {key!r}; give the class such a name"
+            )
     everyone = (UNDEFENDED, *purifiers)
     cells, skipped = [Cell(CLEAN, CLEAN, None, UNDEFENDED, None, everyone)], []
     for attack_key, attack in attacks.items():

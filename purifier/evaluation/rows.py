@@ -14,7 +14,9 @@ CLEAN = "clean"
 WORST_CASE = "worst-case"
 # The threat models in which the attacker knows the purifier.
 AWARE_THREATS = ("aware", "bpda")
-THREATS = ("none", "blind", "transfer", *AWARE_THREATS, WORST_CASE)
+# What threat models can say of their attacker.
+KNOWLEDGE = ("blind", "transfer", *AWARE_THREATS)
+THREATS = ("none", *KNOWLEDGE, WORST_CASE)
 Interval = tuple[float, float]
 # A figure in [0, 1] and its 95 % interval, by the name of the measure; the interval is None if it is not known.
 Measures = Mapping[str, tuple[float, Interval | None]]

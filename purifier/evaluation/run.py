@@ -16,16 +16,18 @@ from typing import Any
 
 import torch
 
-from purifier._errors import InputError
+from purifier._errors import InputError, OptionError, PurifierError
 from purifier._identity import purifier_identity, versions
 from purifier._records import Records
 from purifier.attacks import Attack
 from purifier.attacks.base import Loss
 from purifier.attacks.identity import attack_settings, threat_settings
 from purifier.attacks.threats import ThreatModel
-from purifier.data.sets import ImageSet
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages
 from purifier.evaluation.cells import CellRunner, to_device
 from purifier.evaluation.checks import Finding, inspect, probe
+from purifier.evaluation.checks.clean import POOR, foreign_labels, poor_rows
+from purifier.evaluation.checks.outputs import RANGE
 from purifier.evaluation.defences import Defences
 from purifier.evaluation.plan import UNDEFENDED, Attacked, Cell, Skipped, plan
 from purifier.evaluation.rows import MeasureRow, Row
@@ -105,6 +107,21 @@ def evaluate(
     return _Run(task, data, defences, cells, skipped, chosen, Path(out), progress)()
 
 
+def remove_results(out: Path) -> None:
+    """Removes the records and pictures of an evaluation from a folder, and no other files.
+
+    Raises:
+        OptionError: If one cannot be removed.
+    """
+    try:
+        for path in [*out.glob("records/*.jsonl"), *out.glob("pictures/*/*.png")]:
+            path.unlink()
+    except OSError as error:
+        raise OptionError(
+            f"expected results in {out} that can be removed, got {error}; choose another --out"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Run:
     """One evaluation; see `evaluate` and `Evaluation` for the fields."""
@@ -138,10 +155,10 @@ class _Run:
             task=self.task.name,
             settings={**shared, **self._described()},
             rows=rows,
-            findings=self._findings(rows, probes),
+            findings=self._findings(rows, probes, found[self.cells[0].name]),
             skipped=self.skipped,
             folder=self.out,
-            classes=getattr(self.data, "classes", None),
+            classes=self._classes(),
         )
 
     def _check_data(self) -> None:
@@ -159,14 +176,21 @@ class _Run:
         """Checks the model's outputs for the first image, and all targets against them."""
         images, targets = to_device(self.data.load([0]), self.defences.device)
         with torch.inference_mode():
-            outputs = self.defences.model(images)
+            try:
+                outputs = self.defences.model(images)
+            except PurifierError:
+                raise
+            except Exception as error:  # of a model that we do not know
+                raise self.task.misfit(error, images) from error
             self.task.record(outputs, targets)
             self.task.check(outputs, self.data)
 
     # -- settings -----------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, head: Mapping[str, Any]) -> Records:
-        return Records(self.out / "records" / f"{name}.jsonl", head)
+        return Records(
+            self.out / "records" / f"{name}.jsonl", head, instead="choose another --out, or pass --overwrite"
+        )
 
     def _shared(self) -> dict[str, Any]:
         return {
@@ -213,12 +237,33 @@ class _Run:
 
     # -- self-checks --------------------------------------------------------------------------------------------------
 
-    def _findings(self, rows: Any, probes: Mapping[str, Records]) -> list[tuple[str | None, Finding]]:
-        """Runs the self-checks, which are for classifiers."""
-        if not isinstance(self.task, Classification):
-            return []
-        live = [(name, finding) for name, records in probes.items() for finding in self._probe(name, records)]
-        return [*live, *((None, finding) for finding in inspect(rows, trained_eps=self.settings.trained_eps))]
+    def _findings(
+        self, rows: Any, probes: Mapping[str, Records], clean: Mapping[int, dict[str, Any]]
+    ) -> list[tuple[str | None, Finding]]:
+        """Runs the self-checks. Most of them are for classifiers."""
+        found: list[tuple[str | None, Finding]] = []
+        if isinstance(self.task, Classification):
+            found = [(name, finding) for name, records in probes.items() for finding in self._probe(name, records)]
+        whole: list[Finding | None] = []
+        if isinstance(self.data, BoxedImages):
+            key = self.defences.variants[0].key
+            predictions = [clean[index]["predictions"][key][UNDEFENDED] for index in range(len(self.data))]
+            targets = [self.data.target(index) for index in range(len(self.data))]
+            whole.append(foreign_labels(predictions, targets, list(self.data.categories)))
+        # One reason is enough.
+        if not any(finding.check in (POOR.name, RANGE.name) for _, finding in found):
+            whole.append(poor_rows(rows, UNDEFENDED) if not any(whole) else None)
+        if isinstance(self.task, Classification):
+            whole += inspect(rows, trained_eps=self.settings.trained_eps)
+        return [*found, *((None, finding) for finding in whole if finding is not None)]
+
+    def _classes(self) -> tuple[str, ...] | None:
+        """Names of the classes: those of the data, of the model, or of class folders that only their order numbers."""
+        known = getattr(self.data, "classes", None) or self.defences.classes
+        if known is None and isinstance(self.data, LabelledImages) and self.data.folders is not None:
+            names = {label: name.split("/")[0] for name, label in zip(self.data.names, self.data.labels, strict=True)}
+            known = tuple(names.get(number, f"class {number}") for number in range(self.data.folders))
+        return known
 
     def _strongest(self) -> tuple[Attack | None, int]:
         """The attack and the number of EOT samples that the live checks use."""

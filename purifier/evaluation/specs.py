@@ -1,7 +1,7 @@
 """Attacks, purifiers and threat models written as text: NAME or NAME:key=value,key=value.
 
 Values are integers, decimals, fractions (8/255), true, false, none, or text. An unknown name or option is refused with
-the nearest known names.
+the nearest known names. NAME can also be one's own, as "file.py:name" or "module:name".
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,7 +20,11 @@ from purifier._errors import OptionError, UnknownNameError, nearest
 from purifier._purifier import Purifier
 from purifier.attacks import Attack
 from purifier.attacks.threats import ThreatModel
+from purifier.inference.precision import resolve_device, resolve_dtype
+from purifier.methods import Method
 from purifier.models.named import import_named
+
+_T = TypeVar("_T")
 
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 # Options of `Purifier.dynamic`, beside the options of the method.
@@ -120,7 +124,8 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
 
     Args:
         text: NAME:key=value, with the options of its class in `purifier.attacks`; SSP takes features=module:function,
-            a function that returns the network.
+            a function that returns the network. "file.py:A:key=value" names a class derived from `attacks.Attack`, or
+            a function that returns an attack.
         eps: Radius, for an attack that has one and does not state its own.
         device: Where a network that the attack brings (SSP's features) goes.
 
@@ -130,6 +135,8 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
     """
     name, options = parse(text)
     known = attack_names()
+    if _is_own(name, known):
+        known[name] = import_named(name, "attack")  # type: ignore[assignment]
     if name not in known:
         raise UnknownNameError(
             f"expected an attack out of {', '.join(sorted(known))}, got {name!r}{nearest(name, known)}"
@@ -144,11 +151,12 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
         features = import_named(options["features"], "features")()
         options["features"] = features.to(device) if isinstance(features, torch.nn.Module) else features
     try:
-        return kind(**options)
+        attack = kind(**options)
     except TypeError as error:
         raise OptionError(
             f"expected the options {', '.join(choices)} for attack {name}, got {text!r}: {error}"
         ) from None
+    return _checked(attack, Attack, name)  # type: ignore[type-abstract]
 
 
 def _can_be_stated(name: str, parameter: inspect.Parameter) -> bool:
@@ -163,7 +171,8 @@ def make_purifier(
 
     Args:
         text: NAME:key=value with options of `Purifier.from_pretrained`. "+" between purifiers applies them in turn;
-            dynamic=true, sigma=0.05 and noise_eps=16/255 add projected noise first.
+            dynamic=true, sigma=0.05 and noise_eps=16/255 add projected noise first. "file.py:build:key=value" names a
+            function, or a class derived from `Method`, that returns a purifier or a method.
         device: Device, unless the text states one.
         dtype: Dtype, unless the text states one.
 
@@ -178,7 +187,10 @@ def make_purifier(
             f"expected NAME:key=value with the name once, before the colon, got {taken.pop()!r} in {text!r}"
         )
     noise = {key: options.pop(key) for key in _DYNAMIC if key in options}
-    purifier = Purifier.from_pretrained(name, **{"device": device, "dtype": dtype, **options})
+    if _is_own(name):
+        purifier = _own_purifier(name, options).to(device=device, dtype=resolve_dtype(dtype, resolve_device(device)))
+    else:
+        purifier = Purifier.from_pretrained(name, **{"device": device, "dtype": dtype, **options})
     if not noise.pop("dynamic", False):
         if noise:
             raise OptionError(f"expected dynamic=true beside {', '.join(noise)}, got {text!r}")
@@ -188,13 +200,32 @@ def make_purifier(
     return purifier.dynamic(**noise)
 
 
+def _is_own(name: str, known: Collection[str] = ()) -> bool:
+    place, _, function = name.rpartition(":")
+    return bool(place) and function.isidentifier() and place not in known and not Path(name).exists()
+
+
+def _own_purifier(name: str, options: Mapping[str, Any]) -> Purifier:
+    try:
+        made = import_named(name, "purifier")(**options)
+    except TypeError as error:
+        raise OptionError(f"expected options that {name} takes, got {dict(options)}: {error}") from error
+    return Purifier(made) if isinstance(made, Method) else _checked(made, Purifier, name)
+
+
+def _checked(made: Any, kind: type[_T], name: str) -> _T:
+    if not isinstance(made, kind):
+        raise OptionError(f"expected {name} to return an object of {kind.__name__}, got {type(made).__name__}")
+    return made
+
+
 def make_threat(
     text: str, *, surrogates: Sequence[Callable[..., Any]] = (), names: Sequence[str] | None = None
 ) -> ThreatModel:
     """Builds a threat model: blind, transfer, aware or bpda; the last two take samples=N (EOT).
 
     Args:
-        text: NAME:key=value.
+        text: NAME:key=value. "file.py:T" names a class derived from `attacks.ThreatModel`.
         surrogates: Models that "transfer" attacks instead of the evaluated model.
         names: Their names in result files.
 
@@ -209,6 +240,10 @@ def make_threat(
         "bpda": attacks.BPDA,
         "transfer": attacks.Transfer,
     }
+    if _is_own(name, kinds):
+        own = import_named(name, "threat")
+        _refuse_unknown(options, sorted(inspect.signature(own).parameters), f"threat {name}")
+        return _checked(own(**options), ThreatModel, name)  # type: ignore[type-abstract]
     if name not in kinds:
         raise UnknownNameError(f"expected a threat out of {', '.join(kinds)}, got {name!r}{nearest(name, kinds)}")
     _refuse_unknown(options, ["samples"] if name in ("aware", "bpda") else [], f"threat {name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from purifier.data.sets import ImageSet
+from purifier.data.sets import BoxedImages, ImageSet
 from purifier.evaluation.defences import Defences, Variant
 from purifier.evaluation.metrics.detection import mean_average_precision
 from purifier.evaluation.metrics.segmentation import PixelCounts, bootstrap
@@ -125,8 +125,8 @@ def _measures(task: Task, predictions: list[Any], data: ImageSet) -> tuple[dict[
         counts = [PixelCounts.from_dict(record) for record in predictions]
         total = sum(counts[1:], counts[0])
         return {"pixel_accuracy": total.pixel_accuracy, "mean_iou": total.mean_iou}, bootstrap(counts)
-    targets = [data.load([index])[1][0] for index in range(len(data))]
-    return mean_average_precision(predictions, targets), {}
+    assert isinstance(data, BoxedImages)
+    return mean_average_precision(predictions, [data.target(index) for index in range(len(data))]), {}
 
 
 def _all(columns: Iterable[list[bool]]) -> list[bool]:

@@ -17,10 +17,12 @@ from purifier.attacks.segmentation import read_logits
 from purifier.data.class_folders import few_folders
 from purifier.data.images import read_mask
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
-from purifier.evaluation.metrics.segmentation import check_masks, count_pixels
+from purifier.evaluation.metrics.segmentation import check_masks, check_values, count_pixels
 from purifier.evaluation.plan import Attacked
 
 _MOST_BOXES = 100
+# Characters of a model's error that a message repeats.
+_LONGEST = 300
 
 
 class Task(ABC):
@@ -66,6 +68,14 @@ class Task(ABC):
         Raises:
             InputError: If they do not fit.
         """
+
+    def misfit(self, error: Exception, images: Any) -> InputError:
+        """Returns the error for a model that raised `error` when it was called with images."""
+        shape = tuple(images.shape) if isinstance(images, Tensor) else f"a list with one of {tuple(images[0].shape)}"
+        return InputError(
+            f"expected a model that takes images (N, 3, H, W) in [0, 1], got {_said(error)} from it for {shape}; check "
+            "the size of the images (--size, or size=), the device and the dtype"
+        )
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -133,9 +143,12 @@ class Segmentation(Task):
         return [count.to_dict() for count in counts]
 
     def check(self, outputs: Any, data: Any) -> None:
-        classes = read_logits(outputs).shape[1]
+        classes, values = read_logits(outputs).shape[1], set[int]()
         for path in data.masks:
-            check_masks(torch.from_numpy(read_mask(path)).long(), classes, ignore_index=self.ignore_index)
+            mask = torch.from_numpy(read_mask(path)).long()
+            check_masks(mask, classes, ignore_index=self.ignore_index)
+            values.update(mask.unique().tolist())
+        check_values(values, ignore_index=self.ignore_index)
 
     def settings(self) -> dict[str, Any]:
         return {"task": self.name, "ignore_index": self.ignore_index}
@@ -183,6 +196,13 @@ class Detection(Task):
     def check(self, outputs: Any, data: Any) -> None:
         """Checks nothing, because a detector does not state its categories."""
 
+    def misfit(self, error: Exception, images: Any) -> InputError:
+        return InputError(
+            f"expected a detector that takes a list of images (3, H, W) of any sizes, got {_said(error)} from it; give "
+            "one that takes a batch as a function, lambda images: model(torch.stack(list(images))), with images of one "
+            "size"
+        )
+
     def settings(self) -> dict[str, Any]:
         loss = self.loss if isinstance(self.loss, str) else getattr(self.loss, "__name__", type(self.loss).__name__)
         return {"task": self.name, "loss": loss}
@@ -221,6 +241,11 @@ def describe(outputs: Any) -> str:
     if isinstance(outputs, list | tuple):
         return f"a {type(outputs).__name__} of {len(outputs)}" + (f", of {describe(outputs[0])}" if outputs else "")
     return type(outputs).__name__
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"
 
 
 def _dense(outputs: Any, size: Sequence[int]) -> Tensor:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import Any
 
 from purifier._errors import OptionError, WeightsError, nearest, shown, warn_once
@@ -43,19 +46,91 @@ METHODS: dict[str, type[Method]] = {
 # Former names of options, which are still read. For 0.1's folders; remove it with the next format.
 _FORMER = {"caution": "gate_bias"}
 
+# Packages offer methods of their own as entry points of this group: NAME = module:Class.
+ENTRY_POINTS = "purifier.methods"
+
 # Methods in one configuration. `Chain` allows fewer; a gate or noise may come on top.
 _MOST_METHODS = 80
 
-__all__ = ["METHODS", "Method", "Stage", "build", "check_extent", "describe", "innermost", "method_name", "tune"]
+__all__ = [
+    "METHODS", "Method", "Stage", "build", "check_extent", "describe", "innermost", "method_name", "register", "tune",
+]  # fmt: skip
+
+
+def register(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Registers a method of your own, so that purifiers of it can be saved, loaded, chained and gated.
+
+    Loading a folder needs the registration too: import the module that registers the method first, or let your package
+    offer it as an entry point, NAME = module:Class, in the group "purifier.methods". No code comes from the folder.
+
+    Args:
+        name: What config.json calls the method: letters, digits, "-" and "_".
+
+    Returns:
+        A class decorator. The class derives from `Method`; its `options` are the keyword arguments of its constructor.
+
+    Raises:
+        OptionError: If the name has another form or another class has it, or the class is not such a method.
+
+    Example:
+        >>> import torch
+        >>> from purifier import Method, Purifier, Stage, register
+        >>> @register("half-way-to-grey")
+        ... class HalfWayToGrey(Method):
+        ...     options = {}
+        ...     def stages(self):
+        ...         return [Stage(lambda images: (images + images.mean(1, keepdim=True)) / 2, halo=0)]
+        >>> Purifier(HalfWayToGrey())(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name)):
+        raise OptionError(f"expected a name of letters, digits, '-' and '_', at most 64, to register, got {name!r}")
+
+    def decorate(kind: type[Method]) -> type[Method]:
+        derived = isinstance(kind, type) and issubclass(kind, Method)
+        if not derived or kind.options is Method.options or kind.stages is Method.stages:
+            raise OptionError(
+                f"expected a class derived from purifier.Method, with options and stages, to register as {name!r}, got "
+                f"{kind!r}"
+            )
+        # A module that is imported again, as in a notebook, replaces its own class.
+        known = METHODS.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            raise OptionError(
+                f"expected a new name for {kind.__qualname__}, got {name!r}, which is {known.__qualname__}"
+            )
+        METHODS[name] = kind
+        return kind
+
+    return decorate
 
 
 def method_name(method: Method) -> str:
-    """Returns the name of a method in `METHODS`."""
-    return next(name for name, kind in METHODS.items() if type(method) is kind)
+    """Returns the name of a method in `METHODS`; if its class is not registered, the name of the class."""
+    kind = type(method)
+    return next((name for name, known in METHODS.items() if kind is known), kind.__name__)
+
+
+def find_method(name: str) -> type[Method] | None:
+    """Returns the class of a method, which an installed package may offer, or None."""
+    if name not in METHODS:
+        for entry in entry_points(group=ENTRY_POINTS, name=name):
+            register(name)(entry.load())
+    return METHODS.get(name)
 
 
 def describe(method: Method) -> dict[str, Any]:
-    """Returns {"method": name, "options": {...}}, all JSON values. Methods among the options are described likewise."""
+    """Returns {"method": name, "options": {...}}, all JSON values. Methods among the options are described likewise.
+
+    Raises:
+        OptionError: If the class of a method is not registered.
+    """
+    if type(method) not in METHODS.values():
+        kind = type(method).__qualname__
+        raise OptionError(
+            f'expected a registered method, got {kind}; put @purifier.register("a-name") above its class, so that it '
+            "can be saved, loaded and told apart in results"
+        )
     return {"method": method_name(method), "options": {key: _encode(value) for key, value in method.options.items()}}
 
 
@@ -108,10 +183,11 @@ def _decode(value: Any) -> Any:
 def _read(description: Any) -> tuple[str, dict[str, Any]]:
     """Returns the name and the options of a method from a configuration, which may hold anything."""
     name, options = (description.get(key) if isinstance(description, dict) else None for key in ("method", "options"))
-    if not isinstance(name, str) or name not in METHODS or not isinstance(options, dict):
+    if not isinstance(name, str) or find_method(name) is None or not isinstance(options, dict):
         raise WeightsError(
             f"expected a configuration with a method out of {sorted(METHODS)} and its options, got "
-            f"method={shown(name)}, options={shown(options)}; it may come from a newer version of purifier"
+            f"method={shown(name)}, options={shown(options)}; it may come from a newer version of purifier, or from a "
+            "package that registers its method"
         )
     return name, _renamed(options, METHODS[name])
 

@@ -214,3 +214,10 @@ def test_a_killed_run_is_completed_with_identical_files(tmp_path: Path) -> None:
     for out in ("out", "whole"):
         assert subprocess.run(call(tmp_path / out), capture_output=True).returncode == 0
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+
+
+def test_a_table_of_a_whole_set_labels_the_images_of_a_part(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "in", each=1)
+    (tmp_path / "labels.csv").write_text("file,label\nblue/0.png,2\ngreen/0.png,2\nred/0.png,2\n")
+    assert attack(root / "red", tmp_path / "out", "--labels", tmp_path / "labels.csv").exit_code == 0
+    assert json.loads((tmp_path / "out" / "0.json").read_text())["label"] == 2

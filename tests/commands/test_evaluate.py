@@ -182,3 +182,24 @@ def test_the_self_checks_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     checks = {finding["check"] for finding in json.loads((out / "results.json").read_text())["findings"]}
     assert "quantising purifier" not in checks
+
+
+def test_results_of_other_settings_are_replaced_with_overwrite(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--data", folder, "--out", out, "--attack", "FGSM", "--probe-images", 0]
+    assert evaluate(*options).exit_code == 0
+    (out / "records" / "notes.txt").write_text("mine")
+    refused = evaluate(*options, "--seed", 5)
+    assert isinstance(refused.exception, OptionError)
+    assert "seed: 0 there, 5 here); choose another --out, or pass --overwrite" in str(refused.exception)
+    assert evaluate(*options, "--seed", 5, "--overwrite").exit_code == 0
+    assert json.loads((out / "results.json").read_text())["settings"]["seed"] == 5
+    assert (out / "records" / "notes.txt").read_text() == "mine"
+
+
+def test_without_an_attack_the_clean_figures_are_printed(folder: Path, tmp_path: Path) -> None:
+    result = evaluate("--data", folder, "--out", tmp_path / "out", "--purifier", "gs:iterations=1")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines() if line.startswith("no attack")]
+    assert [row[2] for row in rows] == ["none", "gs:iterations=1"]
+    assert all(row[3].replace(".", "").isdecimal() and row[4] == "%" for row in rows)

@@ -203,17 +203,29 @@ def test_a_model_of_another_range_is_found(wants: Callable[[Tensor], Tensor], sa
 
 def test_a_model_with_shuffled_labels_is_found(net: nn.Module, batch: Batch) -> None:
     images, labels = batch
-    finding = next(f for f in probe(net, images, (labels + 1) % CLASSES) if f.check == "wrong range")
-    assert finding.measured == "0 of 16 clean images correct, with 4 classes"
+    finding = next(f for f in probe(net, images, (labels + 1) % CLASSES) if f.check == "poor on clean images")
+    assert finding.measured == "0 of 16 images are right, with 4 classes"
+    assert "labels are numbered as the model's classes" in finding.explanation
 
 
 def test_a_model_that_gives_one_class_only_is_found(net: nn.Module, batch: Batch) -> None:
     images, labels = painted(16, seed=2)
     labels = torch.where(torch.arange(16) < 9, 0, labels)
     finding = next(
-        f for f in probe(lambda x: net(x) + 1e3 * torch.eye(CLASSES)[0], images, labels) if f.check == "wrong range"
+        f
+        for f in probe(lambda x: net(x) + 1e3 * torch.eye(CLASSES)[0], images, labels)
+        if f.check == "poor on clean images"
     )
-    assert "is class 0, which is correct for" in finding.measured
+    assert finding.measured.startswith("class 0 is predicted for all 16 images, and right for ")
+
+
+def test_fewer_than_four_images_accuse_nobody(net: nn.Module, batch: Batch) -> None:
+    images, labels = batch
+    for count in (1, 2, 3):
+        broken = planted(lambda x: x.detach(), net)
+        assert probe(broken, images[:count], (labels[:count] + 1) % CLASSES) == []
+    found = probe(net, images[:2], labels[:2], attack=PGD(eps=0.5), trained_eps=0.1)
+    assert names(found) == ["outside the trained range"]
 
 
 def test_softmax_outputs_are_found(net: nn.Module, batch: Batch) -> None:

@@ -1,14 +1,17 @@
 """Evaluations of segmenters and detectors."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, Purifier, PurifierWarning
 from purifier._records import read_records
 from purifier.attacks import BIM, CW, PGD, SSP, Attack, Aware, Blind, Square
 from purifier.evaluation import (
@@ -18,7 +21,9 @@ from purifier.evaluation import (
     evaluate,
     labelled_images,
     masked_images,
+    write_report,
 )
+from purifier.evaluation.report.markdown import summary
 from tests.scenes import Pixels, class_folders, coco_folder, mask_folders
 
 QUICK = EvaluationSettings(batch_size=2, pictures=1, probe_images=0)
@@ -187,3 +192,101 @@ def test_the_kits_segmenter_has_the_accuracy_that_the_kit_states(kit: Path, tmp_
     # 0.8118 on all 117 (README of the kit).
     low, high = result.rows[0].standard_intervals["pixel_accuracy"]
     assert low < 0.8118 < high
+
+
+def test_masks_of_0_and_255_are_refused(tmp_path: Path) -> None:
+    images, masks = mask_folders(tmp_path)
+    for path in masks.iterdir():
+        Image.fromarray(255 * (np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    with pytest.raises(
+        InputError, match=r"got only 0 and 255, which is ignored, .* write masks of 0 and 1 \(mask // 255"
+    ):
+        evaluate(Pixels(), masked_images(images, masks=masks), out=tmp_path / "a", **nothing)
+    for path in masks.iterdir():
+        Image.fromarray(np.full((16, 16), 255, np.uint8)).save(path)
+    with pytest.raises(InputError, match="expected masks with classes, got only 255, which is ignored"):
+        evaluate(Pixels(), masked_images(images, masks=masks), out=tmp_path / "b", **nothing)
+    for path in masks.iterdir():
+        Image.fromarray(np.full((16, 16), 1, np.uint8)).save(path)
+    with pytest.warns(PurifierWarning, match="all pixels of the masks have class 1"):
+        evaluate(Pixels(), masked_images(images, masks=masks), out=tmp_path / "c", **nothing)
+
+
+def test_a_segmenter_of_one_logit_is_told_what_it_needs(tmp_path: Path) -> None:
+    images, masks = mask_folders(tmp_path)
+
+    def one(batch: Tensor) -> Tensor:
+        return batch[:, :1] - batch[:, 2:]
+
+    data = masked_images(images, masks=masks)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    with pytest.raises(InputError, match=r"at least two classes .*, got \(1, 1, 16, 16\); give a model of one logit"):
+        evaluate(one, data, out=tmp_path / "a", **nothing)
+    # What the message advises works.
+    for path in masks.iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) == 2).astype(np.uint8)).save(path)
+    result = evaluate(lambda x: torch.cat((torch.zeros_like(z := one(x)), z), 1), data, out=tmp_path / "b", **nothing)
+    assert result.rows[0].standard["pixel_accuracy"] > 0.55 and result.findings == []
+
+
+class Numbered(nn.Module):
+    """A detector that finds every box of `coco_folder`, with a label of its own."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        box = {"boxes": torch.tensor([[8.0, 8, 32, 38]]), "scores": torch.ones(1)}
+        return [{**box, "labels": torch.tensor([self.label])} for _ in images]
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (0, "of 4 boxes that are found, 0 have the right category as they are, and 4 if each label is raised by 1"),
+        (2, "0 have the right category as they are, and 4 if each label is lowered by 1"),
+        (17, "labels 17 are predicted, and the categories are 1"),
+        (1, None),
+    ],
+)
+def test_labels_of_another_numbering_are_found(label: int, said: str | None, tmp_path: Path) -> None:
+    images, annotations = coco_folder(tmp_path, count=4)
+    data = boxed_images(images, 32 if label == 17 else None, annotations=annotations)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    result = evaluate(Numbered(label).eval(), data, out=tmp_path / "out", **nothing)
+    measured = {finding.check: finding.measured for _, finding in result.findings}
+    if said is None:
+        assert measured == {} and result.rows[0].standard["map"] == 1
+    else:
+        assert said in measured["labels of another numbering"] and len(measured) == 1
+        assert said in summary(result)
+        files = write_report(result, tmp_path / "out")
+        assert said in files["html"].read_text() and "mAP / mAP@0.5 behind each" in files["html"].read_text()
+
+
+def test_a_detector_that_takes_a_batch_is_told_what_it_needs(tmp_path: Path) -> None:
+    images, annotations = coco_folder(tmp_path, count=1)
+    data = boxed_images(images, annotations=annotations)
+
+    def batched(batch: Tensor) -> list[dict[str, Tensor]]:
+        return Numbered(1)(list(batch.flip(3)))
+
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    with pytest.raises(
+        InputError, match=r"a detector that takes a list .*, got AttributeError: 'list' .* 'flip' from it"
+    ):
+        evaluate(batched, data, out=tmp_path / "a", **nothing)
+    result = evaluate(lambda images: batched(torch.stack(list(images))), data, out=tmp_path / "b", **nothing)
+    assert result.rows[0].standard["map"] == 1
+
+
+def test_a_poor_segmenter_is_found(tmp_path: Path) -> None:
+    images, masks = mask_folders(tmp_path, count=4)
+    data = masked_images(images, masks=masks)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    result = evaluate(lambda x: -Pixels()(x)["out"], data, out=tmp_path / "out", **nothing)
+    ((name, finding),) = result.findings
+    assert (name, finding.check) == (None, "poor on clean images")
+    assert re.fullmatch(r"pixel accuracy \d+\.\d % on 4 clean images", finding.measured)

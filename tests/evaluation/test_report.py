@@ -159,7 +159,9 @@ def test_segmentation_has_both_measures(tmp_path: Path) -> None:
     files = write_report(found, tmp_path / "out")
     text = files["markdown"].read_text()
     assert "pixel accuracy / mIoU" in text and "not measured" in text
-    assert "mIoU" in files["html"].read_text()
+    page = files["html"].read_text()
+    assert "Pixel accuracy / mIoU behind each purifier" in page and "MIoU" not in page
+    assert "Figures are pixel accuracy / mIoU." in summary(found)
     assert "The self-checks are for classifiers" in text
 
 
@@ -168,6 +170,15 @@ def test_clean_figures_alone_make_a_report(tmp_path: Path) -> None:
     found = evaluate(Colours(), data, purifiers={}, attacks={}, threats={}, out=tmp_path / "out")
     files = write_report(found, tmp_path / "out")
     assert "100.0 %" in files["markdown"].read_text() and "<svg" not in files["html"].read_text()
+    assert "| no attack | none | 100.0 % [43.9 – 100.0] |" in files["markdown"].read_text()
+    lines = summary(found).splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["attack", "purifier", "standard"],
+        ["no", "attack", "none", "100.0", "%"],
+    ]
+    assert "3 images. Figures are accuracy. No attack was measured" in summary(found)
+    page = files["html"].read_text()
+    assert "not measured" not in page.split("<h2>Self-checks")[0] and "No attack was measured" in page
 
 
 def test_bars_in_cells_are_escaped() -> None:

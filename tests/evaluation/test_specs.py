@@ -1,5 +1,8 @@
 """Attacks, purifiers and threat models as text."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -102,3 +105,72 @@ def test_threats_take_samples_and_surrogates() -> None:
 @pytest.mark.parametrize("eps", [8 / 255, 0.5 / 255, 1 / 255, 16 / 255, 0.5, 5.0, 0.031])
 def test_a_radius_is_shown_as_it_is_read(eps: float) -> None:
     assert parse_eps(show_eps(eps)) == pytest.approx(eps, rel=1e-4)
+
+
+OWN = """
+from dataclasses import dataclass
+import torch
+from purifier import Method, Purifier, Stage, attacks
+
+class Darker(Method):
+    options = {}
+    def __init__(self, *, by=0.5):
+        super().__init__()
+        self.by = by
+    def stages(self):
+        return [Stage(lambda images: images * self.by, halo=0)]
+
+def build():
+    return Purifier(Darker())
+
+def nothing():
+    return 3
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Brighten(attacks.Attack):
+    gradient = False
+    norm = "Linf"
+    eps: float = 8 / 255
+    def _run(self, model, images, targets):
+        return images + self.eps
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Lazy(attacks.ThreatModel):
+    name = "blind"
+    share: float = 1.0
+    def __call__(self, attack, defended, images, targets):
+        return images
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own_parts.py").write_text(OWN)
+    return str(tmp_path / "own_parts.py")
+
+
+def test_purifiers_attacks_and_threats_of_ones_own_are_named_by_file(own: str) -> None:
+    images = torch.full((1, 3, 8, 8), 0.5)
+    assert make_purifier(f"{own}:Darker:by=0.1")(images).max() == pytest.approx(0.05)
+    assert make_purifier(f"{own}:build", dtype="bfloat16").dtype == torch.bfloat16
+    assert make_purifier(f"gs+{own}:build")(images).max() == pytest.approx(0.25)
+    attack = make_attack(f"{own}:Brighten", eps=0.25)
+    assert attack(torch.nn.Identity().eval(), images, None).max() == 0.75
+    assert make_attack(f"{own}:Brighten:eps=0.125", eps=0.25).eps == 0.125
+    assert make_threat(f"{own}:Lazy:share=0.5").settings() == {"name": "blind", "share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("make", "text", "message"),
+    [
+        (make_purifier, "nothing", "to return an object of Purifier, got int"),
+        (make_purifier, "Darker:size=3", "expected options that .*Darker takes, got {'size': 3}"),
+        (make_purifier, "Drker", "got 'Drker', which it does not have; did you mean 'Darker'"),
+        (make_attack, "nothing", "to return an object of Attack, got int"),
+        (make_attack, "Brighten:steps=3", "expected the options eps for attack .*got 'steps'"),
+        (make_threat, "Lazy:shares=3", "expected the options share for threat .*did you mean 'share'"),
+    ],
+)
+def test_what_is_not_such_an_object_is_refused(make: Any, text: str, message: str, own: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make(f"{own}:{text}")

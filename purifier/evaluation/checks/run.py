@@ -11,7 +11,17 @@ from purifier._errors import InputError
 from purifier._input import check_form, check_range
 from purifier._random import isolated_randomness
 from purifier.attacks.base import Attack, Loss
-from purifier.evaluation.checks import gradients, outputs, quantising, randomness, saturation, strength, tables, trained
+from purifier.evaluation.checks import (
+    clean,
+    gradients,
+    outputs,
+    quantising,
+    randomness,
+    saturation,
+    strength,
+    tables,
+    trained,
+)
 from purifier.evaluation.checks.context import Context
 from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.trained import Range
@@ -20,6 +30,7 @@ from purifier.evaluation.rows import CLEAN, Row
 # In the order of a report: first the faults that make every figure meaningless.
 CHECKS: tuple[Check, ...] = (
     outputs.RANGE,
+    clean.POOR,
     outputs.SOFTMAX,
     saturation.SATURATED,
     gradients.ZERO,
@@ -35,6 +46,7 @@ CHECKS: tuple[Check, ...] = (
 )
 _LIVE: tuple[Callable[[Context], Finding | None], ...] = (
     outputs.wrong_range,
+    clean.poor_on_probes,
     outputs.softmax_outputs,
     saturation.saturated_loss,
     gradients.zero_gradients,
@@ -72,6 +84,7 @@ def probe(
     Args:
         defended: A `PurifiedModel`, or a function of images; for a function, checks of the purifier are skipped.
         images: (N, 3, H, W), float, clean, in [0, 1] even if the model is wrapped with mean and std; 8 to 32 images.
+            Fewer than 4 say nothing about shares of images, so that only the trained range is checked.
         labels: Their labels (N,); for other tasks the targets of `loss`.
         attack: The attack of the evaluation, whose loss, eps and samples are checked.
         loss: The loss that the attack increases; None means the attack's own, or else cross entropy.
@@ -86,9 +99,13 @@ def probe(
         InputError: If the images are not a batch in [0, 1], or the number of labels differs.
     """
     _check_batch(images, labels)
-    with isolated_randomness(images.device, seed=0):
-        context = Context.of(defended, images, labels, attack, loss, samples)
-        found = [finding for check in _LIVE if (finding := check(context))]
+    found: list[Finding] = []
+    if len(images) >= clean.FEWEST:
+        with isolated_randomness(images.device, seed=0):
+            context = Context.of(defended, images, labels, attack, loss, samples)
+            found = [finding for check in _LIVE if (finding := check(context))]
+    if any(finding.check == outputs.RANGE.name for finding in found):  # which is why it is poor
+        found = [finding for finding in found if finding.check != clean.POOR.name]
     height, width = images.shape[-2:]
     eps = attack.eps if attack is not None and attack.bounded else None
     outside = trained.outside_training(eps, (height, width), trained_eps, trained_size)

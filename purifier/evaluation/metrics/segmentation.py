@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError
+from purifier._errors import InputError, PurifierWarning
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,36 @@ def check_masks(masks: Tensor, classes: int, *, ignore_index: int = 255) -> None
         raise InputError(
             f"expected mask values within 0..{classes - 1}, or {ignore_index} to ignore, got {int(outside.max())}; "
             "set ignore_index to the value of pixels without a class"
+        )
+
+
+def check_values(values: set[int], *, ignore_index: int = 255) -> None:
+    """Checks that the masks of a whole data set tell classes apart.
+
+    Args:
+        values: All values of its masks.
+        ignore_index: Mask value of the pixels to ignore.
+
+    Raises:
+        InputError: If no pixel has a class, or all pixels are of class 0 or ignored, as in masks of 0 and 255.
+
+    Warns:
+        PurifierWarning: If all pixels have one class.
+    """
+    classes = values - {ignore_index}
+    if not classes:
+        raise InputError(f"expected masks with classes, got only {ignore_index}, which is ignored; set ignore_index")
+    if classes == {0} and ignore_index in values:
+        raise InputError(
+            f"expected masks with several classes, got only 0 and {ignore_index}, which is ignored, so that a model "
+            f"that always says 0 would be perfect; if {ignore_index} marks objects, write masks of 0 and 1 "
+            f"(mask // {max(1, ignore_index)}), or else choose images with other classes too"
+        )
+    if len(classes) == 1:
+        warnings.warn(
+            f"all pixels of the masks have class {next(iter(classes))}: a model that always says that would be perfect",
+            PurifierWarning,
+            stacklevel=2,
         )
 
 

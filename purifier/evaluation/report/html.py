@@ -19,7 +19,7 @@ from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, purified_name
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import view
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
-from purifier.evaluation.report.markdown import BLIND_WARNING
+from purifier.evaluation.report.markdown import FEW_CHECKS
 from purifier.evaluation.rows import CLEAN as CLEAN_ROW
 from purifier.evaluation.rows import WORST_CASE, Measures, TableRow
 from purifier.evaluation.run import Evaluation
@@ -79,7 +79,9 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         images=rows[0].images,
         # Only the last part of a file's path, because it is a heading.
         model=Path(settings["model"].get("name", settings["model"]["kind"])).name,
-        warning=BLIND_WARNING,
+        warning=view.warning(rows),
+        title=view.capitalised(view.measure_title(rows)),
+        few_checks=FEW_CHECKS,
         table=view.headline(rows),
         colours=tint,
         undefended=UNDEFENDED,
@@ -87,7 +89,7 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         panels=_curves(shown, tint),
         costs=_costs(shown, tint),
         strips=_strips(evaluation, shown),
-        checks=[check for check in CHECKS if check.name not in raised],
+        checks=[check for check in CHECKS if check.name not in raised] if evaluation.task == "classification" else [],
         rows=[view.full(row) for row in rows],
         settings=settings,
         settings_text=json.dumps(settings, indent=2),

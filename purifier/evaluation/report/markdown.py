@@ -5,7 +5,16 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 
-from purifier.evaluation.report.view import Entry, Headline, Line, full, headline, measure_title, undefended_note
+from purifier.evaluation.report.view import (
+    Entry,
+    Headline,
+    Line,
+    full,
+    headline,
+    measure_title,
+    undefended_note,
+    warning,
+)
 from purifier.evaluation.rows import TableRow
 from purifier.evaluation.run import Evaluation
 
@@ -21,10 +30,9 @@ _HEADS = {
     "psr": "PSR",
     "milliseconds": "ms an image",
 }
-BLIND_WARNING = (
-    "Blind figures are for an attacker who does not know the purifier. An attacker who knows it (aware) can bypass it: "
-    "rely on the aware figures."
-)
+
+
+FEW_CHECKS = "The self-checks are for classifiers, except for those of clean figures and of a detector's labels."
 
 
 def document(evaluation: Evaluation) -> str:
@@ -32,7 +40,8 @@ def document(evaluation: Evaluation) -> str:
     rows = evaluation.rows
     parts = [
         f"# {evaluation.task.capitalize()} under attack: {measure_title(rows)}",
-        f"{rows[0].images} images. Brackets hold 95 % intervals over the choice of images. {BLIND_WARNING}",
+        f"{rows[0].images} images. Figures are {measure_title(rows)}. Brackets hold 95 % intervals over the choice of "
+        f"images. {warning(rows)}",
         _headline(headline(rows)),
         "## All measures",
         _all(rows),
@@ -55,7 +64,9 @@ def summary(evaluation: Evaluation) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     found = [f"self-check {f.check}{f' ({name})' if name else ''}: {f.measured}" for name, f in evaluation.findings]
-    return "\n".join([*text, "", f"{evaluation.rows[0].images} images. {BLIND_WARNING}", *found])
+    rows = evaluation.rows
+    note = f"{rows[0].images} images. Figures are {measure_title(rows)}. {warning(rows)}"
+    return "\n".join([*text, "", note, *found])
 
 
 def _headline(table: Headline) -> str:
@@ -86,7 +97,7 @@ def _cell(value: Entry | str | None) -> str:
 
 def _findings(evaluation: Evaluation) -> str:
     if not evaluation.findings:
-        return "No check was raised." if evaluation.task == "classification" else "The self-checks are for classifiers."
+        return "No check was raised." + ("" if evaluation.task == "classification" else f" {FEW_CHECKS}")
     return "\n".join(
         _plain(
             f"- **{finding.check}**{f' ({name})' if name else ''}: {finding.measured}. Raised if {finding.raised_if}. "

@@ -11,6 +11,12 @@ from purifier.evaluation.rows import CLEAN, WORST_CASE, Measures, Row, TableRow
 from purifier.evaluation.specs import show_eps
 
 NOT_MEASURED = "not measured"
+NO_ATTACK = "no attack"
+BLIND_WARNING = (
+    "Blind figures are for an attacker who does not know the purifier. An attacker who knows it (aware) can bypass it: "
+    "rely on the aware figures."
+)
+NO_ATTACK_WARNING = "No attack was measured: these figures say nothing about attacks. Give --attack to measure one."
 # A blind figure is never called robust without its threat model.
 THREAT_TITLES = {
     "blind": "Blind",
@@ -86,7 +92,10 @@ def plain(rows: Sequence[TableRow]) -> list[TableRow]:
 
 
 def headline(rows: Sequence[TableRow]) -> Headline:
-    """Arranges the plain rows: a group for each attack, a line for each purifier, blind beside aware figures."""
+    """Arranges the plain rows: a group for each attack, a line for each purifier, blind beside aware figures.
+
+    Without an attack, one group holds the figures on clean images.
+    """
     shown = plain(rows)
     purifiers = list(dict.fromkeys(row.purifier for row in shown))
     columns, groups = _columns(shown), []
@@ -94,6 +103,10 @@ def headline(rows: Sequence[TableRow]) -> Headline:
         own = {name: [row for row in shown if row.purifier == name] for name in purifiers}
         lines = [Line(name, tuple(_find(rows, column, attack) for column in columns)) for name, rows in own.items()]
         groups.append(Group(attack_title(attack), tuple(lines)))
+    if not groups:
+        columns = columns[:1]
+        rows_of = {name: next(row for row in shown if row.purifier == name) for name in purifiers}
+        groups = [Group(NO_ATTACK, tuple(Line(name, (standard(row),)) for name, row in rows_of.items()))]
     return Headline(tuple(columns), tuple(groups))
 
 
@@ -149,6 +162,21 @@ def standard(row: TableRow) -> Entry:
 def measure_title(rows: Sequence[TableRow]) -> str:
     """Returns the names of the measures: "accuracy", or "pixel accuracy / mIoU"."""
     return " / ".join(_MEASURES.get(name, name) for name in rows[0].clean_measures)
+
+
+def warning(rows: Sequence[TableRow]) -> str:
+    """Returns what a reader must know about the figures."""
+    return BLIND_WARNING if any(row.attack != CLEAN for row in rows) else NO_ATTACK_WARNING
+
+
+def capitalised(title: str) -> str:
+    """Returns a title with a capital at its start, unless it starts with a name such as mAP or mIoU.
+
+    Example:
+        >>> capitalised("pixel accuracy"), capitalised("mAP / mAP@0.5")
+        ('Pixel accuracy', 'mAP / mAP@0.5')
+    """
+    return title if title[1:2].isupper() else title[:1].upper() + title[1:]
 
 
 def full(row: TableRow) -> dict[str, Any]:

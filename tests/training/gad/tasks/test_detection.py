@@ -157,5 +157,5 @@ def test_missing_or_unfitting_files_and_models_are_refused(settings: dict, tmp_p
     wrong.write_text(json.dumps({"images": []}))
     with pytest.raises(InputError, match="expected COCO instances with images, annotations and categories"):
         task({**settings, "annotations": str(wrong)}, ssdlite()).items()
-    with pytest.raises(InputError, match="got none called"):
+    with pytest.raises(InputError, match="got no such file"):
         task({**settings, "data": str(tmp_path)}, ssdlite()).items()
