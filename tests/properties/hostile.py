@@ -36,15 +36,27 @@ def spoil(folder: Path, seed: int) -> None:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(_small(folder / "config.json") or b"{}")
     except (OSError, ValueError, RecursionError):
         config = {}
     return config if isinstance(config, dict) else {}
 
 
+def _small(path: Path) -> bytes:
+    """The content of a small ordinary file; nothing for any other."""
+    ordinary = path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20
+    return path.read_bytes() if ordinary else b""
+
+
 def _write_config(folder: Path, config: Any) -> None:
-    (folder / "config.json").unlink(missing_ok=True)
+    _clear(folder / "config.json")
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
 
 
 def _key(folder: Path, chance: random.Random) -> None:
@@ -80,9 +92,9 @@ def _tree(folder: Path, chance: random.Random) -> None:
 
 
 def _text(folder: Path, chance: random.Random) -> None:
-    data = (folder / "config.json").read_bytes() if (folder / "config.json").is_file() else b""
+    data = _small(folder / "config.json")
     cut, more = chance.randrange(len(data) + 1), chance.choice([b"\xff", b"\0", b"[" * 50_000, b'{"a":' * 5000, b"NaN"])
-    (folder / "config.json").unlink(missing_ok=True)
+    _clear(folder / "config.json")
     (folder / "config.json").write_bytes(data[:cut] + more + data[cut:])
 
 
@@ -96,13 +108,13 @@ def _files(folder: Path, chance: random.Random) -> None:
 def _link(folder: Path, chance: random.Random) -> None:
     file = folder / chance.choice(["config.json", "README.md", "model.safetensors"])
     goal = chance.choice(["../outside.safetensors", "/dev/zero", "/etc/passwd", file.name, "/proc/self/mem", "missing"])
-    file.unlink(missing_ok=True)
+    _clear(file)
     file.symlink_to(goal)
 
 
 def _kind(folder: Path, chance: random.Random) -> None:
     file = folder / chance.choice(["config.json", "README.md", "model.safetensors"])
-    file.unlink(missing_ok=True)
+    _clear(file)
     if chance.random() < 0.3:
         os.mkfifo(file)
     elif chance.random() < 0.5:
@@ -115,7 +127,7 @@ def _kind(folder: Path, chance: random.Random) -> None:
 def _header(folder: Path, chance: random.Random) -> None:
     """Changes an entry of the header of the weights, with the right hash."""
     path = folder / "model.safetensors"
-    data = path.read_bytes() if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20 else b""
+    data = _small(path)
     if len(data) < 8:
         return
     length = struct.unpack("<Q", data[:8])[0]
@@ -141,9 +153,9 @@ def _header(folder: Path, chance: random.Random) -> None:
 def _values(folder: Path, chance: random.Random) -> None:
     """Overwrites weights by any bits, with the right hash."""
     path = folder / "model.safetensors"
-    if not path.is_file() or path.is_symlink() or path.stat().st_size > 1 << 20:
+    data = bytearray(_small(path))
+    if not data:
         return
-    data = bytearray(path.read_bytes())
     bits = chance.choice([struct.pack("<f", value) for value in (3e38, 1e30, -1e20, 1e5, float("nan"), float("inf"))])
     start = max(8, len(data) - 4 * chance.randrange(1, 5000))
     count = (len(data) - start) // 4
@@ -154,8 +166,7 @@ def _values(folder: Path, chance: random.Random) -> None:
 
 def _cut(folder: Path, chance: random.Random) -> None:
     path = folder / "model.safetensors"
-    if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20:
-        data = path.read_bytes()
+    if data := _small(path):
         path.write_bytes(data[: chance.randrange(len(data) + 1)])
         _rehash(folder)
 

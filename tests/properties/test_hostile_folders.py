@@ -18,7 +18,7 @@ from tests.builders import pictures, small_purifier
 from tests.properties.hostile import spoil
 
 QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 LONG = settings(QUICK, max_examples=2000, derandomize=False)
 IMAGES = pictures(1, 3, 12, 14)
