@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy import headline
+from benchmarks.accuracy import detection_results, headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import tables as recipes
+from benchmarks.speed import gate_cost
 from benchmarks.speed import table as speed
 from benchmarks.stale import check_results
 
@@ -63,6 +64,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "half precision": _of("half_precision", accuracy.half_precision),
     "detail": _of("detail", accuracy.detail),
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),
+    **{
+        f"detection {name}": lambda make=make: make(read_result("detection", {}))
+        for name, make in detection_results.TABLES.items()
+    },
+    "gate cost": lambda: gate_cost.markdown(read_result("gate_cost_cpu", {})),
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
     "ncis selection": _of("select_ncis", recipes.ncis_selection),

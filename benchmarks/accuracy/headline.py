@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -92,10 +92,15 @@ def nips() -> Pictures:
 
 
 def attacked_images(
-    cache: Path, source: str, attack: str, networks: dict[str, nn.Module], pictures: Pictures
+    cache: Path,
+    source: str,
+    attack: str,
+    networks: dict[str, nn.Module],
+    pictures: Pictures,
+    attacks: Mapping[str, Callable[[], Attack | None]] = ATTACKS,
 ) -> AttackedImages:
-    """The cache of one attack on one classifier."""
-    made = ATTACKS[attack]()
+    """The cache of one attack, out of `attacks`, on one classifier."""
+    made = attacks[attack]()
     source, network = ("any", None) if attack in COMMON else (source, networks[source])
     folder = "".join(c if c.isalnum() else "-" for c in attack)
     return AttackedImages(cache / source / folder, made, network, pictures, source)
