@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -75,20 +73,6 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise OptionError(f"expected {name} to be a number from {low} to {high}, got {shown(value)}")
     return float(value)
-
-
-def check_path(name: str, value: object) -> Path:
-    """Returns `value` as a path if it is text or a path.
-
-    Raises:
-        OptionError: If it is not.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise OptionError(f"expected {name} to be a path, got {shown(value)}")
-    try:
-        return Path(value)
-    except TypeError:
-        raise OptionError(f"expected {name} to be a path as text, got {shown(value)}") from None
 
 
 def check_fields(owner: Any) -> None:

@@ -17,7 +17,7 @@ from purifier._errors import MissingOptionError, OptionError
 from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
-from purifier._options import SLOW, check_integer, check_path
+from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
 from purifier.inference.compiling import Compiler, make_compiler
@@ -127,7 +127,9 @@ class Purifier(_hub.HubMixin, Scoring):
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
-        _format.write(check_path("save_directory", save_directory), self._config(), self.method.state_dict(), card)
+        _format.write(
+            as_path(save_directory, wanted="a folder to save in"), self._config(), self.method.state_dict(), card
+        )
 
     def _config(self) -> dict[str, Any]:
         """The content of config.json, without the list of weights files."""

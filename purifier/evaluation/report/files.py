@@ -9,7 +9,7 @@ from typing import Any
 from purifier._errors import InputError
 from purifier._files import write_text
 from purifier._identity import commit, versions
-from purifier._options import check_path
+from purifier._opening import as_path
 from purifier.evaluation.report.html import page
 from purifier.evaluation.report.markdown import document
 from purifier.evaluation.run import Evaluation
@@ -31,7 +31,7 @@ def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None
     """
     if not isinstance(evaluation, Evaluation):
         raise InputError(f"expected the result of evaluate, got {type(evaluation).__name__}")
-    folder = check_path("out", out)
+    folder = as_path(out, wanted="a folder for the report")
     folder.mkdir(parents=True, exist_ok=True)
     results = as_json(evaluation, command)
     texts = {
