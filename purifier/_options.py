@@ -84,7 +84,7 @@ def check_fields(owner: Any) -> None:
     Raises:
         OptionError: If a value has another type.
     """
-    hints = _hints(type(owner))
+    hints = _hints(type(owner))  # type: ignore[arg-type]
     for option in fields(owner):
         value, hint = getattr(owner, option.name), hints.get(option.name)
         if option.init and value is not option.default and not _fits(value, hint):

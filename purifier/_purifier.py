@@ -17,6 +17,7 @@ from purifier._errors import MissingOptionError, OptionError
 from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
+from purifier._opening import as_path
 from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
@@ -127,9 +128,8 @@ class Purifier(_hub.HubMixin, Scoring):
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
-        _format.write(
-            as_path(save_directory, wanted="a folder to save in"), self._config(), self.method.state_dict(), card
-        )
+        folder = as_path(save_directory, wanted="a folder to save in")
+        _format.write(folder, self._config(), self.method.state_dict(), card)
 
     def _config(self) -> dict[str, Any]:
         """The content of config.json, without the list of weights files."""
