@@ -54,7 +54,7 @@ class Convention:
         if (mean is None) != (std is None):
             raise OptionError(f"expected mean and std together, got mean={mean}, std={std}")
         for name, value, kinds in (("channels", channels, Channels), ("out_of_range", out_of_range, OutOfRange)):
-            if value not in get_args(kinds):
+            if not isinstance(value, str) or value not in get_args(kinds):
                 raise OptionError(f"expected {name} out of {', '.join(map(repr, get_args(kinds)))}, got {value!r}")
         return cls(_per_channel("mean", mean), _per_channel("std", std), channels, out_of_range)  # type: ignore[arg-type]
 

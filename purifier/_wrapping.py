@@ -85,7 +85,7 @@ def convention_of(model: Any, processor: Any, mean: Any, std: Any, channels: str
         mean, std, measured = measure_processor(processor)
     elif mean is None and std is None:
         mean, std = _of_timm(model)
-    return {"mean": mean, "std": std, "channels": channels or measured}
+    return {"mean": mean, "std": std, "channels": measured if channels is None else channels}
 
 
 def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments: dict[str, Any]) -> Purifier:
