@@ -26,7 +26,8 @@ class Handle:
 
     It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is
     not purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
-    `get_image_features` call directly. A model that calls itself purifies at each of these calls.
+    `get_image_features` call directly; so it is for a PEFT adapter around such a model. A model that calls itself
+    purifies at each of these calls.
 
     Attributes:
         model: The model.

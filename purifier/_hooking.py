@@ -65,8 +65,13 @@ def image_entrance(model: Any) -> Any:
     """Returns the module through which all of a model's images come in.
 
     That is the model itself, or the image encoder of a transformers model that has one: `generate` and
-    `get_image_features` call the encoder directly.
+    `get_image_features` call the encoder directly. For a PEFT adapter around such a model it is that encoder too,
+    because the adapter's `generate` calls the model's.
     """
+    if hasattr(type(model), "get_base_model"):
+        base = model.get_base_model()
+        inside = image_entrance(base)
+        return model if inside is base else inside
     # Looked up on the class, because adapters pass on attributes of a model that they do not call.
     find = getattr(type(model), "get_encoder", None)
     if find is None or "modality" not in inspect.signature(find).parameters or model.config.model_type in _PIECEWISE:

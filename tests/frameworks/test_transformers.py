@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,13 +210,43 @@ def test_a_trainer_evaluates_and_trains_an_attached_model(purify: Purifier, tmp_
     assert set(model.state_dict()) == set(before)
 
 
-def test_a_vision_language_model_generates_from_purified_pictures(purify: Purifier, picture: Image.Image) -> None:
+class Adapted(nn.Module):
+    """An adapter around a model, called as one of PEFT is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.base_model = nn.ModuleDict({"model": model})
+
+    def get_base_model(self) -> nn.Module:
+        return self.base_model["model"]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.get_base_model()(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        return self.get_base_model().generate(*args, **kwargs)  # type: ignore[operator]
+
+
+def test_a_classifier_in_an_adapter_is_purified_at_the_adapters_call(purify: Purifier) -> None:
+    adapted = Adapted(vit())
+    pixels = seen(adapted.get_base_model())
+    handle = purifier.attach(adapted, purify)
+    values = torch.rand(1, 3, 32, 32)
+    adapted(pixel_values=values)
+    torch.testing.assert_close(pixels, [purify(values)])
+    assert handle.model is adapted and purifier._attaching.attached(adapted) is not None
+
+
+@pytest.mark.parametrize("adapt", [lambda model: model, Adapted], ids=["model", "adapter"])
+def test_a_vision_language_model_generates_from_purified_pictures(
+    adapt: Callable[[nn.Module], Any], purify: Purifier, picture: Image.Image
+) -> None:
     text = transformers.LlamaConfig(vocab_size=64, num_key_value_heads=2, max_position_embeddings=64, **TINY)
     vision = transformers.CLIPVisionConfig(image_size=32, patch_size=16, **TINY)
     config = transformers.LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=63, vision_feature_layer=-1, image_seq_length=4
     )
-    model = transformers.LlavaForConditionalGeneration(config).eval()
+    model = adapt(transformers.LlavaForConditionalGeneration(config).eval())
     processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE)
     values = processor(images=picture, return_tensors="pt")["pixel_values"]
     ids = torch.tensor([[1, 63, 63, 63, 63, 5, 6]])
