@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from purifier._attaching import as_purified_model
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, PurifierWarning
-from purifier._options import check_integer
+from purifier._options import check_fields, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through, through_floors
@@ -42,6 +42,9 @@ class ThreatModel(ABC):
     """
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
@@ -143,6 +146,7 @@ class Aware(ThreatModel):
     samples: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer("samples", self.samples, low=1)
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:

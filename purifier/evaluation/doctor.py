@@ -85,6 +85,9 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
         ['train mode']
     """
+    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
     if isinstance(images, LabelledImages):
@@ -109,6 +112,8 @@ class _View:
     """A model in eval mode, called in batches without gradients; its mode is given back after each call."""
 
     def __init__(self, model: Any) -> None:
+        if not callable(model):
+            raise InputError(f"expected a model that maps images to logits, got {type(model).__name__}")
         self.model = model
 
     @torch.no_grad()
