@@ -117,14 +117,18 @@ def attach(
         >>> with purifier.attach(torch.nn.Flatten(), "gs") as handle:
         ...     features = handle.model(torch.rand(4, 3, 32, 32))
     """
-    if not isinstance(model, nn.Module):
-        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
-    check_without(model)
+    _check(model)
     convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
     hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
     warn_once(PROMISE, stacklevel=2)
     return Handle(model, hook, registered.remove)
+
+
+def _check(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
+    check_without(model)
 
 
 def attached(model: Any) -> Handle | None:

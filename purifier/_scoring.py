@@ -128,6 +128,9 @@ class Scoring(Facts):
             return self.purify(images), scores
         with watched() as seen:
             purified = self.purify(images)
+        if not seen:  # no application, so the gate was not asked
+            with torch.no_grad():
+                return purified, self._scores(images)
         # Later applications of the method see purified images.
         scores = _mean(_exact(seen[0].detach()).sigmoid())
         return purified, scores.to(images.device).view(images.shape[:-3])

@@ -108,7 +108,7 @@ def test_wrong_images_are_refused() -> None:
 
 
 @pytest.mark.parametrize("tile", [None, 24])
-@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("iterations", [0, 1, 3])
 def test_purifying_and_scoring_at_once_equals_both_apart(iterations: int, tile: int | None) -> None:
     purifier = alloy(iterations=iterations, gate_floor=0.2)
     purifier = purifier if tile is None else purifier.tiled(tile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from purifier._files import replacing
 from purifier.evaluation.thresholds import Threshold
@@ -30,7 +31,6 @@ def draw_scores(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.6, 4.4), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -49,7 +49,18 @@ def draw_scores(
             text, (place, 1), (-5 if right else 5, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="right" if right else "left", va="top", color=_INK, fontsize=8.5,
         )  # fmt: skip
-    panel.set_xlim(edge, -edge)
+    _style(panel)
+    figure.subplots_adjust(left=0.09, right=0.95, top=0.82, bottom=0.13)
+    figure.text(0.03, 0.95, title, fontsize=12, color=_INK, weight="bold", va="center", parse_math=False)
+    figure.text(0.03, 0.885, subtitle, fontsize=8.5, color=_FAINT, va="center", parse_math=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
+
+
+def _style(panel: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.set_xlim(_place(_LOW), _place(1 - _LOW))
     panel.set_xticks(
         [_place(tick) for tick in _TICKS], ["≤ 0.0001", *(f"{tick:g}" for tick in _TICKS[1:-1]), "≥ 0.9999"]
     )
@@ -62,11 +73,6 @@ def draw_scores(
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.spines["bottom"].set_color("#9ca3af")
-    figure.subplots_adjust(left=0.09, right=0.95, top=0.82, bottom=0.13)
-    figure.text(0.03, 0.95, title, fontsize=12, color=_INK, weight="bold", va="center", parse_math=False)
-    figure.text(0.03, 0.885, subtitle, fontsize=8.5, color=_FAINT, va="center", parse_math=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
 
 
 def _place(score: float) -> float:
