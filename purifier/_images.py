@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
-from purifier._files import replacing
+from purifier._files import replacing, writing
 from purifier._metadata import orientation, side_information, upright
 from purifier._opening import FORMATS, SUFFIXES, opened
 from purifier._walking import make_folders
@@ -150,7 +151,8 @@ def write_image(image: Image, path: Path) -> None:
     """Writes an image atomically, and losslessly if the format allows it.
 
     Raises:
-        InputError: If the file name's ending is unknown, or its format would lose transparency or bits of the image.
+        InputError: If the file name's ending is unknown, or its format would lose transparency or bits of the image, or
+            cannot hold its size.
     """
     kind = check_suffix(path)
     if kind in _OPAQUE_FORMATS and image.mode in ("RGBA", "LA"):
@@ -162,9 +164,15 @@ def write_image(image: Image, path: Path) -> None:
     if exif and kind in _EXIF_FORMATS and (kind != "JPEG" or len(exif) <= _MOST_EXIF):
         options["exif"] = exif
     options |= _BEST.get(kind, {})
-    make_folders(path.parent)
+    with writing(path):
+        make_folders(path.parent)
     with replacing(path) as temporary:
-        image.save(temporary, kind, **options)
+        try:
+            image.save(temporary, kind, **options)
+        except (ValueError, SystemError, struct.error) as error:
+            raise InputError(
+                f"expected a picture that {kind} can hold for {path.name!r}, got {error}; use PNG"
+            ) from error
 
 
 def check_suffix(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import stat
 import struct
@@ -123,6 +124,21 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def as_path(value: object, *, wanted: str) -> Path:
+    """Returns a path that is text or a path object.
+
+    Args:
+        value: What was given.
+        wanted: What is expected, for the message.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if isinstance(value, str | os.PathLike) and (isinstance(value, str) or isinstance(os.fspath(value), str)):
+        return Path(value)
+    raise InputError(f"expected the path of {wanted}, got {type(value).__name__}; give text or a pathlib.Path")
 
 
 def check_file(path: Path, *, wanted: str = "an image file") -> None:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from purifier._errors import InputError, PurifierWarning, nearest
+from purifier._errors import InputError, OptionError, PurifierWarning, nearest, shown
 from purifier._walking import folders_in, images_below, no_images, walk
 
 # Number of unknown folders that a message names.
@@ -51,6 +51,19 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
     # Class names or numbers assign the folders to classes, not only their order.
     told_apart = classes or all(_is_number(name) for name in names)
     return pairs, None if told_apart else len(names)
+
+
+def check_names(classes: object) -> tuple[str, ...] | None:
+    """Returns names of classes as a tuple; None if there are none.
+
+    Raises:
+        OptionError: If they are not texts.
+    """
+    if classes is None:
+        return None
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise OptionError(f"expected classes as a list of their names, got {shown(classes)}; give texts, or None")
+    return tuple(classes)
 
 
 def number_folders(root: Path, names: Sequence[str], classes: Sequence[str] | None) -> dict[str, int]:

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-from purifier._errors import InputError
+from purifier._errors import InputError, shown
 from purifier._opening import check_file
-from purifier.data.tables import MOST_CLASSES, inside, quoted
+from purifier.data.tables import MOST_CLASSES, inside
 
 # x1, y1, x2, y2 in pixels of the file, the category's id, and whether it is a crowd (1) or not (0).
 Box = tuple[float, float, float, float, int, int]
@@ -40,13 +40,13 @@ def read_instances(path: Path, root: Path) -> tuple[list[tuple[Path, list[Box]]]
         place = f"{path}, images[{number}]"
         name = _field(entry, "file_name", place)
         if not isinstance(name, str):
-            raise InputError(f"expected file_name as text in {place}, got {quoted(name)}")
+            raise InputError(f"expected file_name as text in {place}, got {shown(name)}")
         _add(images, _identity(entry, "id", place), (inside(root, name, place), []), place)
     for number, entry in enumerate(truth["annotations"]):
         place = f"{path}, annotations[{number}]"
         owner, box = _identity(entry, "image_id", place), _box(entry, place)
         if owner not in images:
-            raise InputError(f"expected the id of an image as image_id in {place}, got {quoted(owner)}")
+            raise InputError(f"expected the id of an image as image_id in {place}, got {shown(owner)}")
         if box[2] > box[0] and box[3] > box[1]:
             images[owner][1].append(box)
     if not images:
@@ -67,33 +67,33 @@ def _read(path: Path) -> Mapping[str, list[Any]]:
         raise InputError(f"{wanted} a {type(truth).__name__}")
     for name in ("images", "annotations", "categories"):
         if not isinstance(truth.get(name), list):
-            raise InputError(f"{wanted} {quoted(truth.get(name))} instead of a list of {name}")
+            raise InputError(f"{wanted} {shown(truth.get(name))} instead of a list of {name}")
     return truth
 
 
 def _field(entry: Any, name: str, place: str) -> Any:
     if not isinstance(entry, dict) or name not in entry:
-        raise InputError(f"expected an object with {name} in {place}, got {quoted(entry)}")
+        raise InputError(f"expected an object with {name} in {place}, got {shown(entry)}")
     return entry[name]
 
 
 def _identity(entry: Any, name: str, place: str) -> Hashable:
     value = _field(entry, name, place)
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise InputError(f"expected {name} as an integer or text in {place}, got {quoted(value)}")
+        raise InputError(f"expected {name} as an integer or text in {place}, got {shown(value)}")
     return value
 
 
 def _category(entry: Any, name: str, place: str) -> int:
     value = _field(entry, name, place)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_CLASSES:
-        raise InputError(f"expected {name} as an integer from 0 to {MOST_CLASSES} in {place}, got {quoted(value)}")
+        raise InputError(f"expected {name} as an integer from 0 to {MOST_CLASSES} in {place}, got {shown(value)}")
     return value
 
 
 def _add(found: dict[Any, Any], key: Hashable, value: Any, place: str) -> None:
     if key in found:
-        raise InputError(f"expected ids that differ, got the id {quoted(key)} a second time in {place}")
+        raise InputError(f"expected ids that differ, got the id {shown(key)} a second time in {place}")
     found[key] = value
 
 
@@ -101,11 +101,11 @@ def _box(entry: Any, place: str) -> Box:
     values = _field(entry, "bbox", place)
     if not (isinstance(values, list) and len(values) == 4 and all(map(_is_coordinate, values))):
         raise InputError(
-            f"expected bbox as four finite numbers x, y, width, height in pixels in {place}, got {quoted(values)}"
+            f"expected bbox as four finite numbers x, y, width, height in pixels in {place}, got {shown(values)}"
         )
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
-        raise InputError(f"expected iscrowd as 0 or 1 in {place}, got {quoted(crowd)}")
+        raise InputError(f"expected iscrowd as 0 or 1 in {place}, got {shown(crowd)}")
     x, y, width, height = values
     # A negative width or height would make a box that ends before it begins; it has no area either.
     return x, y, x + width, y + height, _category(entry, "category_id", place), int(crowd)

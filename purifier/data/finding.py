@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purifier._errors import InputError
-from purifier._opening import is_file
-from purifier.data.class_folders import images_by_class
+from purifier._opening import as_path, is_file
+from purifier.data.class_folders import check_names, images_by_class
 from purifier.data.coco import read_instances
 from purifier.data.images import image_folder, list_images
 from purifier.data.sets import BoxedImages, LabelledImages, MaskedImages
@@ -38,9 +38,11 @@ def labelled_images(
     Raises:
         InputError: If there are no images, a label is missing or unknown, or the folders do not match `classes`.
     """
-    root = image_folder(folder)
+    root, classes = image_folder(folder), check_names(classes)
     pairs, folders = (
-        images_by_class(root, classes) if labels is None else (labelled_files(root, Path(labels), classes), None)
+        images_by_class(root, classes)
+        if labels is None
+        else (labelled_files(root, as_path(labels, wanted="a CSV file of labels"), classes), None)
     )
     found = LabelledImages(
         root=root,
@@ -81,7 +83,7 @@ def boxed_images(
         InputError: If the file is not a COCO JSON file, or an image is missing.
     """
     root = image_folder(folder)
-    images, categories = read_instances(Path(annotations), root)
+    images, categories = read_instances(as_path(annotations, wanted="a COCO JSON file"), root)
     found = BoxedImages(
         root=root,
         files=tuple(path for path, _ in images),

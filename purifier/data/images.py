@@ -12,7 +12,7 @@ from torch import Tensor
 
 from purifier._errors import InputError
 from purifier._images import take_apart
-from purifier._opening import is_folder, opened
+from purifier._opening import as_path, is_folder, opened
 from purifier._walking import no_images, walk
 
 
@@ -22,7 +22,7 @@ def image_folder(folder: str | Path) -> Path:
     Raises:
         InputError: If it is not a folder.
     """
-    root = Path(folder)
+    root = as_path(folder, wanted="a folder of images")
     if not is_folder(root):
         raise InputError(f"expected a folder of images, got {root}, which is not a folder")
     return root

@@ -21,8 +21,12 @@ from torch.nn import functional as F
 
 from purifier._errors import InputError
 from purifier._images import read_size
+from purifier._options import check_integer
 from purifier.data.coco import Box
 from purifier.data.images import central_square, check_mask, read_mask, read_rgb
+
+# Side of an image in pixels that fills the memory.
+_LARGEST_SIDE = 32_768
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,10 @@ class ImageSet(ABC):
 
     # Whether the EXIF orientation is applied.
     _turn: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            check_integer("size", self.size, low=1, high=_LARGEST_SIDE, why="images of that side fill the memory")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -97,7 +105,10 @@ class ImageSet(ABC):
 
     def spread(self, count: int | None) -> Self:
         """Returns `count` images spread evenly over the set, so that sorted class folders all contribute."""
-        if count is None or count >= len(self):
+        if count is None:
+            return self
+        check_integer("the number of images", count, low=-1)
+        if count >= len(self):
             return self
         if count < 1:
             raise InputError(f"expected at least one image to evaluate on, got {count}")

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from purifier._errors import InputError, nearest
+from purifier._errors import InputError, nearest, shown
 from purifier._opening import check_file, is_file
 
 # The largest class number; also that of category ids.
 MOST_CLASSES = 2**31 - 1
-_SHOWN = 80
+# Characters of a label that are compared with the names of the classes, and of one that may be a number.
+_SHOWN, _DIGITS = 80, 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def read_table(table: Path) -> list[TableRow]:
             reader = csv.DictReader(file)
             names = [str(name) for name in reader.fieldnames or ()]
             if not {"file", "label"} <= set(names):
-                raise InputError(f"expected columns file,label in {table}, got {quoted(','.join(names))}")
+                raise InputError(f"expected columns file,label in {table}, got {shown(','.join(names))}")
             rows = []
             for row in reader:
                 line = reader.line_num
@@ -108,10 +109,10 @@ def class_number(text: str | None, classes: Sequence[str] | None, place: str) ->
     Raises:
         InputError: If it is neither.
     """
-    shown = text or ""
-    if len(shown) < 20:
+    stated = text or ""
+    if len(stated) < _DIGITS:
         try:
-            number = int(shown)
+            number = int(stated)
         except ValueError:
             pass
         else:
@@ -119,8 +120,8 @@ def class_number(text: str | None, classes: Sequence[str] | None, place: str) ->
                 return number
     if classes is not None and text is not None and text in classes:
         return list(classes).index(text)
-    advice = nearest(shown[:_SHOWN], classes or ())
-    raise InputError(f"expected a class number{' or name' if classes else ''} in {place}, got {quoted(text)}{advice}")
+    advice = nearest(stated[:_SHOWN], classes or ())
+    raise InputError(f"expected a class number{' or name' if classes else ''} in {place}, got {shown(text)}{advice}")
 
 
 def inside(root: Path, name: str, place: str) -> Path:
@@ -137,13 +138,7 @@ def inside(root: Path, name: str, place: str) -> Path:
     # Without "..", which behind a link would lead elsewhere than it seems.
     relative = os.path.relpath(os.path.normpath(os.path.join(root, name)), root) if "\0" not in name else ""  # noqa: PTH118
     if relative == os.pardir or relative.startswith(os.pardir + os.sep):
-        raise InputError(f"expected an image below {root}, got {quoted(name)} in {place}, which leads out of it")
+        raise InputError(f"expected an image below {root}, got {shown(name)} in {place}, which leads out of it")
     if not name or not relative or not is_file(root / relative):
-        raise InputError(f"expected an image {quoted(name)} below {root}, as {place} says, got no such file")
+        raise InputError(f"expected an image {shown(name)} below {root}, as {place} says, got no such file")
     return root / relative
-
-
-def quoted(value: object) -> str:
-    """Returns a value for a message, without the end of a very long one."""
-    text = repr(value[: 2 * _SHOWN]) if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

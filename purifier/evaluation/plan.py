@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError, OptionError, shown
 from purifier.attacks import SSP, Attack, Blind, Transfer
 from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import ImageSet
 from purifier.evaluation.rows import AWARE_THREATS, CLEAN, KNOWLEDGE
+from purifier.models.loading import LoadedModel
 
 UNDEFENDED = "none"
 
@@ -97,6 +98,27 @@ class Skipped:
     threat: str
     purifier: str
     reason: str
+
+
+def check_arguments(model: Any, purifiers: Any, attacks: Any, threats: Any) -> None:
+    """Checks the kinds of what is evaluated.
+
+    Raises:
+        OptionError: If the model cannot be called, or the others are not dicts, by name, of what they should hold.
+    """
+    if not (callable(model) or isinstance(model, LoadedModel)):
+        raise OptionError(f"expected a model or a function of images, got {shown(model)}")
+    _check_named("purifiers", purifiers, "Purifier", lambda one: callable(getattr(one, "purify", None)))
+    _check_named("attacks", attacks, "Attack or Attacked", lambda one: isinstance(one, Attack | Attacked))
+    _check_named("threats", threats, "ThreatModel", lambda one: isinstance(one, ThreatModel))
+
+
+def _check_named(name: str, given: Any, wanted: str, fits: Callable[[Any], bool]) -> None:
+    if not isinstance(given, Mapping):
+        raise OptionError(f"expected {name} as a dict from names to {wanted}, got {shown(given)}")
+    for key, value in given.items():
+        if not isinstance(key, str) or not fits(value):
+            raise OptionError(f"expected {name} as a dict from names to {wanted}, got {shown(key)}: {shown(value)}")
 
 
 def plan(

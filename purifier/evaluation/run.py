@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from purifier._errors import InputError, OptionError, PurifierError
+from purifier._errors import InputError, OptionError, PurifierError, shown
 from purifier._identity import purifier_identity, versions
+from purifier._opening import as_path
 from purifier._records import Records
 from purifier.attacks import Attack
 from purifier.attacks.base import Loss
@@ -29,7 +30,7 @@ from purifier.evaluation.checks import Finding, inspect, probe
 from purifier.evaluation.checks.clean import POOR, foreign_labels, poor_rows
 from purifier.evaluation.checks.outputs import RANGE
 from purifier.evaluation.defences import Defences
-from purifier.evaluation.plan import UNDEFENDED, Attacked, Cell, Skipped, plan
+from purifier.evaluation.plan import UNDEFENDED, Attacked, Cell, Skipped, check_arguments, plan
 from purifier.evaluation.rows import MeasureRow, Row
 from purifier.evaluation.settings import EvaluationSettings
 from purifier.evaluation.summary import Table
@@ -100,11 +101,20 @@ def evaluate(
         InputError: If model, data and attacks do not fit together.
         OptionError: If an option belongs to another task, or `out` holds results of other settings.
     """
+    check_arguments(model, purifiers, attacks, threats)
     task = task_of(data, mean=mean, std=std, ignore_index=ignore_index, loss=loss)
-    chosen = EvaluationSettings() if settings is None else settings
+    chosen = _checked(settings)
     defences = Defences(model, purifiers, dtypes=chosen.defend_dtypes, eight_bit=chosen.eight_bit, mean=mean, std=std)
     cells, skipped = plan(purifiers, task.adapt_all(attacks), threats)
-    return _Run(task, data, defences, cells, skipped, chosen, Path(out), progress)()
+    results = as_path(out, wanted="a folder for the results")
+    return _Run(task, data, defences, cells, skipped, chosen, results, progress)()
+
+
+def _checked(settings: EvaluationSettings | None) -> EvaluationSettings:
+    chosen = EvaluationSettings() if settings is None else settings
+    if not isinstance(chosen, EvaluationSettings):
+        raise OptionError(f"expected settings as EvaluationSettings, got {shown(settings)}")
+    return chosen
 
 
 def remove_results(out: Path) -> None:

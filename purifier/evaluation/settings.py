@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, shown
+from purifier._options import check_bool, check_integer, check_seed
 from purifier.evaluation.checks.trained import Range
+
+# More images, in a batch or for checks, than memory holds.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,11 @@ class EvaluationSettings:
     trained_size: Mapping[str, Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.pictures < 0 or self.probe_images < 0:
-            raise OptionError(
-                "expected batch_size >= 1, pictures >= 0 and probe_images >= 0, got "
-                f"batch_size={self.batch_size}, pictures={self.pictures}, probe_images={self.probe_images}"
-            )
+        check_integer("batch_size", self.batch_size, low=1, high=_MOST)
+        for name in ("pictures", "probe_images"):
+            check_integer(name, getattr(self, name), low=0, high=_MOST)
+        check_seed(self.seed)
+        check_bool("eight_bit", self.eight_bit)
+        dtypes = self.defend_dtypes
+        if not isinstance(dtypes, list | tuple) or not all(isinstance(name, str) for name in dtypes):
+            raise OptionError(f"expected defend_dtypes as names such as ('bfloat16',), got {shown(dtypes)}")

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError, OptionError, shown
+from purifier._options import check_integer
 from purifier.attacks import SSP, Attack, DetectionAttack, SegmentationAttack
 from purifier.attacks.base import Loss
 from purifier.attacks.segmentation import read_logits
 from purifier.data.class_folders import few_folders
 from purifier.data.images import read_mask
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.data.tables import MOST_CLASSES
 from purifier.evaluation.metrics.segmentation import check_masks, check_values, count_pixels
 from purifier.evaluation.plan import Attacked
 
@@ -93,7 +95,8 @@ class Classification(Task):
         return {"label": int(targets[place])}
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(targets):
+        shaped = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 0
+        if not shaped or len(outputs) != len(targets):
             raise InputError(
                 f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
                 "give data of the model's task"
@@ -130,7 +133,7 @@ class Segmentation(Task):
     options = ("mean", "std", "ignore_index")
 
     def __init__(self, *, ignore_index: int = 255) -> None:
-        self.ignore_index = ignore_index
+        self.ignore_index = check_integer("ignore_index", ignore_index, low=-MOST_CLASSES, high=MOST_CLASSES)
 
     def adapt(self, attack: Attack) -> Attack:
         if not attack.gradient:
@@ -167,6 +170,8 @@ class Detection(Task):
     options = ("loss",)
 
     def __init__(self, *, loss: str | Loss = "cls+loc") -> None:
+        if not callable(loss) and not isinstance(loss, str):
+            raise OptionError(f"expected loss as 'cls', 'loc', 'cls+loc' or a function, got {shown(loss)}")
         self.loss = loss
 
     def adapt(self, attack: Attack) -> Attack:
@@ -182,14 +187,10 @@ class Detection(Task):
         return [{key: target[key][target["iscrowd"] == 0] for key in ("boxes", "labels")} for target in targets]
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
-        if not (
-            isinstance(outputs, Sequence)
-            and len(outputs) == len(targets)
-            and all(isinstance(found, dict) and {"boxes", "scores", "labels"} <= found.keys() for found in outputs)
-        ):
+        if not (isinstance(outputs, Sequence) and len(outputs) == len(targets) and all(map(_holds_boxes, outputs))):
             raise InputError(
-                "expected a list of {'boxes', 'scores', 'labels'}, one for each image, from a detector in eval mode, "
-                f"got {describe(outputs)}"
+                "expected a list of {'boxes', 'scores', 'labels'}, one for each image, with tensors (M, 4), (M,) and "
+                f"(M,), from a detector in eval mode, got {describe(outputs)}"
             )
         return [_best_boxes(found) for found in outputs]
 
@@ -254,6 +255,15 @@ def _dense(outputs: Any, size: Sequence[int]) -> Tensor:
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _holds_boxes(found: Any) -> bool:
+    if not isinstance(found, dict) or not {"boxes", "scores", "labels"} <= found.keys():
+        return False
+    boxes, scores, labels = found["boxes"], found["scores"], found["labels"]
+    if not all(isinstance(values, Tensor) for values in (boxes, scores, labels)):
+        return False
+    return boxes.ndim == 2 and boxes.shape[1] == 4 and scores.shape == labels.shape == boxes.shape[:1]
 
 
 def _best_boxes(found: dict[str, Tensor]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from purifier import InputError
+from purifier import InputError, OptionError
 from purifier.data.finding import boxed_images, labelled_images, masked_images
 from tests.scenes import class_folders, coco_folder, mask_folders, picture
 
@@ -113,3 +113,27 @@ def test_file_names_that_are_not_valid_text_change_the_fingerprint(tmp_path: Pat
     before = labelled_images(tmp_path, 16).fingerprint()
     (tmp_path / "cat" / "a.png").rename(tmp_path / "cat" / os.fsdecode(b"\xff.png"))
     assert labelled_images(tmp_path, 16).fingerprint() != before
+
+
+@pytest.mark.parametrize("value", ["16", 0, -4, 1.5, float("nan"), True, 10**9])
+def test_sizes_and_numbers_of_images_of_other_types_are_refused(value: object, tmp_path: Path) -> None:
+    root = class_folders(tmp_path, each=1)
+    with pytest.raises(OptionError, match="expected size to be an integer"):
+        labelled_images(root, value)  # type: ignore[arg-type]
+    if value not in (0, -4, 10**9):
+        with pytest.raises(OptionError, match="expected the number of images to be an integer"):
+            labelled_images(root, 16, value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", [5, None, b"bytes", ["a"], object()])
+def test_folders_that_are_no_paths_are_refused(folder: object, tmp_path: Path) -> None:
+    root = class_folders(tmp_path, each=1)
+    for find in (
+        lambda: labelled_images(folder),  # type: ignore[arg-type]
+        lambda: masked_images(root, masks=folder),  # type: ignore[arg-type]
+        lambda: boxed_images(root, annotations=folder),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=r"expected the path of a .*, got .*; give text or a pathlib\.Path"):
+            find()
+    with pytest.raises(OptionError, match="expected classes as a list of their names"):
+        labelled_images(root, classes="abc")

@@ -290,3 +290,33 @@ def test_a_poor_segmenter_is_found(tmp_path: Path) -> None:
     ((name, finding),) = result.findings
     assert (name, finding.check) == (None, "poor on clean images")
     assert re.fullmatch(r"pixel accuracy \d+\.\d % on 4 clean images", finding.measured)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"boxes": 1, "scores": 2, "labels": 3},
+        {"boxes": torch.zeros(1, 4), "scores": torch.zeros(2), "labels": torch.zeros(1)},
+        {"boxes": torch.tensor(1.0), "scores": torch.zeros(1), "labels": torch.zeros(1)},
+        {"boxes": torch.zeros(4), "scores": torch.zeros(4), "labels": torch.zeros(4)},
+        {"boxes": torch.zeros(1, 4), "scores": torch.zeros(1)},
+    ],
+)
+def test_outputs_that_are_no_boxes_are_refused(found: Any, tmp_path: Path) -> None:
+    images, annotations = coco_folder(tmp_path, count=1)
+    data = boxed_images(images, annotations=annotations)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK}
+    with pytest.raises(InputError, match=r"with tensors \(M, 4\), \(M,\) and \(M,\), from a detector"):
+        evaluate(lambda images: [found for _ in images], data, out=tmp_path / "out", **nothing)
+
+
+@pytest.mark.parametrize("value", ["255", 1.5, 10**30, object()])
+def test_options_of_other_types_are_refused(value: Any, tmp_path: Path) -> None:
+    images, masks = mask_folders(tmp_path / "m", count=1)
+    nothing = {"purifiers": {}, "attacks": {}, "threats": {}, "settings": QUICK, "out": tmp_path / "out"}
+    with pytest.raises(OptionError, match="expected ignore_index to be an integer"):
+        evaluate(Pixels(), masked_images(images, masks=masks), ignore_index=value, **nothing)
+    boxes, annotations = coco_folder(tmp_path / "b", count=1)
+    if not isinstance(value, str):
+        with pytest.raises(OptionError, match=r"expected loss as 'cls', 'loc', 'cls\+loc' or a function"):
+            evaluate(OneBox(), boxed_images(boxes, annotations=annotations), loss=value, **nothing)

@@ -517,5 +517,5 @@ def test_functions_of_the_first_version_name_their_successor(name: str) -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(OptionError, match="expected batch_size >= 1"):
+    with pytest.raises(OptionError, match="expected batch_size to be an integer from 1"):
         EvaluationSettings(batch_size=0)
