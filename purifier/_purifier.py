@@ -126,6 +126,7 @@ class Purifier(_hub.HubMixin, Scoring):
 
         Raises:
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
+            OutputError: If it cannot be written. The purifier that was there before is kept.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
         folder = as_path(save_directory, wanted="a folder to save in")

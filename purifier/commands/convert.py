@@ -13,7 +13,7 @@ import click
 import torch
 from torch import Tensor
 
-from purifier import Purifier, _format
+from purifier import Purifier, _format, _hub
 from purifier._errors import OptionError, WeightsError, shown
 from purifier._pickled import load_pickle, plain_tensors
 from purifier._random import Unfilled
@@ -116,8 +116,11 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     made = Converted(out, method, options, sum(tensor.numel() for tensor in state.values()), digest)
     _write(made, state, source.name)
-    loaded = Purifier.from_pretrained(out).method.state_dict()
-    different = [key for key in state if not torch.equal(loaded[key], state[key])]
+    written = _hub.fetch(out).state
+    different = [key for key in state if not torch.equal(written[key], state[key])]
+    # Freed before the weights are loaded once more, so that memory holds them twice at most.
+    del state, written
+    Purifier.from_pretrained(out)
     if different:
         raise WeightsError(
             f"expected {out} to load the tensors that were written to it, got others for {_some(different)}; the disk "
