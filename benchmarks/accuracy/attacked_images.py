@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from purifier._files import replacing, write_text
@@ -79,7 +79,7 @@ class AttackedImages:
                 end = min((number + 1) * SHARD, len(self.pictures.images))
                 moved = torch.cat([self._attacked(index) for index in range(number * SHARD, end)])
                 with replacing(self._path(number)) as temporary:
-                    save_file({"images": (moved * 65535).round().to(torch.uint16)}, temporary)
+                    temporary.write_bytes(save({"images": (moved * 65535).round().to(torch.uint16)}))
 
     def __getitem__(self, index: int) -> Tensor:
         """One attacked image (1, 3, H, W) in [0, 1], float32, that `make` has made."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import adjust_sharpness
@@ -87,7 +87,7 @@ def attacked(clean: Tensor, cache: Path) -> dict[str, Tensor]:
     """Returns the attacked images, from a file if it exists."""
     if not cache.exists():
         with replacing(cache) as temporary:
-            save_file(attacked_anew(clean), temporary)
+            temporary.write_bytes(save(attacked_anew(clean)))
     found = load_file(cache)
     if any(len(images) != len(clean) for images in found.values()):
         raise SystemExit(f"expected {len(clean)} images of each attack in {cache}; delete it")

@@ -3,9 +3,10 @@
     PURIFIER_KIT=<folder> python -m benchmarks.speed.gate_cost [--purifier alloy-s[=FOLDER]]
 
 With a `gate_floor` the network of the purifier runs only on images whose gate is open anywhere. For each pair of
-`gate_bias` and `gate_floor` this states the share of images that are skipped, and the time as a multiple of a ResNet-50's forward pass: over clean images
-of the evaluation, and over the same images after PGD on MobileNetV2. All forms run in turn in one process, each once a
-round; a ratio is the median over the rounds. Batches of 8 images of 224 x 224 pixels, float32, no gradients.
+`gate_bias` and `gate_floor` this states the share of images that are skipped, and the time as a multiple of a
+ResNet-50's forward pass: over clean images of the evaluation, and over the same images after PGD on MobileNetV2. All
+forms run in turn in one process, each once a round; a ratio is the median over the rounds. Batches of 8 images of
+224 x 224 pixels, float32, no gradients.
 
 Results: benchmarks/results/gate_cost_cpu.json.
 """
