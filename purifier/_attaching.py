@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import os
 from collections.abc import Callable
-from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from purifier._call import Selection, check_selection
-from purifier._convention import Convention
+from purifier._call import check_selection
+from purifier._convention import Channels, Convention
 from purifier._errors import WrapError, warn_once
-from purifier._listening import Listeners, OnScore
+from purifier._hooking import Hook, check_without, hooks_in, image_entrance, inner_model, off
+from purifier._listening import OnScore
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
-from purifier._wrapping import DEFAULT, PROMISE, convention_of, inner_model, load_for
-
-# They call parts of their image encoder instead of the encoder.
-_PIECEWISE = ("bridgetower", "granite_docling")
-
-_off: ContextVar[frozenset[int]] = ContextVar("_off", default=frozenset())
-
-
-class _Hook:
-    """The forward pre-hook of an attached purifier. It travels with the model into copies and replicas."""
-
-    def __init__(self, purifier: Purifier, convention: Convention, images: Selection) -> None:
-        self.purifier = purifier
-        self.convention = convention
-        self.images = images
-        self.listeners = Listeners()
-        self._copies: dict[torch.device, Purifier] = {}
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if id(self) in _off.get():
-            return None
-        return self.listeners.purify_call(self, self.convention, self.images, args, kwargs)
-
-    def purify(self, images: Tensor) -> Tensor:
-        """Purifies images on their own device."""
-        return self._beside(images).purify(images)
-
-    def purify_and_score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Purifies and scores images on their own device."""
-        return self._beside(images).purify_and_score(images)
-
-    def _beside(self, images: Tensor) -> Purifier:
-        """Returns the purifier on the images' device, where the model is: a copy of the purifier follows it there."""
-        if images.device == self.purifier.device:
-            return self.purifier
-        if images.device not in self._copies:
-            self._copies[images.device] = copy.deepcopy(self.purifier).to(images.device)
-        return self._copies[images.device]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
-        copied = type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
-        copied.listeners = copy.deepcopy(self.listeners, memo)
-        return copied
+from purifier._wrapping import DEFAULT, PROMISE, convention_of, load_for
 
 
 class Handle:
@@ -78,7 +33,7 @@ class Handle:
         purifier: The `Purifier` in front of it.
     """
 
-    def __init__(self, model: nn.Module, hook: _Hook, remove: Callable[[], None]) -> None:
+    def __init__(self, model: nn.Module, hook: Hook, remove: Callable[[], None]) -> None:
         self.model = model
         self._hook = hook
         self._remove = remove
@@ -92,6 +47,11 @@ class Handle:
     def normalisation(self) -> tuple[list[float], list[float]] | None:
         """The pair (mean, std) of the incoming images, or None for images in [0, 1]."""
         return self._hook.convention.normalisation
+
+    @property
+    def channels(self) -> Channels:
+        """The order of the channels of the incoming images, "RGB" or "BGR"."""
+        return self._hook.convention.channels
 
     def on_score(self, callback: OnScore) -> RemovableHandle:
         """Calls a function with the attack scores of the images in every call; see `PurifiedModel.on_score`.
@@ -156,41 +116,14 @@ def attach(
         >>> with purifier.attach(torch.nn.Flatten(), "gs") as handle:
         ...     features = handle.model(torch.rand(4, 3, 32, 32))
     """
-    _check_without(model)
+    if not isinstance(model, nn.Module):
+        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
+    check_without(model)
     convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
-    hook = _Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
+    hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
     warn_once(PROMISE, stacklevel=2)
     return Handle(model, hook, registered.remove)
-
-
-def _check_without(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
-    for part in model.modules():
-        found = attached(part)
-        if found is not None or isinstance(part, PurifiedModel):
-            raise WrapError(
-                f"expected a {type(model).__name__} without a purifier, got one that has {found or part!r} attached; "
-                "remove that first: handle.remove()"
-            )
-
-
-def image_entrance(model: Any) -> Any:
-    """Returns the module through which all of a model's images come in.
-
-    That is the model itself, or the image encoder of a transformers model that has one: `generate` and
-    `get_image_features` call the encoder directly.
-    """
-    # Looked up on the class, because adapters pass on attributes of a model that they do not call.
-    find = getattr(type(model), "get_encoder", None)
-    if find is None or "modality" not in inspect.signature(find).parameters or model.config.model_type in _PIECEWISE:
-        return model
-    encoder = model.get_encoder(modality="image")
-    generates = model.can_generate() and model.main_input_name == "pixel_values"
-    if encoder is model and generates and model.config.is_encoder_decoder:
-        return model.get_encoder()
-    return encoder
 
 
 def attached(model: Any) -> Handle | None:
@@ -198,14 +131,8 @@ def attached(model: Any) -> Handle | None:
 
     Compiled models and those inside DataParallel or DDP are looked into.
     """
-    outer: Any = None
-    while model is not outer and isinstance(model, nn.Module):
-        for module in (model, image_entrance(model)):
-            places = module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs
-            for number, hook in places[0].items():
-                if isinstance(hook, _Hook):
-                    return Handle(model, hook, partial(_forget, places, number))
-        outer, model = model, inner_model(model)
+    for module, hook, kept in hooks_in(model):
+        return Handle(module, hook, partial(_forget, *kept))
     return None
 
 
@@ -224,11 +151,11 @@ class _Detached(nn.Module):
         self.training = handle.model.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        token = _off.set(_off.get() | {id(self._hook)})
+        token = off.set(off.get() | {id(self._hook)})
         try:
             return self.model(*args, **kwargs)
         finally:
-            _off.reset(token)
+            off.reset(token)
 
 
 def without(handle: Handle) -> nn.Module:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, WrapError, warn_once
@@ -17,6 +18,8 @@ from purifier._tracing import is_tracing
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 # Images of these sides, in batches of at least so many, are the patches of a vision-language model.
 _PATCH_SIDES, _PATCHES = (14, 16), 64
+
+_MASK = "pixel_mask"
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -41,7 +44,13 @@ def check_selection(images: Any) -> Selection:
 
 
 def purify_call(
-    purify: Purify, convention: Convention, selection: Selection, args: tuple[Any, ...], kwargs: dict[str, Any]
+    purify: Purify,
+    convention: Convention,
+    selection: Selection,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    model: Any = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments of a call with its images purified.
 
@@ -52,13 +61,14 @@ def purify_call(
             first positional tensor, or list of tensors, that has the form of images.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
+        model: The model that is called; its signature names a `pixel_mask` among the positional arguments.
 
     Raises:
         InputError: If the images have a wrong kind, shape or range.
         WrapError: If there are no images in the call.
     """
     places = _found(args, kwargs) if selection is None else _chosen(selection, args, kwargs)
-    mask = kwargs.get("pixel_mask")
+    mask = kwargs.get(_MASK, _positional_mask(model, args))
     changed_args, changed = list(args), dict(kwargs)
     for place in places:
         holder: Any = changed if isinstance(place, str) else changed_args
@@ -125,6 +135,19 @@ def _purified_within(purify: Purify, convention: Convention, images: Tensor, mas
             whole[box] = _purified(purify, convention, image[box])
         rows.append(whole)
     return torch.stack(rows)
+
+
+def _positional_mask(model: Any, args: tuple[Any, ...]) -> Any:
+    """The argument that the model calls `pixel_mask`, if it is among the positional ones."""
+    # A signature is read for calls with something of that form only.
+    if not any(isinstance(value, Tensor) and value.ndim == 3 for value in args[1:]):
+        return None
+    try:
+        names = list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
+    except (TypeError, ValueError):
+        return None
+    place = names.index(_MASK) if _MASK in names else len(args)
+    return args[place] if place < len(args) else None
 
 
 def _is_padding(mask: Tensor, images: Tensor) -> bool:

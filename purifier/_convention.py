@@ -71,7 +71,7 @@ class Convention:
         Raises:
             InputError: If the values are not such images.
         """
-        images = self._reordered(values)
+        images = self.reordered(values)
         if self.normalisation is not None:
             # In single precision at least: undoing and redoing a normalisation in half precision would cost bits.
             images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -84,9 +84,10 @@ class Convention:
         if self.normalisation is not None:
             mean, std = self._columns(images)
             images = (images - mean) / std
-        return self._reordered(images).to(like.dtype)
+        return self.reordered(images).to(like.dtype)
 
-    def _reordered(self, images: Tensor) -> Tensor:
+    def reordered(self, images: Tensor) -> Tensor:
+        """Turns RGB images (..., C, H, W) into those with the model's order of channels, or back."""
         return images.flip(-3) if self.channels == "BGR" and images.shape[-3] == 3 else images
 
     def _columns(self, images: Tensor) -> tuple[Tensor, Tensor]:

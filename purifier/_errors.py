@@ -85,6 +85,12 @@ def shown(value: object) -> str:
         text = _REPR.repr(value)
     except Exception:  # a repr may raise anything
         text = f"<{type(value).__name__}>"
+    return short(text)
+
+
+def short(text: object) -> str:
+    """Returns a text, such as that of an error, shortened for a message."""
+    text = str(text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 

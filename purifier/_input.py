@@ -13,6 +13,8 @@ from purifier._tracing import is_tracing
 
 # How far values may leave [0, 1]: more than the rounding of an attack or a normalisation, less than normalised images.
 TOLERANCE = 0.05
+# What torch computes in.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 UNIT_ADVICE = "divide by 255, or undo your model's normalisation before purifying"
 
 
@@ -31,12 +33,28 @@ def check_form(images: Any, *, grey: bool = False) -> None:
             f"expected a float tensor of images in [0, 1], got {type(images).__name__}; for PIL images, uint8 arrays "
             "and paths use purify_image"
         )
+    check_storage(images)
     shape = tuple(images.shape)
     if images.ndim < 3 or shape[-3] not in ((1, 3) if grey else (3,)) or 0 in shape[-2:]:
         raise InputError(f"expected images of shape (N, 3, H, W) or (3, H, W), got {shape}{_shape_advice(images)}")
     if not images.is_floating_point():
         raise InputError(
             f"expected a float tensor of images in [0, 1], got {images.dtype}; divide by 255: images.float() / 255"
+        )
+
+
+def check_storage(images: Tensor) -> None:
+    """Checks that a tensor is dense, and that torch computes in its dtype.
+
+    Raises:
+        InputError: If it is nested, sparse, quantised, or of a floating type of 8 bits or fewer.
+    """
+    if images.is_nested or images.layout != torch.strided or images.is_quantized:
+        kind = "nested" if images.is_nested else "quantised" if images.is_quantized else str(images.layout)
+        raise InputError(f"expected a dense tensor of images, got a {kind} one; convert it to a dense one")
+    if images.is_floating_point() and images.dtype not in FLOATS:
+        raise InputError(
+            f"expected images in one of {', '.join(map(str, FLOATS))}, got {images.dtype}; convert them with .float()"
         )
 
 

@@ -42,7 +42,14 @@ class Listeners:
         return handle
 
     def purify_call(
-        self, purifier: Any, convention: Convention, images: Selection, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        purifier: Any,
+        convention: Convention,
+        images: Selection,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        model: Any,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Does `purifier._call.purify_call` and gives the scores of all images in the call to the callbacks.
 
@@ -52,10 +59,11 @@ class Listeners:
             images: See there.
             args: See there.
             kwargs: See there.
+            model: See there.
         """
         recorded = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
         if not self._callbacks or recorded:
-            return purify_call(purifier.purify, convention, images, args, kwargs)
+            return purify_call(purifier.purify, convention, images, args, kwargs, model=model)
         scores: list[Tensor] = []
 
         def purify(batch: Tensor) -> Tensor:
@@ -63,7 +71,7 @@ class Listeners:
             scores.append(found.detach().flatten())
             return purified
 
-        changed = purify_call(purify, convention, images, args, kwargs)
+        changed = purify_call(purify, convention, images, args, kwargs, model=model)
         if scores:
             found = torch.cat(scores)
             for callback in list(self._callbacks.values()):

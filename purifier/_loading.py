@@ -137,6 +137,8 @@ def check_source(source: Any) -> None:
         advice = "give its .purifier"
     elif isinstance(source, list | tuple):
         advice = "give several to chain one by one: Purifier.chain(*purifiers)"
+    elif isinstance(source, nn.Module):
+        advice = "make it a purifier.Method, as docs/extending.md shows; wrap takes the model first, then the purifier"
     else:
         advice = "give one of purifier.list_purifiers(); wrap takes the model first, then the purifier"
     raise OptionError(

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+
 from purifier._errors import OptionError, shown
 
 # Why options have largest values. A configuration from elsewhere must not take a machine's memory or hours.
@@ -65,3 +73,48 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise OptionError(f"expected {name} to be a number from {low} to {high}, got {shown(value)}")
     return float(value)
+
+
+def check_fields(owner: Any) -> None:
+    """Checks the values of a dataclass's constructor arguments against their annotations.
+
+    It looks at numbers, True and False, text, functions and generators. The default fits, and so does every value with
+    another annotation. Ranges, whole numbers and names are for the class itself to check.
+
+    Raises:
+        OptionError: If a value has another type.
+    """
+    hints = _hints(type(owner))  # type: ignore[arg-type]
+    for option in fields(owner):
+        value, hint = getattr(owner, option.name), hints.get(option.name)
+        if option.init and value is not option.default and not _fits(value, hint):
+            raise OptionError(f"expected {option.name} to be {_named(hint)}, got {shown(value)}")
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(kind)
+    except (NameError, TypeError):  # names that only type checkers import
+        return {}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if hint in (int, float):
+        return isinstance(value, int | float)
+    if get_origin(hint) is Callable:
+        return callable(value)
+    if hint in (bool, str, NoneType) or hint is torch.Generator:
+        return isinstance(value, hint)
+    return True
+
+
+def _named(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_named, get_args(hint)))
+    if get_origin(hint) is Callable:
+        return "a function"
+    names = {float: "a number", int: "a number", bool: "True or False", str: "text", NoneType: "None"}
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

@@ -143,7 +143,9 @@ class PurifiedModel(nn.Module):
             InputError: If the images have a wrong kind, shape or range.
             WrapError: If no images are found in the call.
         """
-        args, kwargs = self._listeners.purify_call(self.purifier, self.convention, self.images, args, kwargs)
+        args, kwargs = self._listeners.purify_call(
+            self.purifier, self.convention, self.images, args, kwargs, model=self.model
+        )
         return self.model(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

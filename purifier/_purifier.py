@@ -14,8 +14,10 @@ from torch import Tensor
 from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._errors import MissingOptionError, OptionError
+from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
+from purifier._opening import as_path
 from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
@@ -52,6 +54,11 @@ class Purifier(_hub.HubMixin, Scoring):
 
     def __init__(self, method: Method, *, name: str | None = None, card: str | None = None) -> None:
         super().__init__()
+        if not isinstance(method, Method):
+            raise OptionError(
+                f"expected a method, an object of a class derived from purifier.Method, got {type(method).__name__}; "
+                "docs/extending.md shows how to make one, and Purifier.from_pretrained loads what is shipped"
+            )
         self.method = method
         self.name = name or "+".join(map(method_name, method.sequence))
         self.card = card
@@ -121,7 +128,8 @@ class Purifier(_hub.HubMixin, Scoring):
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
         """
         card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
-        _format.write(Path(save_directory), self._config(), self.method.state_dict(), card)
+        folder = as_path(save_directory, wanted="a folder to save in")
+        _format.write(folder, self._config(), self.method.state_dict(), card)
 
     def _config(self) -> dict[str, Any]:
         """The content of config.json, without the list of weights files."""
@@ -236,6 +244,8 @@ class Purifier(_hub.HubMixin, Scoring):
         Raises:
             OptionError: If an option is out of its range, or this purifier is tiled, which noise cannot be.
         """
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise OptionError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}")
         noise = ProjectedNoise(sigma=sigma, eps=eps)
         noise.generator = generator
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
@@ -345,7 +355,12 @@ class Purifier(_hub.HubMixin, Scoring):
             mean: Mean of each channel that the model's images are normalised with, in [0, 1] units.
             std: Standard deviation of each channel, same units.
             **options: The other options of `PurifiedModel`.
+
+        Raises:
+            OptionError: If an option is out of its range.
+            WrapError: If the model cannot be called, or it or a part of it has a purifier already.
         """
+        check_without(model)
         return PurifiedModel(model, self, mean=mean, std=std, **options)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from purifier._errors import OptionError, warn_once
+from purifier._hooking import inner_model
 from purifier._processor import measure_processor
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
@@ -56,7 +57,7 @@ def wrap(
 
     Raises:
         OptionError: If options contradict each other or are out of their range.
-        WrapError: If the model cannot be called.
+        WrapError: If the model cannot be called, or it or a part of it has a purifier already.
 
     Example:
         >>> import torch, purifier
@@ -101,13 +102,6 @@ def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments:
             f"{', '.join(sorted(arguments))}"
         )
     return purifier
-
-
-def inner_model(model: Any) -> Any:
-    """Returns what is inside a compiled module, DataParallel or DDP; other models as they are."""
-    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
-    return model
 
 
 def _device(model: Any) -> Any:

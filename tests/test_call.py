@@ -200,3 +200,30 @@ def test_a_mask_can_be_mapped_over(purify: Purifier) -> None:
 def test_images_on_meta_give_the_shape_alone(purify: Purifier) -> None:
     (found,), _ = wrapped(purify)(torch.empty(2, 3, 20, 20, device="meta"))
     assert found.is_meta and found.shape == (2, 3, 20, 20)
+
+
+class Detector(nn.Module):
+    """Takes a mask like the detectors of transformers."""
+
+    def forward(self, pixel_values: Tensor, pixel_mask: Tensor | None = None, decoder: Any = None) -> Tensor:
+        return pixel_values
+
+
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+def test_a_mask_is_seen_among_the_positional_arguments_too(purify: Purifier, way: str) -> None:
+    images, mask = pictures(2, 3, 20, 20), torch.ones(2, 20, 20, dtype=torch.int64)
+    mask[1, 15:] = 0
+    model = Detector()
+    if way == "attach":
+        purifier.attach(model, purify)
+    defended = model if way == "attach" else purify.wrap(model)
+    masked = defended(images, mask)
+    assert torch.equal(masked, defended(pixel_values=images, pixel_mask=mask))
+    assert torch.equal(masked[1, :, 15:], images[1, :, 15:])
+    assert not torch.equal(masked, defended(images, None, mask))
+
+
+def test_a_tensor_of_the_form_of_a_mask_with_another_name_is_none(purify: Purifier) -> None:
+    images, labels = pictures(2, 3, 20, 20), torch.zeros(2, 20, 20, dtype=torch.int64)
+    (found, _), _ = wrapped(purify)(images, labels)
+    assert torch.equal(found, purify(images))

@@ -47,7 +47,12 @@ def test_a_method_without_options_says_so(tmp_path: Path) -> None:
         Purifier.from_pretrained(tmp_path, blocks=3)
 
 
-@pytest.mark.parametrize("source", [None, 3, torch.nn.Identity()], ids=str)
+def test_a_module_that_is_not_a_method_is_refused_with_the_way_out() -> None:
+    with pytest.raises(OptionError, match=r"got Identity; make it a purifier\.Method, as docs/extending\.md shows"):
+        Purifier.from_pretrained(torch.nn.Identity())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", [None, 3, b"gs", object], ids=str)
 def test_a_purifier_given_as_something_else_is_refused(source: object) -> None:
     with pytest.raises(OptionError, match=r"expected a purifier, or the name, .*, got .*; give one of purifier\.list_"):
         Purifier.from_pretrained(source)  # type: ignore[arg-type]

@@ -130,3 +130,16 @@ def test_the_warning_comes_once_per_process_and_points_at_the_caller() -> None:
     done = subprocess.run([sys.executable, "-W", "always", "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.count("PurifierWarning") == 1
     assert "<string>:4: PurifierWarning" in done.stderr
+
+
+def test_a_model_that_has_a_purifier_is_not_wrapped_again() -> None:
+    model, purify = torch.nn.Sequential(classifier()), Purifier.from_pretrained("gs")
+    with purifier.attach(model, purify):
+        for defended in (model, torch.nn.Sequential(model), torch.nn.DataParallel(model)):
+            with pytest.raises(WrapError, match=r"that has 'gs' attached; remove that first: handle\.remove\(\)"):
+                purifier.wrap(defended, purify)
+            with pytest.raises(WrapError, match="without a purifier"):
+                purify.wrap(defended)
+    for defended in (wrapped := purifier.wrap(model, purify), torch.nn.Sequential(wrapped)):
+        with pytest.raises(WrapError, match=r"holds a wrapped model; .*unwrap\(\); several .* Purifier\.chain"):
+            purifier.wrap(defended, purify)

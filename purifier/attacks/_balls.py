@@ -14,7 +14,7 @@ Norm = Literal["Linf", "L2"]
 
 
 def check_norm(norm: str) -> None:
-    if norm not in get_args(Norm):
+    if not isinstance(norm, str) or norm not in get_args(Norm):
         raise OptionError(f"expected norm='Linf' or norm='L2', got {norm!r}")
 
 

@@ -34,6 +34,7 @@ class GradientAttack(Attack):
     generator: torch.Generator | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_norm(self.norm)
         check_eps(self.eps, self.norm)
         check_integer("steps", self.steps, low=0)

@@ -62,9 +62,10 @@ class APGD(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_norm(self.norm)
         check_eps(self.eps, self.norm)
-        if not callable(self.loss) and self.loss not in (*_LOSSES, _TARGETED):
+        if not callable(self.loss) and not (isinstance(self.loss, str) and self.loss in (*_LOSSES, _TARGETED)):
             raise OptionError(f'expected loss="ce", "dlr", "dlr-targeted" or a function, got {self.loss!r}')
         if self.loss == _TARGETED and self.targeted:
             raise OptionError(

@@ -57,7 +57,8 @@ class AutoAttack(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if self.version not in get_args(Version):
+        super().__post_init__()
+        if not isinstance(self.version, str) or self.version not in get_args(Version):
             raise OptionError(f"expected version='standard' or version='rand', got {self.version!r}")
         check_norm(self.norm)
         check_eps(self.eps, self.norm)

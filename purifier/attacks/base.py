@@ -8,6 +8,7 @@ import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError
+from purifier._input import check_storage
+from purifier._options import check_fields
 from purifier.attacks._balls import Norm
 from purifier.models.layers import check_eval
 
@@ -52,6 +55,10 @@ class Attack(ABC):
     norm: Norm
     generator: torch.Generator | None = None
 
+    def __post_init__(self) -> None:
+        if is_dataclass(self):
+            check_fields(self)
+
     @property
     def name(self) -> str:
         """Name for tables and result files."""
@@ -84,6 +91,8 @@ class Attack(ABC):
 
     def _check(self, model: Model, images: Tensor) -> None:
         check_images(images)
+        if not callable(model):
+            raise InputError(f"expected a model that maps images to outputs, got {type(model).__name__}")
         view = as_purified_model(model)
         if view is not None and view.mean is not None:
             raise InputError(
@@ -173,11 +182,16 @@ def check_images(images: Any) -> None:
         raise InputError(
             f"expected float images of shape (N, C, H, W), got {type(images).__name__}; stack them with torch.stack"
         )
+    check_storage(images)
     if not (images.ndim == 4 and images.is_floating_point()):
         raise InputError(
             f"expected float images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
             + ("; add the batch axis with images[None]" if images.ndim == 3 else "")
         )
+    if 0 in images.shape[1:]:
+        raise InputError(f"expected images with pixels, got shape {tuple(images.shape)}")
+    if images.is_meta:
+        raise InputError("expected images with values, got a tensor on the meta device; attack on a real device")
     if torch.finfo(images.dtype).bits < 32:
         raise InputError(
             f"expected images in single precision, got {images.dtype}, whose rounding is as large as a small eps; "

@@ -71,6 +71,7 @@ class CW(Attack):
     margin: Callable[[Any, Any], Tensor] = COMPUTED
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.alpha > 0 and self.c > 0 and self.kappa >= 0 and 0 < self.share <= 1):
             raise OptionError(
                 "expected alpha > 0, c > 0, kappa >= 0 and share in (0, 1], got "

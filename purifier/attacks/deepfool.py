@@ -64,6 +64,7 @@ class DeepFool(Attack):
     margin: Callable[[Any, Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.overshoot >= 0 or not 0 < self.share <= 1:
             raise OptionError(
                 f"expected overshoot >= 0 and share in (0, 1], got overshoot={self.overshoot}, share={self.share}"

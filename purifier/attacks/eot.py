@@ -40,6 +40,7 @@ class Around(Attack):
     attack: Attack = field(kw_only=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._adopt(self.attack)
 
     def _adopt(self, attack: Attack) -> None:

@@ -59,9 +59,10 @@ class Square(Attack):
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_norm(self.norm)
         check_eps(self.eps, self.norm)
-        if not callable(self.loss) and self.loss not in _LOSSES:
+        if not callable(self.loss) and not (isinstance(self.loss, str) and self.loss in _LOSSES):
             raise OptionError(f'expected loss="margin", "ce" or a function, got {self.loss!r}')
         if not 0 < self.p <= 1:
             raise OptionError(f"expected p in (0, 1], got {self.p}")

@@ -69,7 +69,8 @@ class SSP(Attack):
                 f"expected features as a function of images, got {type(self.features).__name__}; for a layer of a "
                 'network pass features_at(network, "layer3")'
             )
-        if self.distance not in get_args(Distance):
+        super().__post_init__()
+        if not isinstance(self.distance, str) or self.distance not in get_args(Distance):
             raise OptionError(f"expected distance='mae' or distance='squared', got {self.distance!r}")
         check_eps(self.eps, self.norm)
         # Of eps / 4, / 8 and / 16, the largest goes farthest in 10 steps, and all go equally far in 40.
@@ -92,6 +93,8 @@ class SSP(Attack):
         """
         if isinstance(images, Tensor):
             return super().__call__(model, images, targets)
+        if not isinstance(images, list | tuple):
+            raise InputError(f"expected images (N, 3, H, W) or a list of (3, H, W), got {type(images).__name__}")
         return [super(SSP, self).__call__(model, image[None], targets)[0] for image in images]
 
     def _check(self, model: Any, images: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Threat models: what an attacker knows of a defended model, from nothing about the purifier to everything.
 
-Attacks and images are always in [0, 1]. A defended model of normalised images is attacked through its normalisation. A
+Attacks and images are always RGB in [0, 1]. A defended model of normalised or BGR images is attacked through that. A
 figure under a blind or transfer threat says nothing about attackers who know the purifier: state `Aware` beside it, and
 `BPDA` if the purifier is not differentiable.
 """
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from purifier._attaching import as_purified_model
+from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, PurifierWarning
-from purifier._options import check_integer
+from purifier._options import check_fields, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through, through_floors
 from purifier.attacks.eot import averaged
 from purifier.attacks.losses import logits_in
-from purifier.models.normalised import Normalised
+from purifier.models.normalised import Normalised, Reversed
 
 Average = Literal["logits", "probabilities"]
 
@@ -42,6 +43,9 @@ class ThreatModel(ABC):
 
     name: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @abstractmethod
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """Returns adversarial images, detached, in [0, 1]. Model and purifier do not change.
@@ -49,8 +53,8 @@ class ThreatModel(ABC):
         Args:
             attack: The attack.
             defended: The model behind its purifier: what `purifier.wrap` returned, or a model with one attached.
-            images: (N, 3, H, W) in [0, 1], even if the defended model takes normalised images; for detection also a
-                list of (3, H, W).
+            images: (N, 3, H, W), RGB in [0, 1], even if the defended model takes normalised or BGR images; for
+                detection also a list of (3, H, W).
             targets: The attack's targets, such as labels (N,).
 
         Raises:
@@ -142,6 +146,7 @@ class Aware(ThreatModel):
     samples: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer("samples", self.samples, low=1)
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
@@ -228,15 +233,15 @@ def worst_case(
 
 
 def bare_model(defended: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the model without its purifier as a function of images in [0, 1]."""
+    """Returns the model without its purifier as a function of RGB images in [0, 1]."""
     checked = _check_defended(defended)
-    return _in_unit_range(checked.model, checked.mean, checked.std)
+    return _in_unit_range(checked.model, checked.convention)
 
 
 def whole_model(defended: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns purifier and model as a function of images in [0, 1]."""
+    """Returns purifier and model as a function of RGB images in [0, 1]."""
     checked = _check_defended(defended)
-    return _in_unit_range(checked, checked.mean, checked.std)
+    return _in_unit_range(checked, checked.convention)
 
 
 class _Ensemble(nn.Module):
@@ -262,8 +267,9 @@ class _Ensemble(nn.Module):
         return logits.log_softmax(2).logsumexp(0) - torch.tensor(float(len(outputs))).log()
 
 
-def _in_unit_range(model: Any, mean: Sequence[float] | None, std: Sequence[float] | None) -> Callable[..., Any]:
-    return model if mean is None or std is None else Normalised(model, mean, std)
+def _in_unit_range(model: Any, convention: Convention) -> Callable[..., Any]:
+    ordered = Reversed(model) if convention.channels == "BGR" else model
+    return ordered if convention.normalisation is None else Normalised(ordered, *convention.normalisation)
 
 
 def _check_defended(defended: Any) -> PurifiedModel:

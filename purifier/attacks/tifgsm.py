@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from purifier._errors import OptionError
+from purifier._options import check_integer
 from purifier.attacks.difgsm import DIFGSM
 from purifier.attacks.mifgsm import MIFGSM
 
@@ -35,8 +35,7 @@ class TIFGSM(MIFGSM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise OptionError(f"expected an odd kernel_size >= 1, got {self.kernel_size}; the paper uses 15")
+        check_integer("kernel_size", self.kernel_size, low=1, odd=True)
 
     def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
         return super()._direct(smooth(gradient, self.kernel_size), previous)

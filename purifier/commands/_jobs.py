@@ -198,13 +198,14 @@ def read_note(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool, empty: bool) -> None:
     """Records in a folder with which settings its outputs are made, so that of two runs with others one is refused.
 
     Args:
         folder: The folder of the outputs.
         settings: Everything that outputs depend on, as JSON values.
         overwrite: Whether outputs of other settings are made again.
+        empty: Whether no output exists, so that the record of a run that failed before its first one does not count.
 
     Raises:
         OptionError: If a run with other settings writes or wrote there.
@@ -217,7 +218,7 @@ def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None
         return
     note = read_note(record)
     differing = differences({} if note is None else note["settings"], settings)
-    if differing and not overwrite:
+    if differing and not overwrite and not (empty and is_abandoned(record)):
         raise OptionError(
             f"expected images in {folder} that were made with these settings, got others ({differing}); choose another "
             "DST, or pass --overwrite"

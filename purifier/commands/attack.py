@@ -106,7 +106,7 @@ def command(
     work = _Attacking(attack, threat, defended, known, settings, seed=seed, size=size, device=defences.device)
     done = set() if overwrite else {job for job in jobs if work.is_done(job)}
     if jobs[0].target != target:
-        claim(target, settings, overwrite=overwrite)
+        claim(target, settings, overwrite=overwrite, empty=not done)
     summary = process(jobs, work, batch_size=batch_size, done=done)
     summary.report(f"attacked {summary.written} ({work.fooled} fool the model)")
 

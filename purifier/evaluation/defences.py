@@ -87,15 +87,17 @@ class Defences:
         self.bare = model.call if isinstance(model, LoadedModel) else model
         self._known = model.identity if isinstance(model, LoadedModel) else None
         self.classes = model.classes if isinstance(model, LoadedModel) else class_names(model)
-        handle = attached(self.bare)
+        handle, channels = attached(self.bare), "RGB"
         if handle is not None:
             self._known = model_identity(handle.model)
             self.bare = without(handle)
+            channels = handle.channels
             mean, std = (mean, std) if mean is not None else handle.normalisation or (None, None)
         self.purifiers = dict(purifiers)
         everyone = {UNDEFENDED: Undefended(), **purifiers}
         self.defended = {
-            name: PurifiedModel(self.bare, purifier, mean=mean, std=std) for name, purifier in everyone.items()
+            name: PurifiedModel(self.bare, purifier, mean=mean, std=std, channels=channels)
+            for name, purifier in everyone.items()
         }
         self.model = bare_model(self.defended[UNDEFENDED])
         self.device = _device_of(self.bare)
@@ -112,7 +114,9 @@ class Defences:
     def identity(self) -> dict[str, Any]:
         """What distinguishes the model from others in result files."""
         known = self._known or model_identity(self.bare)
-        return {**known, "normalisation": self.defended[UNDEFENDED].normalisation}
+        convention = self.defended[UNDEFENDED].convention
+        order = {} if convention.channels == "RGB" else {"channels": convention.channels}
+        return {**known, "normalisation": convention.normalisation, **order}
 
     def runs(self, names: Sequence[str]) -> list[tuple[str, Variant]]:
         """Returns every variant of the named purifiers; the bare model does not depend on the dtype."""

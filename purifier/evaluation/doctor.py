@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._attaching import as_purified_model
+from purifier._convention import Convention
 from purifier._errors import InputError, PurifierError
 from purifier._input import TOLERANCE, extremes
 from purifier.attacks.threats import bare_model, whole_model
@@ -67,8 +68,9 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
 
     Args:
         model: A classifier of images; also behind `purifier.wrap` or `attach`, whose purifier is examined too.
-        images: A `LabelledImages` set in [0, 1]; or images as the model is fed them, (N, 3, H, W). Fifty or more make
-            the answer sharp; with fewer than ten, most checks stay silent.
+        images: A `LabelledImages` set, RGB in [0, 1]; or images as the model is fed them, (N, 3, H, W). Those of a
+            defended model of normalised images may also be RGB in [0, 1]. Fifty or more make the answer sharp; with
+            fewer than ten, most checks stay silent.
         labels: Class numbers (N,) of a tensor of images. Without labels only the mode and the outputs are checked.
 
     Returns:
@@ -83,12 +85,15 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
         ['train mode']
     """
-    if isinstance(images, LabelledImages):
-        images, labels = images.load(range(len(images)))
+    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
-    if defended is not None and defended.normalisation is not None and not _in_unit(images):
-        images = defended.convention.to_unit(images)
+    if isinstance(images, LabelledImages):
+        images, labels = images.load(range(len(images)))
+    elif defended is not None:
+        images = _as_unit(images, defended.convention)
     findings = list(_mode(bare))
     view = _View(bare)
     outputs = view.logits(images)
@@ -107,6 +112,8 @@ class _View:
     """A model in eval mode, called in batches without gradients; its mode is given back after each call."""
 
     def __init__(self, model: Any) -> None:
+        if not callable(model):
+            raise InputError(f"expected a model that maps images to logits, got {type(model).__name__}")
         self.model = model
 
     @torch.no_grad()
@@ -205,6 +212,9 @@ def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor) -> Iterator
         yield COST.found(f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it")
 
 
-def _in_unit(images: Tensor) -> bool:
+def _as_unit(images: Tensor, convention: Convention) -> Tensor:
+    """Turns images that a defended model is fed into RGB ones in [0, 1]."""
+    if convention.normalisation is None:
+        return convention.reordered(images)
     low, high = extremes(images)
-    return low >= -TOLERANCE and high <= 1 + TOLERANCE
+    return images if low >= -TOLERANCE and high <= 1 + TOLERANCE else convention.to_unit(images)

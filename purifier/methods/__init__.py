@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from purifier._errors import OptionError, WeightsError, nearest, shown, warn_once
+from purifier._errors import OptionError, WeightsError, nearest, short, shown, warn_once
 from purifier.methods._base import Method, Stage, innermost
 from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
@@ -171,7 +171,7 @@ def build(description: Any) -> Method:
     try:
         return METHODS[name](**decoded)
     except TypeError as error:
-        raise WeightsError(f"expected options of method {name!r}, got {shown(options)}: {error}") from None
+        raise WeightsError(f"expected options of method {name!r}, got {shown(options)}: {short(error)}") from None
 
 
 def _decode(value: Any) -> Any:

@@ -60,6 +60,8 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> LoadedModel:
         WeightsError: If weights are missing or do not fit.
         OptionError: If the name has another form, the function cannot be found, or it returns no model.
     """
+    if not isinstance(spec, str):
+        raise OptionError(f"expected a model by name, {_FORMS}, got {type(spec).__name__}")
     kind, name, weights = _take_apart(spec)
     extra: dict[str, Any] = {}
     images: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A model that was trained on normalised images, as one of images in [0, 1]."""
+"""A model that was trained on normalised images, or on BGR ones, as one of RGB images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -38,3 +38,21 @@ class Normalised(nn.Module):
             return [self._normalise(image) for image in images]
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in self.normalisation)
         return (images - mean) / std
+
+
+class Reversed(nn.Module):
+    """A model of BGR images that takes RGB ones. Gradients flow exactly.
+
+    Args:
+        net: The model or function of BGR images.
+    """
+
+    def __init__(self, net: Callable[..., Any]) -> None:
+        super().__init__()
+        self.net: Any = net
+        self.training = getattr(net, "training", False)
+
+    def forward(self, images: Any, *rest: Any, **named: Any) -> Any:
+        """Reverses the channels of images (..., 3, H, W), or of a list of them, and calls the model."""
+        listed = isinstance(images, list | tuple)
+        return self.net([image.flip(-3) for image in images] if listed else images.flip(-3), *rest, **named)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_
 from torch.utils.data import Dataset
 
 from purifier._errors import OptionError, nearest
-from purifier._options import check_integer, check_number
+from purifier._options import check_fields, check_integer, check_number
 from purifier.data.crops import RandomCrops, split_validation
 from purifier.data.images import list_images
 
@@ -32,6 +32,7 @@ class Settings:
         for name, kind in get_type_hints(type(self)).items():
             if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
                 raise OptionError(f"expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        check_fields(self)
 
     @classmethod
     def check_name(cls, name: str) -> None:

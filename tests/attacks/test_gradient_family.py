@@ -157,12 +157,12 @@ def test_a_gradient_that_is_not_finite_leaves_its_pixel_alone() -> None:
         (lambda: MIFGSM(decay=-1), "expected decay >= 0, got -1"),
         (lambda: DIFGSM(shrink=0), r"expected shrink in \(0, 1\] and probability in \[0, 1\], got shrink=0"),
         (lambda: DIFGSM(probability=2), "probability=2"),
-        (lambda: TIFGSM(kernel_size=4), "expected an odd kernel_size >= 1, got 4"),
+        (lambda: TIFGSM(kernel_size=4), "expected kernel_size to be an odd integer of at least 1, got 4"),
         (lambda: BIM(steps=-1), "expected steps to be an integer of at least 0, got -1"),
         (lambda: BIM(steps=1.5), "expected steps to be an integer of at least 0, got 1.5"),
         (lambda: MIFGSM(steps=True), "expected steps to be an integer of at least 0, got True"),
         (lambda: BIM(alpha=2), r"expected alpha in units of the \[0, 1\] image range, got 2; write 2/255, not 2"),
-        (lambda: PGD(eps="8/255", alpha=0.1), "expected eps >= 0, a number in units"),
+        (lambda: PGD(eps="8/255", alpha=0.1), "expected eps to be a number, got '8/255'"),
     ],
 )
 def test_options_out_of_range_are_refused(attack: Callable[[], Attack], text: str) -> None:

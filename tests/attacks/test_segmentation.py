@@ -176,7 +176,7 @@ def test_masks_of_a_wrong_shape_or_kind_are_refused(
         SegmentationAttack(BIM())(segmenter, images, masks[:2])
     with pytest.raises(InputError, match=r"expected integer masks .* got torch.float32"):
         SegmentationLoss()(segmenter(images), masks.float())
-    with pytest.raises(OptionError, match="expected ignore_index as an integer, got None"):
+    with pytest.raises(OptionError, match="expected ignore_index to be a number, got None"):
         SegmentationAttack(BIM(), ignore_index=None)
 
 

@@ -245,3 +245,26 @@ def test_nested_targets_made_in_inference_mode_are_accepted() -> None:
         attack = PGD(steps=2, loss=lambda outputs, given: (outputs * given[0]["weights"]).sum(1))
         attacked = attack(model, images, targets)
     assert not torch.equal(attacked, images)
+
+
+@pytest.mark.parametrize("normalised", [False, True], ids=["plain", "normalised"])
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+def test_a_model_of_bgr_images_is_attacked_as_the_same_model_of_rgb_images(normalised: bool, way: str) -> None:
+    options = {"mean": MEAN, "std": STD} if normalised else {}
+    plain, images, labels = classifier(), pictures(2, 3, 12, 12), torch.tensor([0, 1])
+    flipped = nn.Sequential(Flip(), classifier())
+    purify = small_purifier("ncis")
+    rgb = purify.wrap(plain, **options)
+    bgr = purify.wrap(flipped, channels="BGR", **options) if way == "wrap" else flipped
+    if way == "attach":
+        purifier.attach(flipped, purify, channels="BGR", **options)
+    torch.testing.assert_close(bare_model(bgr)(images), bare_model(rgb)(images))
+    torch.testing.assert_close(whole_model(bgr)(images), whole_model(rgb)(images))
+    for threat in (Blind(), Aware()):
+        attacked = [threat(PGD(steps=2).seeded(0), model, images, labels) for model in (bgr, rgb)]
+        torch.testing.assert_close(*attacked)
+
+
+class Flip(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flip(-3)

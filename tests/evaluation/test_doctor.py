@@ -156,3 +156,26 @@ def test_the_command_says_what_to_do_and_its_exit_code_tells(tmp_path: Path) -> 
     assert (done.exit_code, done.output) == (0, "nothing found\n")
     done = CliRunner().invoke(command, ["doctor", "reference:demo", "--size", "128"])
     assert done.exit_code == 0 and "pass --data" in done.output
+
+
+class Reversing(Plain):
+    """Knows pictures in [0, 1] with their channels in the order BGR."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.flip(1))
+
+
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+def test_a_defended_model_of_bgr_images_is_fed_in_its_own_order(way: str) -> None:
+    def defended(channels: str) -> nn.Module:
+        model = Reversing()
+        if way == "wrap":
+            return purifier.wrap(model, "gs", channels=channels)
+        purifier.attach(model, "gs", channels=channels)
+        return model
+
+    assert doctor(defended("BGR"), scene().flip(1), LABELS) == []
+    (finding,) = doctor(defended("BGR"), scene(), LABELS)
+    assert finding.check == "BGR"
+    (finding,) = doctor(defended("RGB"), scene(), LABELS)
+    assert finding.check == "BGR"

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from purifier._errors import InputError
 from purifier._files import write_text
 from purifier._identity import commit, versions
+from purifier._opening import as_path
 from purifier.evaluation.report.html import page
 from purifier.evaluation.report.markdown import document
 from purifier.evaluation.run import Evaluation
@@ -25,9 +27,11 @@ def write_report(evaluation: Evaluation, out: str | Path, *, command: str | None
         The paths, by "json", "markdown" and "html".
 
     Raises:
-        InputError: If a package of the extra "eval" is missing.
+        InputError: If the results are not an `Evaluation`, or a package of the extra "eval" is missing.
     """
-    folder = Path(out)
+    if not isinstance(evaluation, Evaluation):
+        raise InputError(f"expected the result of evaluate, got {type(evaluation).__name__}")
+    folder = as_path(out, wanted="a folder for the report")
     folder.mkdir(parents=True, exist_ok=True)
     results = as_json(evaluation, command)
     texts = {
