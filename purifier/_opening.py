@@ -32,7 +32,8 @@ FORMATS = {
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 SUFFIXES = tuple(ending for endings in FORMATS.values() for ending in endings)
-_MOST_PIXELS = 1e12
+# The largest limit of pixels, for pictures that need none.
+MOST_PIXELS = 1e12
 _ADDRESS = re.compile(r"(https?|ftp|s3|gs|hdfs|file):/|data:", re.IGNORECASE)
 # What Pillow takes for "not this format" when it opens a file.
 _NOT_THIS = (SyntaxError, IndexError, TypeError, struct.error)
@@ -107,7 +108,7 @@ def _check_size(size: tuple[int, int], max_pixels: float | None) -> None:
     if min(size) < 1:
         raise InputError(f"expected at least one pixel, got a picture of {width} x {height}")
     if max_pixels is not None:
-        check_number("max_pixels", max_pixels, low=1, high=_MOST_PIXELS)
+        check_number("max_pixels", max_pixels, low=1, high=MOST_PIXELS)
     limit = Image.MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if limit is not None and width * height > limit:
         raise InputError(

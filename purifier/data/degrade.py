@@ -7,6 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFilter
 
+from purifier._opening import MOST_PIXELS, opened
+
 # The strongest sharpening, noise (standard deviation in 1/255) and compression.
 _SHARPEN_PERCENT, _NOISE_LEVELS, _LOWEST_QUALITY = 150, 3.0, 40
 
@@ -30,5 +32,6 @@ def degraded(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
     if random.random() < 0.5:
         file = BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=int(random.integers(_LOWEST_QUALITY, 96)))
-        pixels = np.asarray(Image.open(file))
+        with opened(file.getvalue(), max_pixels=MOST_PIXELS) as decoded:
+            pixels = np.asarray(decoded)
     return pixels

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from purifier._opening import MOST_PIXELS, opened
 from purifier._options import check_integer
 from purifier.methods._base import Method, Stage
 
@@ -26,7 +27,8 @@ def _round_trip(images: Tensor, quality: int) -> Tensor:
     for i, picture in enumerate(pixels):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=quality)
-        out[i] = np.asarray(Image.open(file))
+        with opened(file.getvalue(), max_pixels=MOST_PIXELS) as decoded:
+            out[i] = np.asarray(decoded)
     return (torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255).to(images)
 
 
