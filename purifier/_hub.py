@@ -71,6 +71,11 @@ def bundled_config(name: str) -> dict[str, Any]:
     return read_config(_bundled(name))
 
 
+def bundled_card(name: str) -> str:
+    """Returns the model card of a bundled purifier."""
+    return (resources.files("purifier.weights") / name / "README.md").read_text(encoding="utf-8")
+
+
 def is_trained(name: str) -> bool:
     """Returns False if another network stands in for a bundled name, because its own weights are not shipped yet."""
     return bool(bundled_config(name).get("trained", True))
