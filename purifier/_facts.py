@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from purifier._errors import OptionError
 from purifier._tracing import is_tracing
 from purifier.inference.compiling import Compiler
-from purifier.methods import Method, innermost
+from purifier.methods import FORMER, Method, innermost
 
 
 class Facts(nn.Module):
@@ -22,6 +25,26 @@ class Facts(nn.Module):
     _compiler: Compiler | None
     # Holds the device and the dtype of a method without weights.
     _anchor: Tensor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(type(self), name):
+            self._refuse_option(name)
+        super().__setattr__(name, value)
+
+    def _refuse_option(self, name: str) -> None:
+        """Refuses an assignment to an option, or to nearly the name of one, which would change nothing in silence."""
+        method = vars(self).get("_modules", {}).get("method")
+        if method is None:
+            return
+        options = {option for part in method.modules() if isinstance(part, Method) for option in part.options}
+        meant = FORMER.get(name, name)
+        if meant in options:
+            raise OptionError(
+                f"expected {meant} as an argument of from_pretrained, got an assignment, which would change nothing; "
+                f"load the purifier with {meant}=..."
+            )
+        if name != "method" and difflib.get_close_matches(name, ["iterations"], cutoff=0.85):
+            raise OptionError(f"expected an attribute of a purifier, got {name!r}; did you mean 'iterations'?")
 
     @property
     def device(self) -> torch.device:

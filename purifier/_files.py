@@ -21,6 +21,8 @@ except ImportError:  # Windows
 
 # A temporary name is ".NAME.RANDOM.part", by which leftovers of a killed process are recognised.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part", re.DOTALL)
+# Name of the files in which saves list what they write.
+JOURNAL = "saving.json"
 # Longest name, in bytes, that leaves room for the temporary name's other parts; file systems allow 255.
 _LONGEST = 200
 # A temporary file of this age that nobody has locked was left by a killed process. Where files cannot be locked, it
@@ -132,10 +134,16 @@ def temporary(path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in a folder."""
+    """Removes the temporary files that killed processes left in a folder, except journals, which must be read first."""
     for path in abandoned(folder):
-        with suppress(OSError):
-            path.unlink()
+        if not is_journal(path):
+            with suppress(OSError):
+                path.unlink()
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a temporary file is the journal of a save."""
+    return path.name.startswith(f".{JOURNAL}.")
 
 
 def abandoned(folder: Path) -> list[Path]:

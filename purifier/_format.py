@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import OptionError, WeightsError, shown
-from purifier._files import abandoned, locked, replacing, sweep, temporary, writing
+from purifier._files import JOURNAL, abandoned, is_journal, locked, replacing, sweep, temporary, writing
 from purifier._untrusted import Place, parse_json
 
 FORMAT = 1
@@ -42,8 +42,6 @@ _OWN_CONTENT = re.compile(r"model(-\d{5}-of-\d{5})?-[0-9a-f]{16}\.safetensors")
 _LONGEST_NAME = 2000
 # Where folders cannot be locked, another process may be about to list a file that is younger than this.
 _UNLOCKED_SECONDS = 600
-# A temporary file that lists the old and the new weights files while a purifier is saved.
-_JOURNAL = "saving.json"
 _SHOWN = 4
 
 # Shapes of the tensors that a configuration needs.
@@ -240,8 +238,8 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
 def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: bytes | None, alone: bool) -> None:
     old, files = _listed(folder), dict[str, str]()
     age = 0 if alone else _UNLOCKED_SECONDS
-    _remove(folder, _left(folder) - old.keys(), age)
-    with temporary(folder / _JOURNAL) as (journal, _):
+    _clear(folder, age)
+    with temporary(folder / JOURNAL) as (journal, _):
         try:
             # An ExitStack leaves its contexts in reverse order: config.json is entered first and renamed last.
             with ExitStack() as complete:
@@ -256,7 +254,7 @@ def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], c
                 journal.write_bytes(json.dumps({**old, **files}).encode())
         finally:
             _remove(folder, {*old, *files} - _listed(folder).keys(), age)
-    sweep(folder)
+    _clear(folder, age)
 
 
 def _name(folder: Path, usual: str, data: bytes, old: Mapping[str, str], alone: bool) -> tuple[str, str]:
@@ -266,15 +264,17 @@ def _name(folder: Path, usual: str, data: bytes, old: Mapping[str, str], alone: 
     return usual if free or old.get(usual) == digest else f"{Path(usual).stem}-{digest[:16]}.safetensors", digest
 
 
-def _left(folder: Path) -> set[str]:
-    """Returns the weights files, old or new, of saves that were killed."""
+def _clear(folder: Path, age: float) -> None:
+    """Removes what killed saves left: temporary files, and weights that config.json does not list."""
+    journals = [path for path in abandoned(folder) if is_journal(path)]
     left = {path.name for path in folder.iterdir() if _OWN_CONTENT.fullmatch(path.name)}
-    for path in abandoned(folder):
-        if path.name.startswith(f".{_JOURNAL}."):
-            with suppress(OSError, ValueError, AttributeError):
-                listed = json.loads(path.read_bytes()[:_CONFIG_BYTES]).items()
-                left |= {file for file, digest in listed if _is_weights_name(file) and _holds(folder / file, digest)}
-    return left
+    for path in journals:
+        with suppress(OSError, ValueError, AttributeError):
+            listed = json.loads(path.read_bytes()[:_CONFIG_BYTES]).items()
+            left |= {file for file, digest in listed if _is_weights_name(file) and _holds(folder / file, digest)}
+    _remove(folder, left - _listed(folder).keys(), age)
+    _remove(folder, (path.name for path in journals), age)
+    sweep(folder)
 
 
 def _holds(path: Path, digest: str) -> bool:

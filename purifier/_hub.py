@@ -19,6 +19,8 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from purifier._errors import (
     NoWeightsError,
     OptionError,
+    OutputError,
+    PurifierError,
     UnknownNameError,
     WeightsError,
     nearest,
@@ -33,8 +35,34 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # How often a folder is read that another process keeps saving into.
 _TRIES = 20
 
-HubMixin = PyTorchModelHubMixin
 Expect = Callable[[dict[str, Any], str], Shapes]
+
+
+class HubMixin(PyTorchModelHubMixin):
+    """The hub's upload, with errors that say what to do."""
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads config.json, weights and model card to a repository, which is made if it does not exist.
+
+        Args:
+            repo_id: "org/name".
+            **options: Those of `huggingface_hub.PyTorchModelHubMixin.push_to_hub`, such as private and token.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError: If the hub cannot be reached or refuses the upload.
+        """
+        try:
+            return str(super().push_to_hub(repo_id, **options))
+        except PurifierError:
+            raise
+        except Exception as error:  # the hub's client raises many kinds of errors
+            raise OutputError(
+                f"expected to upload to the hub as {repo_id!r}, got {type(error).__name__}: {error}; check the "
+                "connection, the name, and the token (hf auth login)"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,11 @@ def list_purifiers(*, trained: bool = True) -> list[str]:
 def bundled_config(name: str) -> dict[str, Any]:
     """Returns the configuration of a bundled purifier."""
     return read_config(_bundled(name))
+
+
+def bundled_card(name: str) -> str:
+    """Returns the model card of a bundled purifier."""
+    return (resources.files("purifier.weights") / name / "README.md").read_text(encoding="utf-8")
 
 
 def is_trained(name: str) -> bool:
@@ -173,11 +206,12 @@ def _download(repo: str, hub: HubOptions, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(repo, allow_patterns=patterns, **asdict(hub)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise WeightsError(_explain(error, repo, hub.revision)) from error
+        raise WeightsError(_explain(error, repo, hub)) from error
 
 
-def _explain(error: Exception, repo: str, revision: str | None) -> str:
+def _explain(error: Exception, repo: str, hub: HubOptions) -> str:
     """Says what to do about an error of huggingface_hub."""
+    revision = hub.revision
     from huggingface_hub import errors
 
     if isinstance(error, errors.RevisionNotFoundError):
@@ -193,8 +227,9 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
         )
     if isinstance(error, errors.LocalEntryNotFoundError):
         wanted = f" at revision {revision!r}" if revision else ""
+        online = "load it once without local_files_only" if hub.local_files_only else "go online once"
         return (
             f"{repo!r}{wanted} is not in the local cache and could not be downloaded, and there is no folder of that "
-            "name here; check the spelling and the revision, or go online once without local_files_only"
+            f"name here; check the spelling and the revision, or {online}"
         )
     return f"{repo!r} could not be downloaded: {error}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from purifier import _format, _hub
 from purifier._call import purify_any
+from purifier._cards import with_changes
 from purifier._errors import MissingOptionError, OptionError
 from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
@@ -62,6 +63,8 @@ class Purifier(_hub.HubMixin, Scoring):
         self.method = method
         self.name = name or "+".join(map(method_name, method.sequence))
         self.card = card
+        # The description of the purifier that the card describes, if it is known.
+        self._card_of: dict[str, Any] | None = None
         self._tile: int | None = None
         self._compiler: Compiler | None = None
         self.register_buffer("_anchor", torch.empty(0, device="cpu", dtype=torch.float32), persistent=False)
@@ -92,7 +95,8 @@ class Purifier(_hub.HubMixin, Scoring):
                 over a folder of that name; give that folder as a path object or as "./name".
             device: None means the CPU, "auto" the accelerator if there is one.
             dtype: None means float32, "auto" bfloat16 on hardware that computes it fast.
-            compile: Whether to apply torch.compile, see `purifier.inference.compiling.make_compiler`. Not saved.
+            compile: Whether to apply torch.compile, see `purifier.inference.compiling.make_compiler`. Not saved. Meant
+                for GPUs: on a CPU it gains little, and the first call and every new size take up to a minute or more.
             revision: Branch, tag or commit on the hub.
             token: Hub token, or True for the stored one.
             cache_dir: The hub's cache folder.
@@ -111,6 +115,7 @@ class Purifier(_hub.HubMixin, Scoring):
         hub = _hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
         package = _hub.fetch(name, hub, expected_shapes)
         purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
+        purifier._card_of = {name: package.config[name] for name in ("method", "options")}
         purifier._compiler = compiler
         return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
@@ -118,6 +123,8 @@ class Purifier(_hub.HubMixin, Scoring):
         self, save_directory: str | os.PathLike[str], *, config: Any = None, model_card_kwargs: Any = None
     ) -> None:
         """Writes config.json, safetensors weights and the model card. `from_pretrained` restores the same bits.
+
+        Tiles, device, dtype and compilation are not saved. The card states options that were changed.
 
         Args:
             save_directory: The folder. It is created if it does not exist.
@@ -128,9 +135,9 @@ class Purifier(_hub.HubMixin, Scoring):
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
             OutputError: If it cannot be written. The purifier that was there before is kept.
         """
-        card = self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
+        config, card = self._config(), self.card or str(self.generate_model_card(**(model_card_kwargs or {})))
         folder = as_path(save_directory, wanted="a folder to save in")
-        _format.write(folder, self._config(), self.method.state_dict(), card)
+        _format.write(folder, config, self.method.state_dict(), with_changes(card, self._card_of, config))
 
     def _config(self) -> dict[str, Any]:
         """The content of config.json, without the list of weights files."""
@@ -292,6 +299,7 @@ class Purifier(_hub.HubMixin, Scoring):
         behind = Gated.behind_copy(self.method, source.method, gate_bias=gate_bias, gate_floor=gate_floor)
         gated = self._variant(behind, f"{self.name}-gated")
         gated.card = _GATED_CARD.format(name=gated.name, purifier=self.name, gate=source.name)
+        gated._card_of = None
         return gated
 
     @staticmethod
@@ -344,6 +352,7 @@ class Purifier(_hub.HubMixin, Scoring):
         if self._tile is not None:
             check_tileable(method, self._tile, name)
         variant = Purifier(method, name=name, card=self.card)
+        variant._card_of = self._card_of
         variant._tile = self._tile
         variant._compiler = copy.copy(self._compiler)
         return variant.to(device=self.device, dtype=self.dtype)

@@ -13,6 +13,7 @@ import purifier
 from purifier import (
     NoWeightsError,
     OptionError,
+    OutputError,
     Purifier,
     PurifierWarning,
     UnknownNameError,
@@ -238,3 +239,21 @@ def test_a_pushed_purifier_loads_from_the_hub(cache: Path, monkeypatch: pytest.M
     loaded = load(REPO, cache)
     assert torch.equal(loaded(IMAGES), small_purifier("ncis")(IMAGES))
     assert loaded.card
+
+
+def test_an_upload_that_fails_says_what_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create_repo(self: HfApi, repo_id: str, **options: object) -> RepoUrl:
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    with pytest.raises(OutputError, match=r"as 'org/name', got ConnectionError: Name or service .*; check the conn"):
+        small_purifier("ncis").push_to_hub("org/name")
+
+
+@pytest.mark.parametrize(("local", "advice"), [(True, "without local_files_only"), (False, "go online once$")])
+def test_what_is_not_cached_advises_only_what_helps(
+    local: bool, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match=advice):
+        Purifier.from_pretrained("org/name", cache_dir=tmp_path, local_files_only=local)

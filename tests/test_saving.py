@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from purifier import OptionError, OutputError, Purifier, PurifierError, _format
+from purifier import OptionError, OutputError, Purifier, PurifierError, _files, _format
 from tests.builders import edit_config, pictures, small_purifier
 from tests.savers import versions, which
 
@@ -35,6 +36,26 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_purifier(tmp_path: Path)
     small_purifier("ncis").save_pretrained(folder)
     weights = {name for name in names(folder) if name.endswith(".safetensors")}
     assert names(folder) == {"README.md", "config.json", *weights} and len(weights) == 1
+
+
+def test_what_a_save_left_that_was_killed_during_this_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_purifier("ncis").save_pretrained(tmp_path)
+    left = tmp_path / "model-00002-of-00004.safetensors"
+    left.write_bytes(b"weights of a save that was killed")
+    journal = tmp_path / f".{_files.JOURNAL}.{'0' * 16}.part"
+    journal.write_text(json.dumps({left.name: hashlib.sha256(left.read_bytes()).hexdigest()}))
+    monkeypatch.setattr(_files, "_STALE_SECONDS", 0.5)
+    pack = _format._pack
+
+    def slowly(state: object) -> object:
+        time.sleep(0.7)
+        return pack(state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_format, "_pack", slowly)
+    small_purifier("ncis").save_pretrained(tmp_path)
+    assert names(tmp_path) == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_a_fresh_folder_has_the_usual_names_and_a_second_save_has_names_of_its_own_content(tmp_path: Path) -> None:

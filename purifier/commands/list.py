@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import torch
 
 from purifier import _hub
 from purifier.commands._terminal import echo
-from purifier.methods import METHODS, build
+from purifier.methods import build
 
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
 
@@ -18,7 +19,7 @@ _NO_WEIGHTS = "no weights yet: purifier convert | train"
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(as_json: bool) -> None:
-    """List the purifiers that come with the package."""
+    """List the purifiers that come with the package. docs/choosing.md compares what they keep and cost."""
     rows = [_row(name, _hub.bundled_config(name)) for name in _hub.list_purifiers(trained=False)]
     if as_json:
         echo(json.dumps(rows, indent=2))
@@ -43,5 +44,13 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "trained": config.get("trained", True),
         "stand_in": config.get("stand_in"),
         "options": config["options"],
-        "description": (METHODS[config["method"]].__doc__ or "").strip().splitlines()[0],
+        "description": _summary(name),
     }
+
+
+def _summary(name: str) -> str:
+    """Returns the first sentence of a purifier's card, without links."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", _hub.bundled_card(name), flags=re.DOTALL)
+    first = next(part for part in text.split("\n\n") if part.strip() and not part.lstrip().startswith(("#", "<")))
+    plain = re.sub(r"\[`?(.*?)`?\]\(.*?\)", r"\1", " ".join(first.split()))
+    return re.split(r"(?<=[a-z)\d])\. ", plain)[0].rstrip(".:") + "."

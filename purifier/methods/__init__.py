@@ -44,7 +44,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 # Former names of options, which are still read. For 0.1's folders; remove it with the next format.
-_FORMER = {"caution": "gate_bias"}
+FORMER = {"caution": "gate_bias"}
 
 # Packages offer methods of their own as entry points of this group: NAME = module:Class.
 ENTRY_POINTS = "purifier.methods"
@@ -194,7 +194,7 @@ def _read(description: Any) -> tuple[str, dict[str, Any]]:
 
 def _renamed(options: dict[str, Any], kind: type[Method]) -> dict[str, Any]:
     """Returns the options under their present names."""
-    former = {old: new for old, new in _FORMER.items() if new in kind.tunable}
+    former = {old: new for old, new in FORMER.items() if new in kind.tunable}
     return {former.get(key, key): value for key, value in options.items()}
 
 
@@ -216,7 +216,7 @@ def tune(description: Any, changes: dict[str, Any], name: str) -> dict[str, Any]
     tunable = METHODS[method].tunable
     changes, given = _renamed(changes, METHODS[method]), changes
     for old in given.keys() - changes.keys():
-        warn_once(f"the option {old!r} is now called {_FORMER[old]!r}; use that name. Shown once", stacklevel=4)
+        warn_once(f"the option {old!r} is now called {FORMER[old]!r}; use that name. Shown once", stacklevel=4)
     nested = [key for key, value in options.items() if isinstance(value, dict)]
     if nested:
         inner = {option: value for option, value in changes.items() if option not in tunable}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,16 @@ def test_yaml_may_be_plain(photos: Path, tmp_path: Path) -> None:
     config.write_text("steps: 3.7")
     result = train("nrp", "--config", config, "--data", photos, "--out", tmp_path / "b")
     assert result.exit_code == 2 and "expected a whole number for steps in" in result.output
+
+
+def test_the_command_of_the_page_adapts_alloy_s(photos: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"    purifier (train alloy --init alloy-s .*?)\n\n", page, flags=re.DOTALL)
+    words = found.replace("\\\n", " ").replace("my_module:build", "tests.training.features:classifier").split()
+    words = [str(photos) if word == "PHOTOS" else str(tmp_path) if word == "runs/mine" else word for word in words]
+    small = ["--steps", "1", "--batch-size", "1", "--crop-size", "32", "--device", "cpu", "--validation-images", "1"]
+    small += ["--warmup-steps", "0", "--precision", "no", "--validation-every", "4"]
+    done = CliRunner().invoke(command, [*words, *small])
+    assert done.exit_code == 0, done.output
+    purifier = Purifier.from_pretrained(tmp_path / "mine")
+    assert purifier.method.options["gate"] == 32

@@ -15,10 +15,8 @@ from purifier.data.crops import RandomCrops
 from purifier.data.degrade import degraded
 from purifier.training.bank.store import Bank, Entry
 
-# How a pair is varied: the share of weakened attacks, and the weakest factor; the share of pairs that are degraded
-# before the attack's perturbation is added, and after; the share whose channels are permuted.
+# How a pair is varied: the share of weakened attacks, and the weakest factor; the share whose channels are permuted.
 _WEAKENED, _WEAKEST = 0.5, 0.25
-_BEFORE, _AFTER = 0.15, 0.15
 _PERMUTED = 0.2
 
 # A batch of a training: clean crops (N, 3, H, W), or what torch collates of `BankPairs`.
@@ -71,22 +69,31 @@ class BankPairs(Dataset[dict[str, Tensor]]):
 
     Sample k is a function of the bank, the seed and k, so a resumed run gets the same samples as an unbroken one. A
     crop is flipped at random, its channels are permuted in a fifth of the cases, half of the perturbations are scaled
-    by a factor from 0.25 to 1, and some pictures are sharpened, made noisy or compressed, before the perturbation is
-    added or after it.
+    by a factor from 0.25 to 1, and `degraded` of the pictures are degraded.
 
     Args:
         bank: The bank. It must not grow during the training.
         crops: Clean crops for the samples that do not come from the bank; also the size, the number and the seed.
         share: Share of the samples that come from the bank, in (0, 1].
         sources: Names of the bank's sources to use; empty means all. Each is drawn in proportion to its pictures.
+        degraded: Share of the pairs that are sharpened, made noisy or compressed: half of them before the perturbation
+            is added, half of them after.
 
     Raises:
         InputError: If the bank holds no attacked picture of the sources.
         OptionError: If the bank has no such source, or its pictures are smaller than the crops.
     """
 
-    def __init__(self, bank: Bank, crops: RandomCrops, *, share: float = 1.0, sources: tuple[str, ...] = ()) -> None:
-        self.bank, self.crops, self.share = bank, crops, share
+    def __init__(
+        self,
+        bank: Bank,
+        crops: RandomCrops,
+        *,
+        share: float = 1.0,
+        sources: tuple[str, ...] = (),
+        degraded: float = 0.3,
+    ) -> None:
+        self.bank, self.crops, self.share, self.degraded = bank, crops, share, degraded
         names = list(bank.sources)
         for name in sources:
             if name not in names:
@@ -132,10 +139,10 @@ class BankPairs(Dataset[dict[str, Tensor]]):
             clean, perturbation = clean[order], perturbation[order]
         if random.random() < _WEAKENED:
             perturbation = perturbation * random.uniform(_WEAKEST, 1.0)
-        if random.random() < _BEFORE:
+        if random.random() < self.degraded / 2:
             clean = _degraded(clean, random)
         perturbed = (clean + perturbation).clamp(0, 1)
-        if random.random() < _AFTER:
+        if random.random() < self.degraded / 2:
             perturbed = _degraded(perturbed, random)
         return _sample(clean.contiguous(), perturbed.contiguous(), attacked=True, drawn=True)
 

@@ -23,16 +23,21 @@ class AttackedTraining(PhotographTraining):
         bank: Folder of a bank of attacks that `purifier bank make` has made; "" means none. It must not grow during
             the training.
         bank_share: Share of the samples that come from the bank. The training perturbs the others itself.
+        bank_degraded: Share of the bank's pairs that are sharpened, made noisy or compressed: half of them before the
+            perturbation is added, half of them after. 0 suits a gate, which cannot tell a compressed attack from a
+            compressed clean picture.
         bank_sources: Names of the bank's sources to use; by default all.
     """
 
     bank: str = ""
     bank_share: float = 1.0
+    bank_degraded: float = 0.3
     bank_sources: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("bank_share", self.bank_share, low=0.0, high=1.0)
+        check_number("bank_degraded", self.bank_degraded, low=0.0, high=1.0)
 
     def crops_and_validation(self) -> tuple[Dataset[Any], list[Path]]:
         """Returns the crops, or pairs of a bank, to train on, and the files held out for validation."""
@@ -41,4 +46,5 @@ class AttackedTraining(PhotographTraining):
             return crops, validation
         assert isinstance(crops, RandomCrops)
         sources = () if "*" in self.bank_sources else self.bank_sources
-        return BankPairs(Bank(self.bank), crops, share=self.bank_share, sources=sources), validation
+        pairs = BankPairs(Bank(self.bank), crops, share=self.bank_share, sources=sources, degraded=self.bank_degraded)
+        return pairs, validation
