@@ -85,9 +85,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
         ['train mode']
     """
-    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
-        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
+    _check_images(images)
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
     if isinstance(images, LabelledImages):
@@ -106,6 +104,12 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     if defended is not None:
         findings += _cost(view, _View(whole_model(defended)), images, labels)
     return findings
+
+
+def _check_images(images: Any) -> None:
+    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
 
 
 class _View:
