@@ -95,8 +95,7 @@ class Purifier(_hub.HubMixin, Scoring):
                 over a folder of that name; give that folder as a path object or as "./name".
             device: None means the CPU, "auto" the accelerator if there is one.
             dtype: None means float32, "auto" bfloat16 on hardware that computes it fast.
-            compile: Whether to apply torch.compile, see `purifier.inference.compiling.make_compiler`. Not saved. Meant
-                for GPUs: on a CPU it gains little, and the first call and every new size take up to a minute or more.
+            compile: Whether to apply torch.compile, see `purifier.inference.compiling.make_compiler`. Meant for GPUs.
             revision: Branch, tag or commit on the hub.
             token: Hub token, or True for the stored one.
             cache_dir: The hub's cache folder.

@@ -69,6 +69,8 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
     # The gate closes on more clean images, which then cost the gate only; chosen by benchmarks.recipes.gate_judge.
     "alloy-s, sure gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=-1.0, gate_floor=0.3),
+    # What a service does that stores images as JPEG before it purifies them.
+    "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
     "alloy": lambda: Purifier.from_pretrained("alloy"),
     "nrp-resg": lambda: Purifier.from_pretrained("nrp-resg"),

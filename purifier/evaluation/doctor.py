@@ -63,14 +63,13 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
 
     It compares the accuracy on the images as they are with the accuracy if they were fed or labelled otherwise:
     normalised, un-normalised, scaled by 255, with the channels reversed, resized, with the labels moved. The remedy
-    that helps most is reported, if it helps on so many more images than it harms that chance is excluded (exact sign
-    test, p < 0.001). One fault can hide another: mend it and ask again.
+    that helps most is reported, if it helps on more images than chance allows (exact sign test, p < 0.001). One fault
+    can hide another: mend it and ask again.
 
     Args:
         model: A classifier of images; also behind `purifier.wrap` or `attach`, whose purifier is examined too.
         images: A `LabelledImages` set, RGB in [0, 1]; or images as the model is fed them, (N, 3, H, W). Those of a
-            defended model of normalised images may also be RGB in [0, 1]. Fifty or more make the answer sharp; with
-            fewer than ten, most checks stay silent.
+            defended model may also be RGB in [0, 1]. Use fifty or more; with fewer than ten, most checks stay silent.
         labels: Class numbers (N,) of a tensor of images. Without labels only the mode and the outputs are checked.
 
     Returns:
@@ -85,9 +84,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
         ['train mode']
     """
-    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
-        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
+    _check_images(images)
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
     if isinstance(images, LabelledImages):
@@ -106,6 +103,12 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     if defended is not None:
         findings += _cost(view, _View(whole_model(defended)), images, labels)
     return findings
+
+
+def _check_images(images: Any) -> None:
+    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
+        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
 
 
 class _View:

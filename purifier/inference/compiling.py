@@ -81,9 +81,10 @@ def make_compiler(compile: Any) -> Compiler | None:
     """Returns the compiler for the option `compile` of `Purifier.from_pretrained`.
 
     Args:
-        compile: True compiles on the first call, which takes longer. The output differs by rounding only. Tiles always
-            run uncompiled. "reduce-overhead" also replays CUDA graphs while no gradient is recorded, which helps with
-            small batches of one size on a GPU. False returns None.
+        compile: True compiles on the first call, which takes longer. On a CPU it gains little, and the first call and
+            every new size take up to a minute or more. The output differs by rounding only. Tiles always run
+            uncompiled. "reduce-overhead" also replays CUDA graphs while no gradient is recorded, which helps with small
+            batches of one size on a GPU. False returns None.
 
     Raises:
         OptionError: If it is something else.

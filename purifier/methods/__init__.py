@@ -60,8 +60,8 @@ __all__ = [
 def register(name: str) -> Callable[[type[Method]], type[Method]]:
     """Registers a method of your own, so that purifiers of it can be saved, loaded, chained and gated.
 
-    Loading a folder needs the registration too: import the module that registers the method first, or let your package
-    offer it as an entry point, NAME = module:Class, in the group "purifier.methods". No code comes from the folder.
+    Loading a folder needs the registration too: import the module first, or let your package offer the class as an
+    entry point of the group "purifier.methods". No code comes from the folder.
 
     Args:
         name: What config.json calls the method: letters, digits, "-" and "_".
@@ -73,15 +73,14 @@ def register(name: str) -> Callable[[type[Method]], type[Method]]:
         OptionError: If the name has another form or another class has it, or the class is not such a method.
 
     Example:
-        >>> import torch
         >>> from purifier import Method, Purifier, Stage, register
         >>> @register("half-way-to-grey")
         ... class HalfWayToGrey(Method):
         ...     options = {}
         ...     def stages(self):
         ...         return [Stage(lambda images: (images + images.mean(1, keepdim=True)) / 2, halo=0)]
-        >>> Purifier(HalfWayToGrey())(torch.rand(1, 3, 8, 8)).shape
-        torch.Size([1, 3, 8, 8])
+        >>> Purifier(HalfWayToGrey()).name
+        'half-way-to-grey'
     """
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w-]{0,63}", name)):
         raise OptionError(f"expected a name of letters, digits, '-' and '_', at most 64, to register, got {name!r}")
