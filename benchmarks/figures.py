@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from purifier.evaluation.drawing import FAINT, GRID, INK, blank, write
 
-from purifier._files import replacing
-
-INK, FAINT, GRID = "#1f2937", "#6b7280", "#e5e7eb"
-_DPI = 128
-
-
-def blank(width: float, height: float, **options: Any) -> Figure:
-    """Returns a white figure of this size in inches."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", **options)
-    FigureCanvasAgg(figure)
-    return figure
+__all__ = ["FAINT", "GRID", "INK", "blank", "tidy", "write"]
 
 
 def tidy(panel: Any, axis: str) -> None:
@@ -28,9 +16,3 @@ def tidy(panel: Any, axis: str) -> None:
     for side in ("top", "right", "left"):
         panel.spines[side].set_visible(False)
     panel.spines["bottom"].set_color(GRID)
-
-
-def write(figure: Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -18,9 +20,9 @@ from purifier.methods.gated import gate_of
 class Scoring(Facts):
     """The part of `Purifier` that scores images."""
 
-    def purify(self, images: Tensor) -> Tensor:
-        """See `Purifier.purify`."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def purify(self, images: Tensor) -> Tensor: ...
 
     def attack_score(self, images: Tensor) -> Tensor:
         """Returns how much each image looks attacked, as the gate of this purifier sees it.

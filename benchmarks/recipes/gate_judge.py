@@ -25,6 +25,7 @@ from torchvision.transforms.functional import adjust_sharpness
 from tqdm import tqdm
 
 from benchmarks.accuracy.alloy_gate import Change, harmless
+from benchmarks.accuracy.detection_results import area
 from benchmarks.kit import load_sources, photographs
 from benchmarks.lite import lite1
 from benchmarks.markdown import table
@@ -125,15 +126,9 @@ def judged(gate: Gate, benign: dict[str, Tensor], moved: dict[str, Tensor]) -> s
             skipped = [f"{100 * shares['as they are']:.0f}", f"{100 * shares[worst]:.0f} ({worst})"]
             rows.append([f"{bias:g}", f"{floor:.3f}", *skipped, *(f"{value:.2f}" for value in open_.values())])
     head = ["bias", "floor", "skipped, clean", "skipped, worst change", *of_moved]
-    surest = of_benign["as they are"].mean((1, 2, 3))
-    found = [f"{name}: {auc(one.mean((1, 2, 3)), surest):.3f}" for name, one in of_moved.items()]
+    surest = of_benign["as they are"].mean((1, 2, 3)).tolist()
+    found = [f"{name}: {area(one.mean((1, 2, 3)).tolist(), surest):.3f}" for name, one in of_moved.items()]
     return f"{table(head, rows)}\n\nArea under the ROC curve of the mean logit, against clean: {', '.join(found)}"
-
-
-def auc(positive: Tensor, negative: Tensor) -> float:
-    """Share of pairs in which the positive has the larger score."""
-    larger = (positive[:, None] > negative[None]).float() + 0.5 * (positive[:, None] == negative[None]).float()
-    return larger.mean().item()
 
 
 if __name__ == "__main__":

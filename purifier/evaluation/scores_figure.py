@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from purifier._files import replacing
+from purifier.evaluation.drawing import FAINT, INK, blank, tidy, write
 from purifier.evaluation.thresholds import Threshold
 
-_INK, _FAINT, _CLEAN, _ATTACKED = "#1f2937", "#6b7280", "#1d4ed8", "#c2410c"
-_DPI = 128
+_CLEAN, _ATTACKED = "#1d4ed8", "#c2410c"
 # Scores crowd near 0 and 1, so the axis is that of their logits, from _LOW to 1 - _LOW.
 _LOW, _BINS = 1e-4, 48
 _TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
@@ -29,11 +28,7 @@ def draw_scores(
         subtitle: What was scored.
         threshold: A line is drawn at it, and bars beyond it have another colour.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.6, 4.4), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(7.6, 4.4)
     panel = figure.subplots()
     edge = _place(_LOW)
     edges = [edge + (-2 * edge) * number / _BINS for number in range(_BINS + 1)]
@@ -42,19 +37,18 @@ def draw_scores(
     panel.hist([kept, above], bins=edges, stacked=True, color=[_CLEAN, _ATTACKED], rwidth=0.92)
     if threshold is not None:
         place = _place(threshold.value)
-        panel.axvline(place, color=_INK, linewidth=1)
+        panel.axvline(place, color=INK, linewidth=1)
         text = f"threshold {threshold.value:.3g}: {len(above)} of {len(scores)} above"
         right = place > 0
         panel.annotate(
             text, (place, 1), (-5 if right else 5, -3), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="right" if right else "left", va="top", color=_INK, fontsize=8.5,
+            ha="right" if right else "left", va="top", color=INK, fontsize=8.5,
         )  # fmt: skip
     _style(panel)
     figure.subplots_adjust(left=0.09, right=0.95, top=0.82, bottom=0.13)
-    figure.text(0.03, 0.95, title, fontsize=12, color=_INK, weight="bold", va="center", parse_math=False)
-    figure.text(0.03, 0.885, subtitle, fontsize=8.5, color=_FAINT, va="center", parse_math=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+    figure.text(0.03, 0.95, title, fontsize=12, color=INK, weight="bold", va="center", parse_math=False)
+    figure.text(0.03, 0.885, subtitle, fontsize=8.5, color=FAINT, va="center", parse_math=False)
+    write(figure, path)
 
 
 def _style(panel: Any) -> None:
@@ -64,15 +58,10 @@ def _style(panel: Any) -> None:
     panel.set_xticks(
         [_place(tick) for tick in _TICKS], ["≤ 0.0001", *(f"{tick:g}" for tick in _TICKS[1:-1]), "≥ 0.9999"]
     )
-    panel.set_xlabel("attack score", color=_INK)
-    panel.set_ylabel("pictures", color=_INK)
+    panel.set_xlabel("attack score", color=INK)
+    panel.set_ylabel("pictures", color=INK)
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.tick_params(colors=_FAINT, length=0, labelsize=9)
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color("#9ca3af")
+    tidy(panel)
 
 
 def _place(score: float) -> float:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from purifier._files import replacing
+from purifier.evaluation.drawing import FAINT, INK, blank, tidy, write
 from purifier.evaluation.tuning import Trial, Tuning
 
-_INK, _FAINT, _STANDARD, _BLIND, _MEAN = "#1f2937", "#6b7280", "#1d4ed8", "#c2410c", "#15803d"
-_PANEL, _HEIGHT, _DPI = 5.2, 4.4, 128
+_STANDARD, _BLIND, _MEAN = "#1d4ed8", "#c2410c", "#15803d"
+_PANEL, _HEIGHT = 5.2, 4.4
 # Height of a line of text, in units of the axis.
 _LINE = 0.045
 _CURVES = (("standard", _STANDARD, "standard"), ("blind", _BLIND, "robust,\npurifier-blind"))
@@ -26,29 +26,25 @@ def draw_tuning(tuning: Tuning, path: Path, *, title: str, subtitle: str, note: 
         subtitle: Model, images and attack.
         note: The line below the panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.text import Text
 
     kernels = list(dict.fromkeys(trial.options.get("kernel_size") for trial in tuning.trials))
-    figure = Figure(figsize=(max(7.2, _PANEL * len(kernels) + 0.6), _HEIGHT + 1.4), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(max(7.2, _PANEL * len(kernels) + 0.6), _HEIGHT + 1.4)
     panels = figure.subplots(1, len(kernels), sharey=True, squeeze=False)[0]
     for panel, kernel in zip(panels, kernels, strict=True):
         trials = [trial for trial in tuning.trials if trial.options.get("kernel_size") == kernel]
         _draw_panel(panel, trials, tuning, "" if kernel is None else f"K = {kernel}")
-    panels[0].set_ylabel("accuracy", color=_INK)
+    panels[0].set_ylabel("accuracy", color=INK)
     inch = 1 / figure.get_figheight()
     figure.subplots_adjust(left=0.7 / figure.get_figwidth(), right=1 - 0.2 / figure.get_figwidth(), wspace=0.06)
     figure.subplots_adjust(top=1 - 0.95 * inch, bottom=0.95 * inch)
     left = 0.25 / figure.get_figwidth()
-    figure.text(left, 1 - 0.28 * inch, title, fontsize=12, color=_INK, weight="bold", va="center")
-    figure.text(left, 1 - 0.56 * inch, subtitle, fontsize=8.5, color=_FAINT, va="center")
-    figure.text(left, 0.24 * inch, note, fontsize=8.5, color=_FAINT, va="center")
+    figure.text(left, 1 - 0.28 * inch, title, fontsize=12, color=INK, weight="bold", va="center")
+    figure.text(left, 1 - 0.56 * inch, subtitle, fontsize=8.5, color=FAINT, va="center")
+    figure.text(left, 0.24 * inch, note, fontsize=8.5, color=FAINT, va="center")
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI, format="png")
+    write(figure, path)
 
 
 def _draw_panel(panel: Any, trials: Sequence[Trial], tuning: Tuning, heading: str) -> None:
@@ -68,22 +64,15 @@ def _draw_panel(panel: Any, trials: Sequence[Trial], tuning: Tuning, heading: st
     _label(panel, at[-1], ends)
     if tuning.chosen in trials:
         place = tuning.chosen.options["iterations"]
-        panel.axvline(place, color=_FAINT, linewidth=0.8)
+        panel.axvline(place, color=FAINT, linewidth=0.8)
         panel.plot([place], [tuning.chosen.mean], marker="o", markersize=9, color=_MEAN)
-        panel.annotate(
-            "chosen", (place, 1.0), (4, -3), textcoords="offset points", va="top", color=_FAINT, fontsize=8.5
-        )
+        panel.annotate("chosen", (place, 1.0), (4, -3), textcoords="offset points", va="top", color=FAINT, fontsize=8.5)
     panel.set_ylim(0, 1)
     panel.set_xlim(at[0] - 0.3, at[-1] + 0.26 * max(2, at[-1] - at[0] + 1))
     panel.set_xticks(at)
-    panel.set_xlabel("iterations", color=_INK)
-    panel.set_title(heading, fontsize=10, color=_INK)
-    panel.grid(axis="y", color="#e5e7eb", linewidth=0.8)
-    panel.set_axisbelow(True)
-    panel.tick_params(colors=_FAINT, length=0, labelsize=9)
-    for side in ("top", "right", "left"):
-        panel.spines[side].set_visible(False)
-    panel.spines["bottom"].set_color("#9ca3af")
+    panel.set_xlabel("iterations", color=INK)
+    panel.set_title(heading, fontsize=10, color=INK)
+    tidy(panel)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}".replace("%", " %"))
 
 
