@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nrp": {"filters": 6, "blocks": 2, "growth": 4},
     "nrp-resg": {"filters": 6, "blocks": 2},
     "tvm": {"steps": 10},
+    "wavelet-sr": {"filters": 6, "growth": 2, "layers": 2},
 }
 CASES = [*sorted(METHODS), "dynamic"]
 

@@ -29,6 +29,7 @@ LARGE = {
     "nrp": {"filters": 2, "blocks": 1, "growth": 1},
     "nrp-resg": {"filters": 4, "blocks": 1},
     "tvm": {"steps": 2},
+    "wavelet-sr": {"filters": 4, "growth": 2, "layers": 1},
 }
 
 every = pytest.mark.parametrize("case", CASES)

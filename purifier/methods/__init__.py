@@ -25,6 +25,7 @@ from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
 from purifier.methods.resize_pad import ResizePad
 from purifier.methods.tvm import TVM
+from purifier.methods.wavelet_sr import WaveletSR
 
 METHODS: dict[str, type[Method]] = {
     "alloy": Alloy,
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "nrp-resg": NRPResG,
     "resize-pad": ResizePad,
     "tvm": TVM,
+    "wavelet-sr": WaveletSR,
 }
 
 # Former names of options, which are still read. For 0.1's folders; remove it with the next format.
