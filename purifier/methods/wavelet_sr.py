@@ -105,7 +105,8 @@ class WaveletSR(Method):
         if not self.sigma:
             return images
         # Squares of details are too small for half precision.
-        return denoised(images.float(), self.sigma, self.levels).to(images.dtype)
+        exact = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+        return denoised(exact, self.sigma, self.levels).to(images.dtype)
 
     def _redrawn(self, images: Tensor) -> Tensor:
         return by_parts(self._doubled_and_averaged, images)

@@ -37,7 +37,7 @@ def test_the_wavelets_equal_those_of_scikit_image(sigma: float, levels: int) -> 
     images = (pictures(2, 3, 64, 48) + 0.03 * torch.randn(2, 3, 64, 48, generator=random)).clamp(0, 1)
     ours = denoised(images, sigma, levels).clamp(0, 1)
     assert (ours - of_scikit_image(images, sigma, levels)).abs().max() < 1e-4
-    assert (ours - images).abs().mean() > 1e-3
+    assert (ours - images).abs().mean() > 1e-4
 
 
 def test_denoising_lowers_the_error_of_a_noisy_picture() -> None:
@@ -65,7 +65,6 @@ def test_a_flat_picture_stays_flat() -> None:
 def test_gradients_of_the_whole_method_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     method = WaveletSR(levels=2, filters=4, growth=2, layers=1).double()
-    method._denoised = lambda images: denoised(images, 0.04, 2)  # type: ignore[method-assign]
     images = pictures(1, 3, 8, 8).double().requires_grad_()
     assert torch.autograd.gradcheck(method, (images,), eps=1e-7, atol=1e-4)
 
