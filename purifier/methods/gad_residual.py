@@ -26,8 +26,20 @@ _MULTIPLE = 4
 _SCALE = 4.0
 
 
+class ChannelAffine(nn.Module):
+    """Scales and shifts every channel. In training, a batch norm may stand in its place, of which this is the rest."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.addcmul(self.bias.view(-1, 1, 1), features, self.weight.view(-1, 1, 1))
+
+
 class PreActivation(nn.Module):
-    """Norm, ReLU, convolution, norm, ReLU, convolution, plus the input (He et al., https://arxiv.org/abs/1603.05027).
+    """Scaling, ReLU, convolution, scaling, ReLU, convolution, plus the input (He et al., https://arxiv.org/abs/1603.05027).
 
     Args:
         before: Number of channels of the input.
@@ -37,7 +49,7 @@ class PreActivation(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.stride = 1 if before == after else 2
-        self.norm1, self.norm2 = _norm(before), _norm(after)
+        self.norm1, self.norm2 = ChannelAffine(before), ChannelAffine(after)
         self.conv1 = nn.Conv2d(before, after, 3, self.stride, 1, bias=False)
         self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         self.shortcut = nn.Conv2d(before, after, 1, bias=False) if self.stride > 1 else None
@@ -72,7 +84,7 @@ class GADResidual(Method):
         self.stem = nn.Conv2d(12, filters, 3, padding=1)
         self.fine = nn.Sequential(*(PreActivation(filters, filters) for _ in range(fine_blocks)))
         coarse = [PreActivation(filters, wide), *(PreActivation(wide, wide) for _ in range(blocks))]
-        self.coarse = nn.Sequential(*coarse, _norm(wide), nn.ReLU())
+        self.coarse = nn.Sequential(*coarse, ChannelAffine(wide), nn.ReLU())
         self.context = nn.Conv2d(wide, wide, 1)
         self.up = nn.Conv2d(wide, 4 * filters, 1)
         self.merge = PreActivation(filters, filters)
@@ -114,7 +126,3 @@ class GADResidual(Method):
         fine = self.merge(fine + F.pixel_shuffle(self.up(coarse), 2))
         change = crop(F.pixel_shuffle(self.last(fine), 2), height, width).tanh()
         return images + change * torch.where(change >= 0, 1 - images, images)
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(1, channels)

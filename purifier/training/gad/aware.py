@@ -23,6 +23,7 @@ from purifier._errors import OptionError, PurifierWarning
 from purifier._random import isolated_randomness
 from purifier.methods._base import Method
 from purifier.training.gad.config import GADTraining
+from purifier.training.gad.norms import batch_normed
 from purifier.training.gad.tasks import Classification, Task
 from purifier.training.loop import Fitted
 from purifier.training.outputs import training_card
@@ -33,19 +34,20 @@ _PGD_STEPS = 10
 
 
 class Guided(nn.Module):
-    """A purifier with a linear layer on its features, which is trained with it and dropped at the end.
+    """A purifier as it is trained: with batch norms, and a linear layer on its features, which end with the training.
 
     Args:
         method: The purifier's method.
+        normed: Whether to train with batch norms.
         classes: Number of outputs of the linear layer; 0 means that there is none.
 
     Raises:
         OptionError: If a layer is wanted and the method has no features.
     """
 
-    def __init__(self, method: Method, classes: int) -> None:
+    def __init__(self, method: Method, *, normed: bool = False, classes: int = 0) -> None:
         super().__init__()
-        self.method = method
+        self.method = batch_normed(method) if normed else method
         self.head: nn.Linear | None = None
         if classes:
             if not callable(getattr(method, "features", None)):
@@ -83,7 +85,8 @@ class AwareLosses:
         self._config, self._task = config, task
         self._head_steps = math.ceil(config.head_start * config.steps)
         self._step = 0
-        self.model = Guided(method, self._classes())
+        # Trained weights were trained to do without.
+        self.model = Guided(method, normed=not config.init, classes=self._classes())
 
     def losses(
         self, model: Callable[..., Any], images: Tensor, targets: Any, step: int
@@ -133,6 +136,7 @@ class AwareLosses:
         In the head start, these are the accuracies of the linear layer. Warns of catastrophic overfitting.
         """
         assert isinstance(model, Guided)
+        model.eval()
         found = {"single": 0.0, "aware": 0.0}
         count = sum(len(images) for images, _ in batches)
         for images, targets in batches:

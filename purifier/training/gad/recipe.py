@@ -28,6 +28,7 @@ from purifier.training.gad import losses
 from purifier.training.gad.aware import AwareLosses, Guided
 from purifier.training.gad.config import CLASSES, FEATURES, PIXELS, GADTraining
 from purifier.training.gad.discriminator import PatchDiscriminator
+from purifier.training.gad.norms import folded
 from purifier.training.gad.perceptual import load_perceptual
 from purifier.training.gad.tasks import Observed, make_task
 from purifier.training.gad.validation import HeldOut, Samples
@@ -228,7 +229,7 @@ class GADRecipe:
 
     def purifier(self, fitted: Fitted) -> Purifier:
         """Makes the trained purifier, with its model card."""
-        method = cast(Method, _purifier_in(fitted.model).cpu())
+        method = _purifier_in(fitted.model).cpu()
         if self._aware is not None:
             return Purifier(method, name="gad", card=self._aware.card(fitted, type(self._target).__name__))
         config, task, target = self.config, self.task, type(self._target).__name__
@@ -247,9 +248,9 @@ class GADRecipe:
         return Purifier(method, name="gad", card=card)
 
 
-def _purifier_in(model: nn.Module) -> nn.Module:
+def _purifier_in(model: nn.Module) -> Method:
     """Returns the purifier of what the loop trains."""
-    return model.method if isinstance(model, Guided) else model
+    return folded(model.method) if isinstance(model, Guided) else cast(Method, model)
 
 
 def _single(maps: list[Tensor]) -> list[Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from purifier import OptionError, Purifier, PurifierWarning
 from purifier.training.gad import GADRecipe, GADTraining, train
 from purifier.training.gad.aware import AwareLosses, Guided
+from purifier.training.gad.norms import batch_normed, folded
+from tests.builders import pictures, small_method
 from tests.training.gad.builders import TINY, class_folders, classifier, masked_pictures
 
 AWARE = {
@@ -96,14 +98,15 @@ def test_without_a_head_the_only_loss_is_the_models_own(folders: Path) -> None:
 
 
 def test_training_raises_the_accuracy_under_attacks_that_know_the_purifier(folders: Path, tmp_path: Path) -> None:
-    settings = {**AWARE, "steps": 60, "batch_size": 8, "validate_every": 60, "validation_images": 6, "eps": 0.15}
+    settings = {**AWARE, "steps": 80, "batch_size": 8, "validate_every": 80, "head_start": 0.0, "learning_rate": 0.02}
+    settings |= {"eps": 0.15, "ema_decay": 0.9}
     folder = train(GADTraining(data=str(folders), **settings), tmp_path, model=classifier())
     purifier = Purifier.from_pretrained(folder)
     card = (folder / "README.md").read_text()
     assert "adversarially trained purifier" in card and "| aware |" in card
     made = recipe(folders, head_start=0.0, eps=0.15)
     images, labels = made.crops.collate([made.crops[number] for number in range(24)])  # type: ignore[attr-defined]
-    judge, trained = aware(made), Guided(purifier.method, 0)
+    judge, trained = aware(made), Guided(purifier.method)
     new = judge._score(made.model, judge.attack(images, labels, 0.15, 10), labels)  # type: ignore[arg-type]
     robust = judge._score(trained, judge.attack(images, labels, 0.15, 10, trained), labels)
     assert new < 0.5 and robust > new + 0.2
@@ -145,3 +148,14 @@ def test_a_head_start_is_refused_for_other_tasks(tmp_path: Path) -> None:
     settings = {**AWARE, "task": "segmentation", "data": str(images), "masks": str(masks)}
     with pytest.raises(OptionError, match="expected task='classification' with head_start or head_weight above 0"):
         GADRecipe(GADTraining(**settings), torch.nn.Conv2d(3, 5, 1))
+
+
+def test_batch_norms_end_with_the_training_and_leave_the_outputs_of_their_eval_mode() -> None:
+    method, images = batch_normed(small_method("gad-residual")), pictures(4, 3, 12, 12)
+    for _ in range(5):
+        method(images)
+    method.eval()
+    plain = folded(method)
+    assert plain.state_dict().keys() == small_method("gad-residual").state_dict().keys()
+    torch.testing.assert_close(plain(images), method(images), rtol=0, atol=1e-5)
+    assert not torch.equal(plain(images), images)
