@@ -22,6 +22,8 @@ from purifier.methods._borders import crop, reflect_pad
 
 # Pixels per position of the coarse features.
 _MULTIPLE = 4
+# Factor on the last layer. Steps of the same length in all layers would otherwise blacken and whiten the image at once.
+_GENTLE = 0.1
 # Images of mean 0.5 get about a mean of 0 and a standard deviation of 1.
 _SCALE = 4.0
 
@@ -124,5 +126,5 @@ class GADResidual(Method):
         # The mean over the image tells every position what the image shows.
         coarse = F.relu(coarse + self.context(coarse.mean((2, 3), keepdim=True)))
         fine = self.merge(fine + F.pixel_shuffle(self.up(coarse), 2))
-        change = crop(F.pixel_shuffle(self.last(fine), 2), height, width).tanh()
+        change = crop(F.pixel_shuffle(_GENTLE * self.last(fine), 2), height, width).tanh()
         return images + change * torch.where(change >= 0, 1 - images, images)
