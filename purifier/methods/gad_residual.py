@@ -4,8 +4,8 @@ It is for small images and for training against attackers who know the purifier 
 The images are cut into patches of 2 x 2 pixels, so that most of the work is done at a half and a quarter of the
 resolution. Every output pixel depends on the whole image, through the mean of the coarse features.
 
-The network gives a change t in (-1, 1) for every value x of the image. The output is x + t (1 - x) for t > 0 and
-x + t x for t < 0. It stays in [0, 1] without a clamp, which would have no gradient, and t = 0 is the identity.
+With `skip`, the network gives a change t in (-1, 1) for every value x of the image. The output is x + t (1 - x) for
+t > 0 and x + t x for t < 0. It stays in [0, 1] without a clamp, which would have no gradient, and t = 0 is the identity.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from purifier._options import LARGE, SLOW, check_integer
+from purifier._options import LARGE, SLOW, check_bool, check_integer
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import crop, reflect_pad
 
@@ -64,7 +64,7 @@ class PreActivation(nn.Module):
 
 
 class GADResidual(Method):
-    """Purifies with a residual network on patches of 2 x 2 pixels; a new one returns its input.
+    """Purifies with a residual network on patches of 2 x 2 pixels.
 
     Images of any size are padded by reflection to a multiple of 4 and cropped back.
 
@@ -72,16 +72,19 @@ class GADResidual(Method):
         filters: Width at half the resolution; twice as many at a quarter.
         fine_blocks: Number of residual blocks at half the resolution.
         blocks: Number of residual blocks at a quarter of the resolution, after the one that halves it.
+        skip: Whether the network changes the image. A new one then returns its input. Without it, the network draws the
+            image anew, (1 + t) / 2, and a new one returns grey: no perturbation gets past the features.
 
     Raises:
         OptionError: If an option is out of its range.
     """
 
-    def __init__(self, *, filters: int = 64, fine_blocks: int = 1, blocks: int = 2) -> None:
+    def __init__(self, *, filters: int = 64, fine_blocks: int = 1, blocks: int = 2, skip: bool = True) -> None:
         super().__init__()
         self.filters = check_integer("filters", filters, low=1, high=1024, why=LARGE)
         self.fine_blocks = check_integer("fine_blocks", fine_blocks, low=0, high=64, why=SLOW)
         self.blocks = check_integer("blocks", blocks, low=0, high=64, why=SLOW)
+        self.skip = check_bool("skip", skip)
         wide = 2 * filters
         self.stem = nn.Conv2d(12, filters, 3, padding=1)
         self.fine = nn.Sequential(*(PreActivation(filters, filters) for _ in range(fine_blocks)))
@@ -96,7 +99,7 @@ class GADResidual(Method):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"filters": self.filters, "fine_blocks": self.fine_blocks, "blocks": self.blocks}
+        return {"filters": self.filters, "fine_blocks": self.fine_blocks, "blocks": self.blocks, "skip": self.skip}
 
     def stages(self) -> list[Stage]:
         return [Stage(self.purify, halo=None)]
@@ -109,10 +112,18 @@ class GADResidual(Method):
         """Returns one vector per image, (N, 2 * filters): the mean of the coarse features."""
         return self._encoded(images)[1].mean((2, 3))
 
-    def purified_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the outputs of `purify` and `features` for the work of one of them."""
+    def purified_and_features(self, images: Tensor, *, detach: bool = False) -> tuple[Tensor, Tensor]:
+        """Returns the outputs of `purify` and `features` for the work of one of them.
+
+        Args:
+            images: Images (N, 3, H, W).
+            detach: Whether no gradient flows from the first output to the features that both have in common.
+        """
         fine, coarse = self._encoded(images)
-        return self._decoded(images, fine, coarse), coarse.mean((2, 3))
+        features = coarse.mean((2, 3))
+        if detach:
+            fine, coarse = fine.detach(), coarse.detach()
+        return self._decoded(images, fine, coarse), features
 
     def _encoded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the features at a half and at a quarter of the resolution."""
@@ -127,4 +138,6 @@ class GADResidual(Method):
         coarse = F.relu(coarse + self.context(coarse.mean((2, 3), keepdim=True)))
         fine = self.merge(fine + F.pixel_shuffle(self.up(coarse), 2))
         change = crop(F.pixel_shuffle(_GENTLE * self.last(fine), 2), height, width).tanh()
+        if not self.skip:
+            return 0.5 + 0.5 * change
         return images + change * torch.where(change >= 0, 1 - images, images)

@@ -105,7 +105,7 @@ class DenoiserRecipe:
         )
         if config.init:
             load_trained(method, config.init)
-        self.model: nn.Module = _Applied(method).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = _Applied(method).to(memory_format=torch.channels_last)
         self.crops, held_out = config.crops_and_validation()
         self._stable_from = math.ceil(config.mse_share * config.steps) if self.classifiers else config.steps
         count = min(config.validation_images, len(held_out))

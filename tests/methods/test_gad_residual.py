@@ -53,3 +53,11 @@ def test_features_and_outputs_in_one_call_equal_those_of_two() -> None:
 def test_options_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(OptionError, match=rf"expected {name} .* got -1"):
         GADResidual(**{name: -1})
+
+
+def test_without_the_skip_a_new_one_returns_grey_and_the_image_has_no_way_past_the_features() -> None:
+    method, images = GADResidual(filters=4, blocks=1, skip=False), pictures(2, 3, 8, 8).requires_grad_()
+    out = method(images)
+    assert torch.equal(out, torch.full_like(out, 0.5))
+    (gradient,) = torch.autograd.grad(out.sum(), images)
+    assert not gradient.any()

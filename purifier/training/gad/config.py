@@ -46,15 +46,16 @@ class GADTraining(LoopConfig):
         threat: "blind": the paper's losses, against attacks on the model alone. "aware": adversarial training against
             attacks through purifier and model; its only loss is the model's own. "both": half of the attacks are
             blind. The settings of the paper's losses, `variant` to `critic_layers`, do not matter then.
-        network: "gad", the paper's generator, or "residual", a small one for images of 32 pixels that starts as the
-            identity and never needs `norm`, `start` and `downsamples`.
+        network: "gad", the paper's generator, or "residual", a small one for images of 32 pixels, which has no use
+            for `norm`, `start` and `downsamples`.
         filters: Width of the generator at full size; of the residual network at half the size.
         blocks: Number of residual blocks of the generator; of the residual network at a quarter of the size.
         fine_blocks: Number of residual blocks of the residual network at half the size.
         clean_share: Share of each batch that is not attacked, with threat "aware" or "both".
         eps_warmup: Share of the steps in which the radius of the attack grows from 0, with threat "aware" or "both".
-        head_start: Share of the steps in which a linear layer on the features of the residual network stands in for
-            the model (classification only), with threat "aware" or "both". It halves the time of a step.
+        skip: Whether the residual network changes the image, and starts as the identity, or draws it anew.
+        head_start: Share of the steps in which attacks go through a linear layer on the features of the residual
+            network instead of the model (classification only), with threat "aware" or "both". They take half the time.
         head_weight: Weight of the loss of that layer after the head start; 0 means that it ends with it.
         downsamples: How often the generator halves the resolution; 0 means 2 for classification, 4 for segmentation and
             detection.
@@ -107,6 +108,7 @@ class GADTraining(LoopConfig):
     filters: int = 32
     blocks: int = 6
     fine_blocks: int = 1
+    skip: bool = True
     clean_share: float = 0.0
     eps_warmup: float = 0.2
     head_start: float = 0.0

@@ -67,7 +67,7 @@ class GADRecipe:
         if config.aware:
             # In this format, convolutions of few channels take half the time on a CPU.
             for network in (self.model, self._target):
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                network.to(memory_format=torch.channels_last)
         self.critic = (
             PatchDiscriminator(filters=config.critic_filters, layers=config.critic_layers)
             if self._uses("gan", "matching") and not config.aware
@@ -83,7 +83,9 @@ class GADRecipe:
         """Makes the purifier that is trained, with its first weights."""
         config = self.config
         if config.network == "residual":
-            method: Method = GADResidual(filters=config.filters, fine_blocks=config.fine_blocks, blocks=config.blocks)
+            method: Method = GADResidual(
+                filters=config.filters, fine_blocks=config.fine_blocks, blocks=config.blocks, skip=config.skip
+            )
         else:
             method = GAD(
                 filters=config.filters, blocks=config.blocks, downsamples=self.task.downsamples, norm=config.norm

@@ -45,9 +45,9 @@ def seen(made: GADRecipe, step: int) -> Tensor:
     """Returns what the purifier is trained on at a step."""
     calls: list[Tensor] = []
 
-    def model(images: Tensor, only_head: bool) -> Any:
+    def model(images: Tensor, part: str) -> Any:
         calls.append(images.detach().clone())
-        return made.model(images, only_head)
+        return made.model(images, part)
 
     made.losses(model, batch(made), step)
     (images,) = calls
@@ -85,10 +85,22 @@ def test_a_share_of_the_batch_stays_clean_and_half_of_the_attacks_are_blind(fold
     assert not torch.equal(found[5:], images[5:])
 
 
-def test_a_linear_layer_stands_in_for_the_model_during_the_head_start(folders: Path) -> None:
+def test_in_the_head_start_only_the_linear_layer_teaches_the_features(folders: Path) -> None:
     made = recipe(folders, head_weight=0.5)
-    assert made.losses(made.model, batch(made), 2).parts.keys() == {"head"}
-    assert made.losses(made.model, batch(made), 3).parts.keys() == {"head", "task"}
+    torch.nn.init.normal_(made.model.method.last.weight)  # type: ignore[union-attr, arg-type]
+    taught = []
+    for step in (2, 3):
+        found = made.losses(made.model, batch(made), step)
+        assert found.parts.keys() == {"head", "task"}
+        made.model.zero_grad()
+        found.total.backward()
+        taught.append(made.model.method.stem.weight.grad.clone())  # type: ignore[union-attr]
+        made.model.zero_grad()
+        outputs = made.model(batch(made)[0], "apart" if step == 2 else "whole")
+        outputs[0].sum().backward()
+        stem = made.model.method.stem.weight.grad  # type: ignore[union-attr]
+        assert (stem is None or not stem.any()) == (step == 2)
+    assert all(one.any() for one in taught)
 
 
 def test_without_a_head_the_only_loss_is_the_models_own(folders: Path) -> None:
