@@ -5,7 +5,7 @@ The images are cut into patches of 2 x 2 pixels, so that most of the work is don
 resolution. Every output pixel depends on the whole image, through the mean of the coarse features.
 
 With `skip`, the network gives a change t in (-1, 1) for every value x of the image. The output is x + t (1 - x) for
-t > 0 and x + t x for t < 0. It stays in [0, 1] without a clamp, which would have no gradient, and t = 0 is the identity.
+t > 0 and x + t x for t < 0. It stays in [0, 1] without a clamp, which would have no gradient; t = 0 is the identity.
 """
 
 from __future__ import annotations
