@@ -20,6 +20,7 @@ _MOST_YAML = 1 << 20
 # Settings class and help text of each method.
 _METHODS = {
     "alloy": ("AlloyTraining", "Train Alloy, self-supervised, against attacks on a list of networks."),
+    "denoiser": ("DenoiserTraining", "Train a denoiser for certified predictions, on photographs."),
     "gad": ("GADTraining", "Train GAD in front of a model of yours, on labelled images."),
     "ncis": ("NCISTraining", "Train NCIS, self-supervised, on clean images."),
     "nrp": ("NRPTraining", "Train NRP, self-supervised, against attacks on a network's features."),

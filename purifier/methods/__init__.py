@@ -16,6 +16,7 @@ from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
 from purifier.methods.gad import GAD
+from purifier.methods.gad_residual import GADResidual
 from purifier.methods.gated import Gated
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.jpeg import JPEG
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "bit-depth": BitDepth,
     "chain": Chain,
     "gad": GAD,
+    "gad-residual": GADResidual,
     "gated": Gated,
     "gs": GaussianSmoothing,
     "jpeg": JPEG,

@@ -295,6 +295,10 @@ class _Training:
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         for kept, new in zip(self.average.parameters(), self.plain.parameters(), strict=True):
             kept.data.lerp_(new.data, 1 - decay)
+        for statistic, latest in zip(self.average.buffers(), self.plain.buffers(), strict=True):
+            # Those of batch norms. Constants stay as they are, to the bit.
+            if statistic.is_floating_point():
+                statistic.lerp_(latest, 1 - decay)
         self.step += 1
         return {name: torch.stack([values[name] for values in found]).mean() for name in found[0]}
 
