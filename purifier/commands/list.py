@@ -13,6 +13,8 @@ from purifier import _hub
 from purifier.commands._terminal import echo
 from purifier.methods import build
 
+# Time of each purifier divided by that of a ResNet-50 on the same CPU: benchmarks/results/cost_cpu.json.
+COSTS = {"jpeg": 0.04, "median": 0.36, "gs": 0.02, "ncis": 5.24, "alloy-s": 0.85, "alloy": 3.48}
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
 
 
@@ -24,14 +26,16 @@ def command(as_json: bool) -> None:
     if as_json:
         echo(json.dumps(rows, indent=2))
         return
-    table = [("NAME", "METHOD", "PARAMETERS", "WHAT IT DOES")]
+    table = [("NAME", "METHOD", "PARAMETERS", "COST", "WHAT IT DOES")]
     for row in rows:
         note = f"[loads {row['stand_in']}] " if row["stand_in"] else "" if row["trained"] else f"[{_NO_WEIGHTS}] "
         what = note + row["description"]
-        table.append((row["name"], row["method"], f"{row['parameters']:,}", what))
-    widths = [max(len(line[column]) for line in table) for column in range(3)]
-    for name, method, parameters, what in table:
-        echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {what}")
+        cost = "-" if row["cost"] is None else f"{row['cost']:.2f}"
+        table.append((row["name"], row["method"], f"{row['parameters']:,}", cost, what))
+    widths = [max(len(line[column]) for line in table) for column in range(4)]
+    for name, method, parameters, cost, what in table:
+        echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {cost:>{widths[3]}}  {what}")
+    echo("\nCOST: time on a CPU, divided by that of a ResNet-50 for the same images. -: not measured.")
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "method": config["method"],
         "parameters": parameters,
+        "cost": COSTS.get(name),
         "trained": config.get("trained", True),
         "stand_in": config.get("stand_in"),
         "options": config["options"],

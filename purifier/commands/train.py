@@ -71,10 +71,12 @@ def _training(name: str) -> click.Command:
         config = settings(**values)
         target = {} if model is None else {"model": _target(model)}
         folder = train(config, out, minutes=minutes, **target)
-        done = (
-            "Trained" if _is_done(config, out) else "Stopped early. Run the same command to resume. Current purifier:"
-        )
-        echo(f"{done} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+        load = f"Purifier.from_pretrained(Path({str(folder)!r}))"
+        if _is_done(config, out):
+            echo(f"Trained {folder}; load it with {load}")
+        else:
+            echo("Stopped early: the purifier is not trained yet. Run the same command to resume.")
+            echo(f"Current purifier: {folder}; load it with {load}")
 
     target = click.Option(["--model"], required=True, help=f"Model to defend: {MODEL_HELP}")
     out = click.Option(

@@ -20,6 +20,7 @@ from purifier.data.images import read_mask
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.data.tables import MOST_CLASSES
 from purifier.evaluation.metrics.segmentation import check_masks, check_values, count_pixels
+from purifier.evaluation.pictures import with_boxes, with_classes
 from purifier.evaluation.plan import Attacked
 
 _MOST_BOXES = 100
@@ -62,6 +63,10 @@ class Task(ABC):
         Raises:
             InputError: If the outputs are not those of such a model.
         """
+
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        """Returns images (3, H, W) of one size with the model's predictions in them, if those can be drawn."""
+        return images
 
     @abstractmethod
     def check(self, outputs: Any, data: Any) -> None:
@@ -145,6 +150,10 @@ class Segmentation(Task):
         counts = count_pixels(logits.argmax(1), targets, logits.shape[1], ignore_index=self.ignore_index)
         return [count.to_dict() for count in counts]
 
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        logits = _dense(model(torch.stack(images)), images[0].shape[-2:])
+        return [with_classes(image, classes) for image, classes in zip(images, logits.argmax(1), strict=True)]
+
     def check(self, outputs: Any, data: Any) -> None:
         classes, values = read_logits(outputs).shape[1], set[int]()
         for path in data.masks:
@@ -193,6 +202,9 @@ class Detection(Task):
                 f"(M,), from a detector in eval mode, got {describe(outputs)}"
             )
         return [_best_boxes(found) for found in outputs]
+
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        return [with_boxes(image, found) for image, found in zip(images, model(images), strict=True)]
 
     def check(self, outputs: Any, data: Any) -> None:
         """Checks nothing, because a detector does not state its categories."""

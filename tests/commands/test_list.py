@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from click.testing import CliRunner
 
 import purifier
 from purifier import _hub
 from purifier.cli import command
+from purifier.commands.list import COSTS
 
 
 def invoke(*arguments: str) -> str:
@@ -18,12 +20,12 @@ def invoke(*arguments: str) -> str:
 
 
 def test_list_has_a_row_for_every_bundled_purifier() -> None:
-    rows = [line.split() for line in invoke().splitlines()[1:]]
+    rows = [line.split() for line in invoke().split("\n\n")[0].splitlines()[1:]]
     assert [row[0] for row in rows] == _hub.list_purifiers(trained=False)
 
 
 def test_list_counts_parameters_and_marks_purifiers_without_weights() -> None:
-    lines = {line.split()[0]: line for line in invoke().splitlines()}
+    lines = {line.split()[0]: line for line in invoke().splitlines() if line}
     assert "16,550,275" in lines["nrp"]
     assert "1,702,211" in lines["nrp-resg"]
     untrained = set(_hub.list_purifiers(trained=False)) - set(purifier.list_purifiers())
@@ -34,7 +36,20 @@ def test_list_as_json_has_the_options_of_the_configurations() -> None:
     rows = json.loads(invoke("--json"))
     assert [row["name"] for row in rows] == _hub.list_purifiers(trained=False)
     for row in rows:
-        assert set(row) == {"name", "method", "parameters", "trained", "stand_in", "options", "description"}
+        assert set(row) == {"name", "method", "parameters", "cost", "trained", "stand_in", "options", "description"}
         assert row["options"] == _hub.bundled_config(row["name"])["options"]
         assert (row["trained"] or row["stand_in"] is not None) == (row["name"] in purifier.list_purifiers())
         assert row["description"]
+
+
+def test_the_costs_are_those_that_were_measured() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "results" / "cost_cpu.json"
+    rows = json.loads(path.read_text())["rows"]
+    assert {name: round(row["resnet50s"], 2) for name, row in rows.items() if name != "resnet50"} == COSTS
+    lines = {line.split()[0]: line.split() for line in invoke().splitlines() if line}
+    assert lines["alloy-s"][3] == f"{COSTS['alloy-s']:.2f}" and lines["nrp-resg"][3] == "-"
+
+
+def test_no_two_purifiers_have_one_description() -> None:
+    rows = json.loads(invoke("--json"))
+    assert len({row["description"] for row in rows}) == len(rows)

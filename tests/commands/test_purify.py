@@ -253,6 +253,28 @@ def test_files_that_cannot_be_read_are_reported_and_the_others_purified(tmp_path
     assert set(files(tmp_path / "out")) == {"0.png", "1.png", "2.png"}
 
 
+def test_a_folder_that_cannot_be_read_fails_and_the_others_are_purified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    photograph(tmp_path / "in" / "locked" / "b.png")
+    photograph(tmp_path / "in" / "z" / "c.png")
+    scanned = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scanned(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = purify(tmp_path / "in", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "purified 2, skipped 0, failed 1" in result.stdout
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert error.endswith("locked: Permission denied")
+    assert set(files(tmp_path / "out")) == {"a.png", "z/c.png"}
+
+
 def test_a_batch_that_does_not_fit_in_memory_is_purified_one_by_one(tmp_path: Path) -> None:
     for number in range(3):
         photograph(tmp_path / "in" / f"{number}.png", seed=number)
