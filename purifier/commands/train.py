@@ -187,7 +187,7 @@ def options_of(settings: type[Any]) -> list[click.Option]:
 def _option(field: dataclasses.Field[Any], kind: Any, text: str) -> click.Option:
     flag = f"--{field.name.replace('_', '-')}"
     if get_origin(kind) is tuple:
-        default = field.default or None
+        default = None if field.default is dataclasses.MISSING else field.default or None
         several = {"multiple": True, "type": get_args(kind)[0], "required": not default, "default": default}
         text = f"{text} Can be given several times."
         return click.Option([flag, field.name], help=text, show_default=bool(default), **several)

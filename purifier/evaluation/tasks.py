@@ -24,6 +24,7 @@ from purifier.evaluation.pictures import with_boxes, with_classes
 from purifier.evaluation.plan import Attacked
 
 _MOST_BOXES = 100
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Characters of a model's error that a message repeats.
 _LONGEST = 300
 
@@ -101,7 +102,7 @@ class Classification(Task):
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         shaped = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 0
-        if not shaped or len(outputs) != len(targets):
+        if not shaped or outputs.dtype not in _FLOATS or outputs.is_meta or len(outputs) != len(targets):
             raise InputError(
                 f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
                 "give data of the model's task"
@@ -248,7 +249,8 @@ def task_of(data: ImageSet, **options: Any) -> Task:
 def describe(outputs: Any) -> str:
     """Describes a model's outputs for an error message."""
     if isinstance(outputs, Tensor):
-        return f"a tensor of shape {tuple(outputs.shape)}"
+        kind = "" if outputs.dtype in _FLOATS else f" and {outputs.dtype}"
+        return f"a tensor of shape {tuple(outputs.shape)}{kind}" + (" without values" if outputs.is_meta else "")
     if isinstance(outputs, dict):
         return f"a dict of {', '.join(map(str, outputs))}"
     if isinstance(outputs, list | tuple):

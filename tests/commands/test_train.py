@@ -178,3 +178,9 @@ def test_the_command_of_the_page_adapts_alloy_s(photos: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     purifier = Purifier.from_pretrained(tmp_path / "mine")
     assert purifier.method.options["gate"] == 32
+
+
+def test_a_setting_without_a_default_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bank", "make", "--out", "bank"])
+    assert "Missing option '--data'" in capsys.readouterr().err
