@@ -11,10 +11,9 @@ import torch
 
 from purifier import _hub
 from purifier.commands._terminal import echo
+from purifier.commands._zoo import measured
 from purifier.methods import build
 
-# Time of each purifier divided by that of a ResNet-50 on the same CPU: benchmarks/results/cost_cpu.json.
-COSTS = {"jpeg": 0.04, "median": 0.36, "gs": 0.02, "ncis": 5.24, "alloy-s": 0.85, "alloy": 3.48}
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
 
 
@@ -30,7 +29,8 @@ def command(as_json: bool) -> None:
     for row in rows:
         note = f"[loads {row['stand_in']}] " if row["stand_in"] else "" if row["trained"] else f"[{_NO_WEIGHTS}] "
         what = note + row["description"]
-        cost = "-" if row["cost"] is None else f"{row['cost']:.2f}"
+        time = (row["measured"] or {}).get("resnet50s")
+        cost = "-" if time is None else f"{time:.2f}"
         table.append((row["name"], row["method"], f"{row['parameters']:,}", cost, what))
     widths = [max(len(line[column]) for line in table) for column in range(4)]
     for name, method, parameters, cost, what in table:
@@ -45,11 +45,11 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "method": config["method"],
         "parameters": parameters,
-        "cost": COSTS.get(name),
         "trained": config.get("trained", True),
         "stand_in": config.get("stand_in"),
         "options": config["options"],
         "description": _summary(name),
+        "measured": measured().get(name),
     }
 
 

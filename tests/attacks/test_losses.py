@@ -77,7 +77,7 @@ def test_integer_labels_of_any_dtype_are_accepted() -> None:
 
 
 def test_labels_without_values_are_refused() -> None:
-    with pytest.raises(InputError, match="expected integer labels of shape .*without values"):
+    with pytest.raises(InputError, match=r"expected integer labels of shape .*without values"):
         cross_entropy(LOGITS, LABELS.to("meta"))
 
 
