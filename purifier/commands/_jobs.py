@@ -47,12 +47,14 @@ class Jobs(list[Job]):
     Attributes:
         others: Number of files that are not pictures, by kind.
         outside: Links that lead to folders outside the source folder.
+        unreadable: Folders that could not be read, each with the error.
     """
 
     def __init__(self, jobs: Iterable[Job] = (), found: Found | None = None) -> None:
         super().__init__(jobs)
         self.others = Counter[str]() if found is None else found.skipped
         self.outside = [] if found is None else found.outside
+        self.unreadable = [] if found is None else found.unreadable
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Summary:
     Attributes:
         written: Number of files that were written.
         skipped: Number of files whose output existed already.
-        failures: Files that could not be read, processed or written, each with the reason.
+        failures: Files that could not be read, processed or written, and folders, each with the reason.
         others: Number of files that are not pictures, by kind.
     """
 
@@ -125,7 +127,7 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     from tqdm import tqdm
 
     found = jobs if isinstance(jobs, Jobs) else Jobs()
-    summary = Summary(others=found.others)
+    summary = Summary(others=found.others, failures=[(folder, str(error)) for folder, error in found.unreadable])
     for link in found.outside:
         echo(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}", err=True)
     for folder in {job.target.parent for job in jobs}:
@@ -281,6 +283,7 @@ def _sources(source: Path, target: Path) -> Found:
     inside = outputs if outputs.is_relative_to(source.resolve()) else None
     found = walk(source, without=inside)
     if not found.images:
+        found.complete()
         raise no_images([source], found.skipped)
     return found
 
