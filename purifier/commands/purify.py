@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import torch
 
 from purifier._errors import OptionError
 from purifier._files import create_text, writing
@@ -18,10 +16,11 @@ from purifier._images import Picture, put_together, read_size, take_apart, write
 from purifier._records import differences
 from purifier._walking import images_below, make_folders
 from purifier._wrapping import DEFAULT
-from purifier.commands._jobs import RECORD, Format, Job, Summary, Work, exists, is_abandoned, plan, process, read_note
+from purifier.commands._jobs import RECORD, Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
-from purifier.inference.pictures import LARGE, purify_picture
+from purifier.data.outputs import Format, Job, exists, plan
+from purifier.inference.pictures import Purified, purify_pictures
 
 if TYPE_CHECKING:
     from purifier import Purifier
@@ -180,26 +179,8 @@ class _Purifying(Work):
     def read(self, path: Path) -> Picture:
         return take_apart(path, max_pixels=self.max_pixels)
 
-    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[np.ndarray | Exception]:
-        purified: dict[bool, Iterator[np.ndarray | Exception]] = {}
-        for deep in {image.sixteen_bit for image in images}:
-            purifier = self.purifier._fine_enough(True) if deep else self.purifier
-            purified[deep] = iter(_purify([image for image in images if image.sixteen_bit is deep], purifier))
-        return [next(purified[image.sixteen_bit]) for image in images]
+    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[Purified | Exception]:
+        return purify_pictures(self.purifier, images)
 
-    def write(self, job: Job, image: Picture, result: np.ndarray) -> None:
-        write_image(put_together(image, result), job.target)
-
-
-def _purify(images: list[Picture], purifier: Purifier) -> Sequence[np.ndarray | Exception]:
-    """Purifies a batch, and one by one if that fails, for example for want of memory."""
-    try:
-        if images[0].size[0] * images[0].size[1] > LARGE:
-            return [purify_picture(purifier, image) for image in images]
-        with torch.inference_mode():
-            purified = purifier(torch.stack([image.rgb for image in images]))
-            return [image.to_pixels(rgb) for image, rgb in zip(images, purified, strict=True)]
-    except (RuntimeError, ValueError, MemoryError) as error:
-        if len(images) == 1:
-            return [error]
-    return [_purify([image], purifier)[0] for image in images]
+    def write(self, job: Job, image: Picture, result: Purified) -> None:
+        write_image(put_together(image, result.pixels), job.target)
