@@ -23,8 +23,6 @@ from purifier.commands._terminal import echo, echo_error
 from purifier.data.outputs import Job, Jobs
 from purifier.inference.pictures import batches
 
-# The file in a folder of outputs that states with which settings they were made.
-RECORD = ".purifier.json"
 _ATTACK_RECORD = ".purifier.attack"
 # A run that has recorded its settings so long ago and has no output is not about to write some.
 _ABANDONED_SECONDS = 120

@@ -14,12 +14,12 @@ import click
 import torch
 
 from purifier._errors import InputError, OptionError
+from purifier._extras import require_extra
 from purifier._files import write_text
 from purifier._images import Picture, read_size, take_apart
 from purifier._opening import check_file, is_folder
 from purifier._walking import Found, no_images, said, walk
 from purifier._wrapping import DEFAULT
-from purifier.commands._extras import require_extra
 from purifier.commands._model_options import batch_size_option, device_option
 from purifier.inference.pictures import batches
 

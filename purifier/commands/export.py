@@ -11,7 +11,7 @@ from torch import nn
 
 from purifier import Purifier, wrap
 from purifier._errors import OptionError
-from purifier.commands._extras import require_extra
+from purifier._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP, given, iterations_option
 from purifier.commands._terminal import echo
 from purifier.models.loading import load_model

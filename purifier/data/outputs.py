@@ -6,15 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from purifier._errors import OptionError
+from purifier._identity import purifier_identity
 from purifier._images import check_suffix
 from purifier._opening import check_file, is_file, is_folder
 from purifier._walking import Found, no_images, walk
 
 Format = Literal["png", "keep"]
 Name = TypeVar("Name", bound=PurePath)
+
+# The file in a folder of outputs that states with which settings they were made.
+RECORD = ".purifier.json"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class Jobs(list[Job]):
         super().__init__(jobs)
         self.others = Counter[str]() if found is None else found.skipped
         self.outside = [] if found is None else found.outside
+
+
+def output_settings(purifier: object) -> dict[str, Any]:
+    """Returns everything that purified outputs depend on; they do not depend on tiles or the batch size."""
+    return {"purifier": {key: value for key, value in purifier_identity(purifier).items() if key != "tile"}}
 
 
 def plan(source: Path, target: Path, form: Format = "png") -> Jobs:

@@ -1,4 +1,4 @@
-"""Purifying pictures: small ones in batches of one size, large ones in blocks, so that only their 8-bit pixels are held.
+"""Purifying pictures: small ones in batches of one size, large ones in blocks, of whose floats few are held.
 
 Every engine makes the same batches, and so the same bytes.
 """
