@@ -62,7 +62,8 @@ def here(source: str, target: str, purifier: str) -> float:
     """Runs the one-machine command in a process of its own; returns the seconds of its work, without its start."""
     script = (
         "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from purifier import Purifier; from purifier.commands.purify import run; from purifier.data.outputs import plan\n"
+        "from purifier import Purifier; from purifier.data.outputs import plan\n"
+        "from purifier.commands.purify import run\n"
         "p = Purifier.from_pretrained(sys.argv[3], device='cpu'); jobs = plan(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "start = time.perf_counter(); run(jobs, p); print(time.perf_counter() - start)"
     )
@@ -154,7 +155,7 @@ def killed(work: Path, purifier: str, cluster: Any, kills: int) -> list[dict[str
         time.sleep(rng.uniform(0, 1.5))
         row = {"killed": "node" if number % 2 else "driver", "parts_before": parts_done(target)}
         if number % 2:
-            cluster.remove_node(rng.choice(cluster.worker_nodes), allow_graceful=False)
+            cluster.remove_node(rng.choice(sorted(cluster.worker_nodes, key=id)), allow_graceful=False)
             cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
         else:
             os.killpg(running.pid, signal.SIGKILL)
