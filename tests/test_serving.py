@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -34,6 +36,8 @@ PROGRAMS = {
             "ray.init(num_cpus=2, object_store_memory=80 << 20, _metrics_export_port=int(sys.argv[1]) + 1); "
             "serve.start(http_options={'port': int(sys.argv[1])}); serve.run(app); serve.run(app, blocking=True)"],
 }  # fmt: skip
+# Ports of services that take JSON.
+TAKES_JSON: set[int] = set()
 pytestmark = pytest.mark.slow
 
 
@@ -47,6 +51,8 @@ def free_port() -> int:
 def running(name: str, tmp_path: Path) -> Iterator[int]:
     """Starts a service, and ends it with everything that it started."""
     port, log = free_port(), tmp_path / "log"
+    if name == "litserve":
+        TAKES_JSON.add(port)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *PROGRAMS[name], str(port)], cwd=FOLDER, stdout=output, stderr=output,
@@ -59,23 +65,27 @@ def running(name: str, tmp_path: Path) -> Iterator[int]:
             time.sleep(0.3)
         yield port
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+            process.send_signal(signal.SIGINT)
             process.wait(20)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):  # workers that are left
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def answers(port: int) -> bool:
     try:
-        return post(port, b"no picture")[0] == 400
+        status, answer = post(port, b"no picture")
+        return b"expected a PNG" in (answer if status == 400 else json.dumps(answer).encode())
     except (OSError, urllib.error.URLError):
         return False
 
 
 def post(port: int, content: bytes) -> tuple[int, Any]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", data=content, method="POST")
+    if port in TAKES_JSON:
+        content = json.dumps({"image": base64.b64encode(content).decode()}).encode()
+    headers = {"Content-Type": "application/json" if port in TAKES_JSON else "application/octet-stream"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/predict", content, headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.loads(response.read())
