@@ -65,7 +65,11 @@ def build(models: Sequence[str]) -> Blocks:
             )
         except PurifierError as error:
             raise gr.Error(str(error).replace(path, "the picture")) from error
-        return _gallery(trial), _rows(trial), f"**Attack score of {DEFAULT}'s gate: {trial.attack_score:.3f}**"
+        return (
+            _gallery(trial),
+            _rows(trial),
+            f"**Attack score of {DEFAULT}'s gate: {trial.attack_score:.3f}.** Click a picture to see it large and to save it.",
+        )
 
     with gr.Blocks(title="purifier", analytics_enabled=False) as page:
         gr.Markdown(f"# purifier\nAttack a picture, purify it, and see what a classifier makes of it. {_HONEST}")
@@ -80,7 +84,7 @@ def build(models: Sequence[str]) -> Blocks:
             with gr.Column(scale=2, min_width=300):
                 score = gr.Markdown()
                 gallery = gr.Gallery(
-                    label="Pictures; the arrow saves one", columns=3, object_fit="contain", format="png",
+                    show_label=False, columns=3, object_fit="contain", format="png",
                     height="auto", buttons=["download", "fullscreen"],
                 )  # fmt: skip
                 table = gr.Dataframe(headers=["picture", "class", "%", "seconds"], interactive=False, wrap=True)
@@ -101,7 +105,7 @@ def serve(page: Blocks, *, host: str, port: int | None) -> None:
 
 def _gallery(trial: Trial) -> list[tuple[Any, str]]:
     shown: list[tuple[Any, str]] = [
-        (view.pixels, f"{view.name}: {view.prediction} ({100 * view.probability:.0f} %)") for view in trial.views
+        (view.pixels, f"{view.name}: {view.prediction} {100 * view.probability:.0f} %") for view in trial.views
     ]
     extra = [(trial.perturbation, "perturbation x 10"), (trial.attack_map, "attack map")]
     return shown + [(pixels, text) for pixels, text in extra if pixels is not None]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _SIDE = 224
 # The largest picture, in pixels. The file is bounded by the server.
 MOST_PIXELS = 40_000_000
-_RED = (1.0, 0.1, 0.1)
+# The map's colour, and how much of it covers the picture at most.
+_RED, _COVER = (1.0, 0.1, 0.1), 0.7
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def try_picture(
         heat = gate.attack_map(seen)
         trial.attack_score = float(heat.mean())
         red = seen.new_tensor(_RED).view(1, 3, 1, 1)
-        trial.attack_map = _pixels(seen.mean(1, keepdim=True) * (1 - heat) + red * heat)
+        trial.attack_map = _pixels(seen.mean(1, keepdim=True) * (1 - _COVER * heat) + red * _COVER * heat)
         for name, purifier in purifiers.items():
             start = time.perf_counter()
             purified = purifier(seen)
