@@ -1,4 +1,4 @@
-"""Writes the tables of the result files into README, docs and model cards.
+"""Writes the tables of the result files into README, docs and model cards, and weights/zoo.json.
 
     python -m benchmarks.tables          # fills in the blocks
     python -m benchmarks.tables --check  # fails if a block differs from its result, or a result is stale
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks import zoo
 from benchmarks.accuracy import detection_results, headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
@@ -86,6 +87,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),
     "art context": _of("art_context", speed.art_context),
     "tiled memory": _of("tiled_memory_ncis", speed.tiled_memory),
+    "threats": zoo.of_default,
+    "zoo": zoo.markdown,
 }
 
 
@@ -103,9 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    for path in pages():
+    for path in (*pages(), zoo.JSON):
         text = path.read_text()
-        rendered = render(text)
+        rendered = zoo.document() if path == zoo.JSON else render(text)
         if check and rendered != text:
             raise SystemExit(f"{path} differs from the result files; run python -m benchmarks.tables")
         if rendered != text:

@@ -106,7 +106,7 @@ def attach(
         **from_pretrained_arguments: As in `wrap`.
 
     Returns:
-        The handle, whose `remove()` takes the purifier away, as does the end of `with attach(model): ...`.
+        The handle, whose `remove()` takes the purifier away, as does the end of a `with` statement with it.
 
     Raises:
         WrapError: If the model is not a module, or it or a part of it has a purifier already.

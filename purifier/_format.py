@@ -28,8 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier._errors import OptionError, WeightsError, shown
+from purifier._errors import OptionError, OutputError, WeightsError, shown
 from purifier._files import JOURNAL, abandoned, is_journal, locked, replacing, sweep, temporary, writing
+from purifier._safetensors import DTYPES, chunks, sha256
 from purifier._untrusted import Place, parse_json
 
 FORMAT = 1
@@ -37,7 +38,6 @@ SHARD_BYTES = 15_000_000
 # Largest sizes that are read, in bytes.
 _CONFIG_BYTES, _CARD_BYTES, _HEADER_BYTES = 1 << 20, 4 << 20, 16 << 20
 _WEIGHTS_BYTES = 2 << 30
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _OWN_CONTENT = re.compile(r"model(-\d{5}-of-\d{5})?-[0-9a-f]{16}\.safetensors")
 _LONGEST_NAME = 2000
 # Where folders cannot be locked, another process may be about to list a file that is younger than this.
@@ -175,7 +175,7 @@ def _parse(data: bytes, what: str) -> dict[str, Tensor]:
         state = load(data)
     except Exception as error:  # besides its own errors, safetensors raises KeyError and others for unknown dtypes
         raise WeightsError(f"{what} is not a safetensors file of a purifier: {shown(error)}") from error
-    if others := [f"{key} of {value.dtype}" for key, value in state.items() if value.dtype not in _DTYPES]:
+    if others := [f"{key} of {value.dtype}" for key, value in state.items() if value.dtype not in DTYPES]:
         raise WeightsError(f"expected weights of 16, 32 or 64-bit floats in {what}, got {_some(others)}")
     return state
 
@@ -246,10 +246,10 @@ def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], c
                 described = complete.enter_context(replacing(folder / "config.json"))
                 if card is not None:
                     complete.enter_context(replacing(folder / "README.md")).write_bytes(card)
-                for usual, data in _pack(state):
-                    file, digest = _name(folder, usual, data, old, alone)
+                for usual, shard in _pack(state):
+                    file, digest = _name(folder, usual, sha256(shard), old, alone)
                     files[file] = digest
-                    complete.enter_context(replacing(folder / file)).write_bytes(data)
+                    _write_weights(complete.enter_context(replacing(folder / file)), shard, digest)
                 described.write_bytes((json.dumps({**config, "files": files}, indent=2) + "\n").encode())
                 journal.write_bytes(json.dumps({**old, **files}).encode())
         finally:
@@ -257,11 +257,23 @@ def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], c
     _clear(folder, age)
 
 
-def _name(folder: Path, usual: str, data: bytes, old: Mapping[str, str], alone: bool) -> tuple[str, str]:
+def _name(folder: Path, usual: str, digest: str, old: Mapping[str, str], alone: bool) -> tuple[str, str]:
     """Returns the name of a weights file to write, and its SHA-256."""
-    digest = hashlib.sha256(data).hexdigest()
     free = alone and usual not in old and not (folder / usual).exists()
     return usual if free or old.get(usual) == digest else f"{Path(usual).stem}-{digest[:16]}.safetensors", digest
+
+
+def _write_weights(draft: Path, shard: Mapping[str, Tensor], digest: str) -> None:
+    written = hashlib.sha256()
+    with draft.open("wb") as file:
+        for part in chunks(shard):
+            file.write(part)
+            written.update(part)
+    if written.hexdigest() != digest:
+        raise OutputError(
+            "expected weights that stay the same while they are saved, got others; save them when no other thread "
+            "trains them"
+        )
 
 
 def _clear(folder: Path, age: float) -> None:
@@ -313,19 +325,15 @@ def _listed(folder: Path) -> dict[str, str]:
 
 def digests(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Returns the SHA-256 of every weights file that `write` writes into a fresh folder, by file name."""
-    return {file: hashlib.sha256(data).hexdigest() for file, data in _pack(state)}
+    return {file: sha256(shard) for file, shard in _pack(state)}
 
 
-def _pack(state: Mapping[str, Tensor]) -> Iterator[tuple[str, bytes]]:
-    """Yields the usual name and the content of every weights file."""
-    from safetensors.torch import save
-
+def _pack(state: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yields the usual name and the tensors of every weights file."""
     shards = _shards(state)
     for number, keys in enumerate(shards, 1):
-        # Copies, because safetensors refuses tensors that share memory, as in a chain of one purifier twice.
-        tensors = {key: state[key].detach().to("cpu", copy=True).contiguous() for key in keys}
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-        yield f"model{suffix}.safetensors", save(tensors, metadata={"format": "pt"})
+        yield f"model{suffix}.safetensors", {key: state[key] for key in keys}
 
 
 def _shards(state: Mapping[str, Tensor]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purifier._errors import OptionError, WeightsError
 from purifier._format import Package
@@ -51,7 +51,8 @@ def load_method(package: Package, options: dict[str, Any]) -> Method:
     """Builds the method of a package, with its weights, frozen.
 
     Args:
-        package: The content of the folder, whose tensors have the `expected_shapes`.
+        package: The content of the folder, whose tensors have the `expected_shapes`. They become those of the
+            method, so that memory holds the weights once.
         options: Changes to the method's options.
 
     Raises:
@@ -64,7 +65,7 @@ def load_method(package: Package, options: dict[str, Any]) -> Method:
     with Unfilled("cpu"):
         method = build(description)
     _leave_meta(method)
-    method.load_state_dict(package.state, strict=True)
+    _fill(method, package.state)
     for part in method.modules():
         check = getattr(part, "check_weights", None)
         if check is not None:
@@ -72,6 +73,12 @@ def load_method(package: Package, options: dict[str, Any]) -> Method:
     _check_finite(method, package.source)
     # Freeze the weights; otherwise each call stores gigabytes of activations that inference never needs.
     return method.requires_grad_(False)
+
+
+def _fill(method: Method, state: dict[str, Tensor]) -> None:
+    """Makes the tensors of a state dict those of a method, without copies."""
+    for key, value in method.state_dict(keep_vars=True).items():
+        value.data = state.pop(key).to(value.dtype)
 
 
 def _description(config: dict[str, Any]) -> dict[str, Any]:

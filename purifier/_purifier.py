@@ -60,6 +60,12 @@ class Purifier(_hub.HubMixin, Scoring):
                 f"expected a method, an object of a class derived from purifier.Method, got {type(method).__name__}; "
                 "docs/extending.md shows how to make one, and Purifier.from_pretrained loads what is shipped"
             )
+        missing = [part for part in ("options", "stages") if getattr(type(method), part) is getattr(Method, part)]
+        if missing or not isinstance(method.options, dict):
+            raise OptionError(
+                f"expected a method that defines its options, a dict, and its stages, got {type(method).__name__} "
+                f"without {' and '.join(missing) or 'a dict of options'}; docs/extending.md shows how"
+            )
         self.method = method
         self.name = name or "+".join(map(method_name, method.sequence))
         self.card = card

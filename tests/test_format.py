@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -101,14 +102,14 @@ def test_a_failed_save_leaves_the_old_folder_readable(
     with torch.no_grad():
         for weights in purify.method.parameters():
             weights.mul_(2)
-    write, left = Path.write_bytes, iter(range(written))
+    replacing, left = _format.replacing, iter(range(written))
 
-    def full(path: Path, data: bytes) -> int:
+    def full(path: Path) -> AbstractContextManager[Path]:
         if next(left, None) is None:
             raise OSError("no space left on device")
-        return write(path, data)
+        return replacing(path)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(_format, "replacing", full)
     with pytest.raises(OSError, match="no space left"):
         purify.save_pretrained(ncis_folder)
     assert names(ncis_folder) == there

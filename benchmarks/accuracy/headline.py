@@ -71,6 +71,11 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "alloy-s, sure gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=-1.0, gate_floor=0.3),
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
+    # The network runs on every image, whatever the gate says.
+    "alloy-s, open gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=20.0),
+    "jpeg, then alloy-s, open gate": lambda: Purifier.chain(
+        "jpeg", Purifier.from_pretrained("alloy-s", gate_bias=20.0)
+    ),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
     "alloy": lambda: Purifier.from_pretrained("alloy"),
     "nrp-resg": lambda: Purifier.from_pretrained("nrp-resg"),

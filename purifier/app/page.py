@@ -68,7 +68,7 @@ def build(models: Sequence[str]) -> Blocks:
         return (
             _gallery(trial),
             _rows(trial),
-            f"**Attack score of {DEFAULT}'s gate: {trial.attack_score:.3f}.** Click a picture to see it large and to save it.",
+            f"**Attack score of {DEFAULT}'s gate: {trial.attack_score:.3f}.** Click a picture to save it.",
         )
 
     with gr.Blocks(title="purifier", analytics_enabled=False) as page:

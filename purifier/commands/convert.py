@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import click
 import torch
 from torch import Tensor
 
-from purifier import Purifier, _format, _hub
+from purifier import Purifier, _format
 from purifier._errors import OptionError, WeightsError, shown
 from purifier._pickled import load_pickle, plain_tensors
 from purifier._random import Unfilled
+from purifier._safetensors import sha256
 from purifier._version import __version__
 from purifier.commands._terminal import echo
 from purifier.methods import build
@@ -116,11 +117,11 @@ def convert_checkpoint(source: Path, out: Path, *, overwrite: bool = False) -> C
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     made = Converted(out, method, options, sum(tensor.numel() for tensor in state.values()), digest)
     _write(made, state, source.name)
-    written = _hub.fetch(out).state
-    different = [key for key in state if not torch.equal(written[key], state[key])]
-    # Freed before the weights are loaded once more, so that memory holds them twice at most.
-    del state, written
-    Purifier.from_pretrained(out)
+    expected = {key: sha256({key: tensor}) for key, tensor in state.items()}
+    # Freed before the weights are loaded once more, so that memory holds them once.
+    del state
+    loaded = Purifier.from_pretrained(out).method.state_dict()
+    different = [key for key in expected if sha256({key: loaded[key]}) != expected[key]]
     if different:
         raise WeightsError(
             f"expected {out} to load the tensors that were written to it, got others for {_some(different)}; the disk "
@@ -201,11 +202,11 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(r"^body\.(\d+)\.rdb(\d)\.", r"RRDB_trunk.\1.RDB\2.", key): value for key, value in renamed.items()}
 
 
-def identify(state: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, int], dict[str, Tensor]]:
+def identify(state: dict[str, Tensor], name: str) -> tuple[str, dict[str, int], dict[str, Tensor]]:
     """Determines the network of a state dict and its options, and checks every tensor.
 
     Args:
-        state: Tensors by their published names.
+        state: Tensors by their published names. The network's are removed.
         name: The file's name, for messages.
 
     Returns:
@@ -232,7 +233,12 @@ def identify(state: Mapping[str, Tensor], name: str) -> tuple[str, dict[str, int
         raise WeightsError(f"expected {name} to be {method} of a usual size: {error}") from None
     shape = ", ".join(f"{key}={value}" for key, value in options.items())
     _compare(expected, state, f"{name} to be {method} with {shape}")
-    return method, options, {key: state[key].detach().to(torch.float32) for key in expected}
+    return method, options, _widened(state, expected)
+
+
+def _widened(state: dict[str, Tensor], keys: Iterable[str]) -> dict[str, Tensor]:
+    """Moves tensors out of a state dict and to float32, one by one."""
+    return {key: state.pop(key).detach().to(torch.float32) for key in keys}
 
 
 def _which(state: Mapping[str, Tensor], name: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import torch
 
 from purifier import _hub
 from purifier.commands._terminal import echo
+from purifier.commands._zoo import measured
 from purifier.methods import build
 
 _NO_WEIGHTS = "no weights yet: purifier convert | train"
@@ -45,6 +46,7 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "stand_in": config.get("stand_in"),
         "options": config["options"],
         "description": _summary(name),
+        "measured": measured().get(name),
     }
 
 

@@ -20,6 +20,8 @@ from purifier._records import differences
 from purifier.methods import describe
 from purifier.methods.chain import Chain
 
+__all__ = ["Threshold"]
+
 _KIND, _FORMAT = "purifier-threshold", 1
 # Half of what a 95 % interval leaves out.
 _TAIL = 0.025

@@ -28,6 +28,8 @@ from purifier._version import __version__
 from purifier.inference import _graphs
 from purifier.methods import Method, innermost
 
+__all__ = ["Exported", "export", "read_metadata"]
+
 FORMATS = ("onnx", "torch-export")
 # The opset that the exporter writes. Newer ones are converted from it.
 DEFAULT_OPSET = 18

@@ -18,12 +18,14 @@ from purifier._errors import OptionError
 from purifier._options import check_number
 from purifier._purifier import Purifier
 from purifier.attacks import FGSM, SSP
+from purifier.methods._base import Method
 from purifier.methods.nrp import NRP, NRPResG
 from purifier.models.features import load_features
 from purifier.models.reference import reference_model
 from purifier.training.bank.pairs import Batch, Pairs
 from purifier.training.bank.settings import AttackedTraining
 from purifier.training.critic import Critic, contest
+from purifier.training.growing import grow_dense
 from purifier.training.initial import load_grown, nrp_identity
 from purifier.training.label_free import between, gaussian
 from purifier.training.loop import Fitted, Losses, train_purifier
@@ -46,8 +48,9 @@ class NRPTraining(AttackedTraining):
         blocks: Number of blocks.
         growth: Features that each convolution of a dense block adds (nrp).
         start: "random" weights, or "identity": weights with which the network returns its input unchanged.
-        init: Name or folder of a trained purifier to start from. If it has fewer blocks, new ones are inserted. ""
-            means none.
+        init: Name or folder of a trained purifier to start from. If it has fewer blocks, new ones are inserted. An
+            nrp-resg can become an nrp, whose output is the same at first, except for blocks that do not fit. "" means
+            none.
         features: Fixed feature extractor, "vgg16" (up to relu3_3) or "module:function".
         crop_size: Side of the random crops, in pixels; a multiple of 32 with a critic.
         attack: "ssp" (the paper's), "gaussian" (its ablation GNP) or "fgsm" (its ablation FGSP, on the demo
@@ -132,6 +135,8 @@ class NRPRecipe(PhotographRecipe):
         noise = torch.Generator().manual_seed(config.seed)
         ssp = SSP(self.features, eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)
         super().__init__(config, {"ssp": ssp}, config.labelled)
+        if config.init:
+            _load(self.model, Purifier.from_pretrained(config.init).method, self._validation.clean[:8])
 
     def to(self, device: torch.device) -> None:
         """Moves the feature extractor, and the classifier of FGSM."""
@@ -205,11 +210,17 @@ def _network(config: NRPTraining) -> NRP | NRPResG:
         network: NRP | NRPResG = NRP(filters=config.filters, blocks=config.blocks, growth=config.growth)
     else:
         network = NRPResG(filters=config.filters, blocks=config.blocks)
-    if config.init:
-        load_grown(network, Purifier.from_pretrained(config.init).method.state_dict())
-    elif config.start == "identity":
+    if config.start == "identity" and not config.init:
         nrp_identity(network)
     return network
+
+
+def _load(network: NRP | NRPResG, trained: Method, probe: Tensor) -> None:
+    """Loads the weights of a trained network into one of its kind or into a larger one."""
+    if isinstance(network, NRP) and isinstance(trained, NRPResG):
+        grow_dense(network, trained, probe)
+    else:
+        load_grown(network, trained.state_dict())
 
 
 def train(config: NRPTraining, out: str | Path, *, minutes: float | None = None) -> Path:

@@ -34,7 +34,18 @@ def test_list_as_json_has_the_options_of_the_configurations() -> None:
     rows = json.loads(invoke("--json"))
     assert [row["name"] for row in rows] == _hub.list_purifiers(trained=False)
     for row in rows:
-        assert set(row) == {"name", "method", "parameters", "trained", "stand_in", "options", "description"}
+        assert set(row) == {"name", "method", "parameters", "trained", "stand_in", "options", "description", "measured"}
         assert row["options"] == _hub.bundled_config(row["name"])["options"]
         assert (row["trained"] or row["stand_in"] is not None) == (row["name"] in purifier.list_purifiers())
         assert row["description"]
+
+
+def test_list_as_json_has_the_measured_figures() -> None:
+    figures = {row["name"]: row["measured"] for row in json.loads(invoke("--json"))}
+    assert figures["alloy-s"]["parameters"] == 6_691_309
+    for name, row in figures.items():
+        # Nothing is left out: what was not measured is null.
+        assert {"gmac", "resnet50s", "clean", "blind", "transfer", "aware", "certified"} < set(row), name
+        for threat in ("clean", "blind", "transfer", "aware"):
+            figure = row[threat]
+            assert figure is None or (0 <= figure["accuracy"] <= 1 and figure["images"] > 0), (name, threat)

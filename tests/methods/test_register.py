@@ -98,3 +98,16 @@ def test_a_name_belongs_to_one_class_which_may_be_defined_again() -> None:
     assert register("darker")(again) is methods.METHODS["darker"]
     with pytest.raises(OptionError, match="expected a new name for Darker, got 'gs'"):
         register("gs")(Darker)
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({}, "without options and stages"),
+        ({"options": {}}, "without stages"),
+        ({"options": 3, "stages": list}, "without a dict of options"),
+    ],
+)
+def test_a_method_that_defines_too_little_is_no_purifier(members: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=f"got Incomplete {words}"):
+        Purifier(type("Incomplete", (Method,), members)())

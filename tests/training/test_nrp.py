@@ -408,6 +408,14 @@ def test_a_trained_purifier_is_grown(tmp_path: Path, settings: Settings) -> None
     assert torch.allclose(Purifier.from_pretrained(first)(images), Purifier.from_pretrained(second)(images), atol=1e-5)
 
 
+def test_a_small_network_becomes_a_full_one(tmp_path: Path, settings: Settings) -> None:
+    size = {"network": "nrp-resg", "filters": 4, "blocks": 1, "start": "random"}
+    first = train(settings(TINY, **size), tmp_path / "first")
+    full = NRPRecipe(settings(TINY, init=str(first), network="nrp", filters=4, blocks=2, growth=2))
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(Purifier.from_pretrained(first).method(images), full.model(images), atol=1e-5)
+
+
 def test_a_purifier_of_another_kind_is_refused_as_a_start(settings: Settings) -> None:
     with pytest.raises(OptionError, match="expected init of the network's kind and width"):
         NRPRecipe(settings(TINY, init="median"))
