@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale.paper [--images-per-second RATE]
 
-The sizes of the manifest and of the driver's plan are measured by making a part of 256 pictures; the rest is arithmetic.
+The sizes of the manifest and of the driver's plan are measured by making one of 256 pictures, the rest is arithmetic.
 The rate of a GPU is an assumption: measure yours with `purifier bench`.
 """
 
