@@ -54,22 +54,15 @@ def build(models: Sequence[str]) -> Blocks:
     loaded = {name: load_model(name) for name in models}
 
     def run(path: str | None, name: str, eps: float, steps: int, chosen: list[str]) -> tuple[Any, Any, str]:
-        if path is None:
-            raise gr.Error("Drop a picture first.")
-        if name not in loaded or not set(chosen) <= set(choices()):
-            raise gr.Error("Choose from the lists.")
+        if path is None or name not in loaded or not set(chosen) <= set(choices()):
+            raise gr.Error("Drop a picture first, and choose from the lists.")
         try:
             purifiers = {one: _purifier(one) for one in chosen}
-            trial = try_picture(
-                Path(path), loaded[name], purifiers, _purifier(DEFAULT), eps=eps / 255, steps=int(steps)
-            )
+            gate = _purifier(DEFAULT)
+            trial = try_picture(Path(path), loaded[name], purifiers, gate, eps=eps / 255, steps=int(steps))
         except PurifierError as error:
             raise gr.Error(str(error).replace(path, "the picture")) from error
-        return (
-            _gallery(trial),
-            _rows(trial),
-            f"**Attack score of {DEFAULT}'s gate: {trial.attack_score:.3f}.** Click a picture to save it.",
-        )
+        return _gallery(trial), _rows(trial), f"**Attack score: {trial.attack_score:.3f}.** Click a picture to save it."
 
     with gr.Blocks(title="purifier", analytics_enabled=False) as page:
         gr.Markdown(f"# purifier\nAttack a picture, purify it, and see what a classifier makes of it. {_HONEST}")

@@ -78,12 +78,11 @@ def command(
     purifier = Purifier.from_pretrained(name, **given(iterations=iterations))
     chained = Purifier.chain(purifier, *others) if others else purifier
     numbers = _numbers("mean", mean), _numbers("std", std)
-    if out is None:
-        assert triton is not None
+    if triton is not None:
         _write_repository(chained, triton, model_spec, *numbers, size=_size(size), opset=opset)
         return
     target = _target(chained, model_spec, *numbers)
-    made = export(target, out, format=form, size=_size(size), opset=opset)
+    made = export(target, out or "", format=form, size=_size(size), opset=opset)
     facts = made.metadata
     opset_text = f", opset {facts['opset']}" if "opset" in facts else ""
     size_text = f"images of {facts['size']}" if size else f"images of any size from {facts['smallest_size']}"

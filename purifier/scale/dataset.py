@@ -71,29 +71,18 @@ class Workers:
 
 
 def purify_dataset(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    purifier: str | Purifier = DEFAULT,
-    *,
-    kind: Kind = "auto",
-    form: Format = "png",
-    image_column: str = IMAGE,
-    batch_size: int = 8,
-    max_pixels: float | None = None,
-    overwrite: bool = False,
-    retry: bool = False,
-    address: str | None = None,
-    workers: Workers | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Totals:
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], purifier: str | Purifier = DEFAULT, *,
+    kind: Kind = "auto", form: Format = "png", image_column: str = IMAGE, batch_size: int = 8,
+    max_pixels: float | None = None, overwrite: bool = False, retry: bool = False, address: str | None = None,
+    workers: Workers | None = None, storage_options: Mapping[str, Any] | None = None,
+) -> Totals:  # fmt: skip
     """Purifies a data set with many workers on Ray. The outputs are those of `purifier purify`, byte by byte.
 
     A picture that cannot be read is a row with its error in the manifest, never the end of the run. The same call
     resumes a run that was killed: parts in the manifest are not done again.
 
     Args:
-        source: Local folder, or address of one that fsspec knows: s3://, gs://, hf://. Workers on several machines
-            need folders that all of them see.
+        source: Local folder that all workers see, or an address that fsspec knows: s3://, gs://, hf://.
         destination: Where the outputs go; a folder like `source`.
         purifier: A purifier, or the name, folder or hub repository of one.
         kind: "files" for picture files, "webdataset" for tar files, "parquet" for Parquet files with a column of
@@ -108,9 +97,6 @@ def purify_dataset(
         workers: Number and resources of the workers.
         storage_options: Options of the fsspec file systems, such as {"endpoint_url": "http://127.0.0.1:9000"}.
 
-    Returns:
-        The totals.
-
     Raises:
         InputError: If there is nothing to purify.
         OptionError: If the destination has outputs of other settings, or would replace sources.
@@ -118,14 +104,12 @@ def purify_dataset(
     """
     for package in ("ray", "pyarrow", "fsspec"):
         require_extra(package, extra="scale", what="purify_dataset")
-    options, workers = dict(storage_options or {}), workers or Workers()
-    work = Work(
-        source=Store(os.fspath(source), options),
-        destination=Store(os.fspath(destination), options),
-        purifying=Purifying(_on_cpu(purifier), batch_size, max_pixels),
-        form=form,
-        image_column=image_column,
-    )
+    places = [Store(os.fspath(place), dict(storage_options or {})) for place in (source, destination)]
+    work = Work(*places, Purifying(_on_cpu(purifier), batch_size, max_pixels), form, image_column)
+    return _purify(work, kind, overwrite, retry, address, workers or Workers())
+
+
+def _purify(work: Work, kind: Kind, overwrite: bool, retry: bool, address: str | None, workers: Workers) -> Totals:
     found, parts = _parts(work, kind)
     manifest = work.destination.below(FOLDER)
     _claim(work, manifest, overwrite=overwrite)
