@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, shown
 from purifier._tracing import is_tracing
 from purifier.inference.compiling import Compiler
 from purifier.methods import FORMER, Method, innermost
@@ -27,9 +27,15 @@ class Facts(nn.Module):
     _anchor: Tensor
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "method" and not isinstance(value, Method):
+            raise OptionError(f"expected a purifier.Method as the method of a purifier, got {shown(value)}")
         if not name.startswith("_") and not hasattr(type(self), name):
             self._refuse_option(name)
-        super().__setattr__(name, value)
+        if isinstance(getattr(type(self), name, None), property):
+            # Its setter checks the value; torch would register a parameter or module under that name.
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _refuse_option(self, name: str) -> None:
         """Refuses an assignment to an option, or to nearly the name of one, which would change nothing in silence."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -120,8 +121,7 @@ def temporary(path: Path) -> Iterator[tuple[Path, int]]:
     if here not in _swept:
         _swept.add(here)
         sweep(folder)
-    name = path.name if len(os.fsencode(path.name)) <= _LONGEST else hashlib.sha256(os.fsencode(path.name)).hexdigest()
-    draft = folder / f".{name}.{secrets.token_hex(8)}.part"
+    draft = _draft(path)
     # O_EXCL refuses a file or link of that name.
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
@@ -131,6 +131,29 @@ def temporary(path: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
         with suppress(OSError):
             draft.unlink()
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yields a new, locked folder beside `path`, and removes it at the end. Removes those that killed processes left.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    for left in abandoned(path.parent, folders=True):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = _draft(path)
+    folder.mkdir(mode=0o700)
+    try:
+        with locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draft(path: Path) -> Path:
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST else hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".{name}.{secrets.token_hex(8)}.part")
 
 
 def sweep(folder: Path) -> None:
@@ -146,11 +169,12 @@ def is_journal(path: Path) -> bool:
     return path.name.startswith(f".{JOURNAL}.")
 
 
-def abandoned(folder: Path) -> list[Path]:
-    """Returns the temporary files that killed processes left in a folder."""
+def abandoned(folder: Path, *, folders: bool = False) -> list[Path]:
+    """Returns the temporary files, or folders, that killed processes left in a folder."""
     found: list[Path] = []
     with suppress(OSError), os.scandir(folder) as entries:
-        names = [one.name for one in entries if _TEMPORARY.fullmatch(one.name) and one.is_file(follow_symlinks=False)]
+        kept = [one for one in entries if _TEMPORARY.fullmatch(one.name) and not one.is_symlink()]
+        names = [one.name for one in kept if (one.is_dir() if folders else one.is_file())]
         found = [folder / name for name in names if _is_abandoned(folder / name)]
     return found
 

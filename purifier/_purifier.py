@@ -14,7 +14,7 @@ from torch import Tensor
 from purifier import _format, _hub
 from purifier._call import purify_any
 from purifier._cards import with_changes
-from purifier._errors import MissingOptionError, OptionError
+from purifier._errors import MissingOptionError, OptionError, shown
 from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
@@ -66,6 +66,9 @@ class Purifier(_hub.HubMixin, Scoring):
                 f"expected a method that defines its options, a dict, and its stages, got {type(method).__name__} "
                 f"without {' and '.join(missing) or 'a dict of options'}; docs/extending.md shows how"
             )
+        for what, text in (("name", name), ("card", card)):
+            if text is not None and not isinstance(text, str):
+                raise OptionError(f"expected the {what} of a purifier as text or None, got {shown(text)}")
         self.method = method
         self.name = name or "+".join(map(method_name, method.sequence))
         self.card = card

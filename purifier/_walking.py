@@ -24,11 +24,23 @@ class Found:
         images: The picture files, sorted.
         skipped: Number of other files by their ending, such as {".txt": 2}; hidden files are not counted.
         outside: Links that lead to folders outside, whose pictures are among `images`.
+        unreadable: Folders that could not be read, each with the error.
     """
 
     images: list[Path] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     outside: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[Path, InputError]] = field(default_factory=list)
+
+    def complete(self) -> Found:
+        """Returns itself if every folder could be read.
+
+        Raises:
+            InputError: If one could not.
+        """
+        for _, error in self.unreadable:
+            raise error
+        return self
 
     def said_skipped(self) -> str:
         """Returns the skipped files as text, such as "3: 2 .txt, 1 .mov"; empty if there are none."""
@@ -48,14 +60,15 @@ def walk(folder: Path, *, without: Path | None = None) -> Found:
     """Finds the pictures below a folder, by the endings of their names.
 
     Each real folder is walked once, and folders go before links to folders. A link to a folder above is not followed.
-    Hidden files and folders are skipped. A folder that does not exist has no pictures.
+    Hidden files and folders are skipped. A folder that does not exist has no pictures. Folders below that cannot be
+    read are listed.
 
     Args:
         folder: The folder.
         without: A folder that is left out, such as that of the outputs.
 
     Raises:
-        InputError: If a folder cannot be read.
+        InputError: If the folder itself cannot be read.
     """
     found = Found()
     if not is_folder(folder):
@@ -69,7 +82,14 @@ def walk(folder: Path, *, without: Path | None = None) -> Found:
             continue
         seen.add(real)
         inside: list[str] = []
-        for entry in _entries(place):
+        try:
+            entries = _entries(place)
+        except InputError as error:
+            if place == folder:
+                raise
+            found.unreadable.append((place, error))
+            continue
+        for entry in entries:
             _sort_out(entry, place / entry.name, found, inside, links)
         folders += [(place / name, os.path.join(real, name)) for name in reversed(inside)]  # noqa: PTH118
     found.images.sort()
@@ -129,8 +149,12 @@ def _sort_out(entry: os.DirEntry[str], path: Path, found: Found, folders: list[s
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns the pictures below a folder, sorted; see `walk`."""
-    return walk(folder).images
+    """Returns the pictures below a folder, sorted; see `walk`.
+
+    Raises:
+        InputError: If a folder cannot be read.
+    """
+    return walk(folder).complete().images
 
 
 def no_images(folders: Iterable[Path], skipped: Counter[str] | None = None) -> InputError:

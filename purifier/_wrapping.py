@@ -13,6 +13,7 @@ from purifier._hooking import inner_model
 from purifier._processor import measure_processor
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
+from purifier.methods import innermost
 
 # The purifier of wrap, attach and the command line: the best mean of clean and blind robust accuracy among those that
 # cost at most 5 points of clean accuracy on every classifier measured, and at most 1.1 forward passes of a ResNet-50.
@@ -89,18 +90,20 @@ def convention_of(model: Any, processor: Any, mean: Any, std: Any, channels: str
 
 
 def load_for(model: Any, purifier: str | os.PathLike[str] | Purifier, arguments: dict[str, Any]) -> Purifier:
-    """Returns the purifier itself, or loads it onto the model's device.
+    """Returns the purifier itself, or loads it onto the model's device. Warns if it leaves images as they are.
 
     Raises:
         OptionError: If there are arguments for loading beside a purifier that is loaded already.
     """
     if not isinstance(purifier, Purifier):
-        return Purifier.from_pretrained(purifier, **{"device": _device(model), **arguments})
-    if arguments:
+        purifier = Purifier.from_pretrained(purifier, **{"device": _device(model), **arguments})
+    elif arguments:
         raise OptionError(
             f"expected no from_pretrained arguments with a purifier that is loaded already, got "
             f"{', '.join(sorted(arguments))}"
         )
+    if all(part.options.get("iterations") == 0 for part in innermost(purifier.method)):
+        warn_once(f"{purifier.name!r} has iterations=0: it defends nothing. Give iterations=1 or more", stacklevel=3)
     return purifier
 
 

@@ -21,11 +21,13 @@ from purifier.methods import METHODS, Method
 SMALL: dict[str, dict[str, Any]] = {
     "alloy": {"filters": 6, "blocks": 2},
     "gad": {"filters": 4, "blocks": 2},
+    "gad-residual": {"filters": 4, "blocks": 1},
     "gs": {"iterations": 3},
     "ncis": {"iterations": 2, "filters": 6, "layers": 4, "kernel_size": 5},
     "nrp": {"filters": 6, "blocks": 2, "growth": 4},
     "nrp-resg": {"filters": 6, "blocks": 2},
     "tvm": {"steps": 10},
+    "wavelet-sr": {"filters": 6, "growth": 2, "layers": 2},
 }
 CASES = [*sorted(METHODS), "dynamic"]
 
@@ -53,6 +55,8 @@ def enliven(module: nn.Module) -> None:
                 part.bias.normal_(std=0.1)
         if convolutions:
             last = convolutions[-1]
+            if not last.weight.any():
+                last.weight.normal_(std=0.3)
             last.weight.mul_(0.1)
             # The network of NCIS outputs a change of a smoothed image, the others output the image.
             if last.bias is not None and not any("out_conv" in name for name, _ in module.named_modules()):

@@ -25,10 +25,12 @@ LARGE = {
     **dict.fromkeys(sorted(METHODS)),
     "alloy": {"filters": 4, "blocks": 1, "iterations": 1},
     "gad": {"filters": 2, "blocks": 1},
+    "gad-residual": {"filters": 2, "blocks": 1},
     "ncis": {"iterations": 1},
     "nrp": {"filters": 2, "blocks": 1, "growth": 1},
     "nrp-resg": {"filters": 4, "blocks": 1},
     "tvm": {"steps": 2},
+    "wavelet-sr": {"filters": 4, "growth": 2, "layers": 1},
 }
 
 every = pytest.mark.parametrize("case", CASES)

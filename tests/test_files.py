@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -155,3 +157,20 @@ def test_a_lock_keeps_others_out_until_it_is_released(tmp_path: Path, monkeypatc
         assert again
     with locked(tmp_path / "nowhere") as missing:
         assert not missing
+
+
+def test_a_temporary_folder_is_removed_also_after_a_kill(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys; from purifier._files import temporary_folder\n"
+        "with temporary_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'a').write_text('a'); os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "model.onnx")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "a").is_file()
+    os.utime(left, (0, 0))
+    with _files.temporary_folder(tmp_path / "model.onnx") as first:
+        os.utime(first, (0, 0))
+        with _files.temporary_folder(tmp_path / "model.onnx") as second:
+            assert {first, second} == set(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []

@@ -159,6 +159,8 @@ OPTIONS: dict[str, Callable[[Path], None]] = {
     "nrp-resg, large but in range": option("nrp-resg", filters=1024, blocks=64),
     "gad": option("gad", filters=1024, downsamples=8),
     "gad blocks": option("gad", blocks=10**6),
+    "gad-residual filters": option("gad-residual", filters=10**9),
+    "gad-residual blocks": option("gad-residual", blocks=10**6),
     "gad norm": option("gad", norm=["layer"]),
     "alloy levels": option("alloy", levels=40),
     "alloy filters": option("alloy", filters=1024, levels=6),

@@ -127,6 +127,12 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(InputError, match=r"expected a folder that can be read, got .*locked: Permission denied"):
         images_below(tmp_path)
+    (tmp_path / "a.png").touch()
+    found = walk(tmp_path)
+    assert found.images == [tmp_path / "a.png"]
+    assert [folder for folder, _ in found.unreadable] == [tmp_path / "locked"]
+    with pytest.raises(InputError, match="locked: Permission denied"):
+        walk(tmp_path / "locked")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "/".join(["y" * 200] * 40)])

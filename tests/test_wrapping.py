@@ -12,6 +12,7 @@ import torch
 
 import purifier
 from purifier import OptionError, Purifier, PurifierWarning, WrapError, _errors
+from purifier._wrapping import PROMISE
 from tests.builders import pictures, small_purifier
 from tests.recorders import MEAN, STD, Recorder, classifier
 
@@ -118,6 +119,13 @@ def test_wrap_warns_of_attackers_who_know_the_purifier(monkeypatch: pytest.Monke
     with pytest.warns(PurifierWarning, match="one who does can bypass it .* Shown once"):
         purifier.wrap(classifier(), "gs")
     purifier.wrap(classifier(), "gs")
+
+
+@pytest.mark.parametrize("put", [purifier.wrap, purifier.attach])
+def test_a_purifier_that_does_nothing_is_warned_of(put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_errors, "_given", {PROMISE})
+    with pytest.warns(PurifierWarning, match="'gs' has iterations=0: it defends nothing"):
+        put(classifier(), "gs", iterations=0)
 
 
 def test_the_warning_comes_once_per_process_and_points_at_the_caller() -> None:

@@ -65,6 +65,7 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "none": nn.Identity,
     "jpeg": lambda: Purifier.from_pretrained("jpeg"),
     "median": lambda: Purifier.from_pretrained("median"),
+    "wavelet-sr": lambda: Purifier.from_pretrained("wavelet-sr"),
     "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
     # The gate closes on more clean images, which then cost the gate only; chosen by benchmarks.recipes.gate_judge.

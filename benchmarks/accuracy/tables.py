@@ -156,11 +156,13 @@ def choose() -> str:
     rows = blind_pgd("resnet50")
     names = {"none": "none", "jpeg": "jpeg", **{row: row for row in (best_of(rows, "gs"), best_of(rows, "ncis"))}}
     names |= {best_of(rows, name): name for name in ("alloy-s", "alloy")}
+    costs = {"none": 0.0} | {name: row["resnet50s"] for name, row in read_result("cost_cpu")["rows"].items()}
     lines = []
     for row, name in names.items():
         clean, blind = (percent(rows[row][key], rows[row][f"{key}_interval"]) for key in ("standard", "robust"))
-        lines.append([name, clean, blind, blind if row == "none" else _aware(rows[row])])
-    return table(["purifier", "clean", "blind PGD", "aware PGD"], lines)
+        cost = f"{costs[name.split()[0]]:.2f}"
+        lines.append([name, clean, blind, blind if row == "none" else _aware(rows[row]), cost])
+    return table(["purifier", "clean", "blind PGD", "aware PGD", "cost"], lines)
 
 
 def default() -> str:

@@ -1,6 +1,6 @@
 """Compares purifiers on held-out photographs whose attacked images were compressed, resized or made noisy on the way.
 
-    PURIFIER_KIT=<folder> python -m benchmarks.recipes.changed_judge NAME[=FOLDER] ... [--gate-bias 20] [--images 64]
+    PURIFIER_KIT=<folder> python -m benchmarks.recipes.changed_judge NAME[=FOLDER] ... [--set gate_bias=20] [--images 64]
 
 Each figure is the share, in %, of images whose class is the one that the classifier gives to the clean image without a
 purifier; of the half that it is surest of. Rows are the blind attacks of benchmarks.recipes.gate_judge on MobileNetV2
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.accuracy.alloy_gate import Change
-from benchmarks.kit import load_sources, photographs
+from benchmarks.kit import photographs, sources
 from benchmarks.lite import lite1
 from benchmarks.markdown import table
 from benchmarks.recipes.alloy_judge import held_out
@@ -70,15 +70,16 @@ def shares(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("purifiers", nargs="+", metavar="NAME[=FOLDER]")
-    parser.add_argument("--gate-bias", type=float, help="for every purifier; 20 opens the gate for every image")
+    parser.add_argument("--set", metavar="OPTION=NUMBER", action="append", default=[], help="for every purifier")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--cache", type=Path, help="file of the attacked images, for the next call")
     args = parser.parse_args()
     clean = held_out(PhotographTraining(data=photographs()), args.images)
     moved = attacked(clean, args.cache) if args.cache else attacked_anew(clean)
-    for name, purifier in load_sources(args.purifiers).items():
-        if args.gate_bias is not None:
-            purifier.gate_bias = args.gate_bias
+    pairs = (given.partition("=") for given in args.set)
+    options = {option: float(number) for option, _, number in pairs}
+    for name, source in sources(args.purifiers).items():
+        purifier = Purifier.from_pretrained(source, **options)
         for network, make in NETWORKS.items():
             of_network = {kind: moved[f"{kind}, {network}"] for kind in ATTACKS}
             rows = shares(purifier, make().eval().requires_grad_(False), clean, of_network)

@@ -113,7 +113,9 @@ def _labels(outputs: Tensor, targets: Any) -> Tensor:
     """Returns checked labels (N, 1) or (N, H, W) on the device of the outputs."""
     shape = (len(outputs), *outputs.shape[2:])
     kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
+    kind = f"{kind} without values" if isinstance(targets, Tensor) and targets.is_meta else kind
+    numbers = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
+    if not numbers or targets.dtype == torch.bool or targets.is_meta:
         raise InputError(
             f"expected integer labels of shape {shape}, got {kind}; for other targets pass your own loss to the "
             "attack: loss=lambda outputs, targets: ..."

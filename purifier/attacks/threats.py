@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from purifier._attaching import as_purified_model
 from purifier._convention import Convention
-from purifier._errors import InputError, OptionError, PurifierWarning
+from purifier._errors import InputError, OptionError, PurifierWarning, shown
 from purifier._options import check_fields, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
@@ -87,7 +87,7 @@ class Blind(ThreatModel):
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`; the purifier is never called."""
-        return attack(bare_model(defended), images, targets)
+        return _check_attack(attack)(bare_model(defended), images, targets)
 
 
 class Transfer(ThreatModel):
@@ -121,7 +121,7 @@ class Transfer(ThreatModel):
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`; the defended model is never called."""
         surrogate = self.surrogates[0] if len(self.surrogates) == 1 else _Ensemble(self.surrogates, self.average)
-        return attack(surrogate, images, targets)
+        return _check_attack(attack)(surrogate, images, targets)
 
     def settings(self) -> dict[str, Any]:
         """Returns the name, the surrogates' names and how they are averaged."""
@@ -152,7 +152,7 @@ class Aware(ThreatModel):
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
         checked = _check_defended(defended)
-        if attack.gradient:
+        if _check_attack(attack).gradient:
             _warn_of_gradients(checked.purifier, self.samples)
         return averaged(attack, self.samples)(whole_model(through_floors(checked)), images, targets)
 
@@ -186,7 +186,7 @@ class BPDA(ThreatModel):
         """See `ThreatModel`."""
         checked = _check_defended(defended)
         model = whole_model(straight_through(checked, self.substitute))
-        return averaged(attack, self.samples)(model, images, targets)
+        return averaged(_check_attack(attack), self.samples)(model, images, targets)
 
 
 def _warn_of_gradients(purifier: Any, samples: int) -> None:
@@ -270,6 +270,12 @@ class _Ensemble(nn.Module):
 def _in_unit_range(model: Any, convention: Convention) -> Callable[..., Any]:
     ordered = Reversed(model) if convention.channels == "BGR" else model
     return ordered if convention.normalisation is None else Normalised(ordered, *convention.normalisation)
+
+
+def _check_attack(attack: Any) -> Attack:
+    if not isinstance(attack, Attack):
+        raise OptionError(f"expected an attack, such as purifier.attacks.PGD(), got {shown(attack)}")
+    return attack
 
 
 def _check_defended(defended: Any) -> PurifiedModel:

@@ -23,7 +23,7 @@ class Column:
         title: The heading.
         images: (N, 3, S, S) in [0, 1], one for each row.
         captions: The caption of each image.
-        right: Whether the prediction in each caption is right, or None if there is none.
+        right: Whether each caption is green or red; None for a caption without a verdict.
     """
 
     title: str
@@ -68,7 +68,7 @@ def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, no
             axes.imshow(column.images[row].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
             axes.set_axis_off()
             right = column.right[row]
-            mark, colour = ("", _FAINT) if right is None else ("  ✓", _RIGHT) if right else ("  ✗", _WRONG)
-            write(left + cell / 2, top + cell + 14, f"{column.captions[row]}{mark}", 9.5, colour, ha="center")
+            colour = _FAINT if right is None else _RIGHT if right else _WRONG
+            write(left + cell / 2, top + cell + 14, column.captions[row], 9.5, colour, ha="center")
     write(_MARGIN, height - 20, note, 8.5, _FAINT)
     figure.savefig(path, dpi=_DPI)

@@ -35,7 +35,7 @@ class Summary:
     Attributes:
         written: Number of files that were written.
         skipped: Number of files whose output existed already.
-        failures: Files that could not be read, processed or written, each with the reason.
+        failures: Files that could not be read, processed or written, and folders, each with the reason.
         others: Number of files that are not pictures, by kind.
     """
 
@@ -98,7 +98,7 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     from tqdm import tqdm
 
     found = jobs if isinstance(jobs, Jobs) else Jobs()
-    summary = Summary(others=found.others)
+    summary = Summary(others=found.others, failures=[(folder, str(error)) for folder, error in found.unreadable])
     for link in found.outside:
         echo(f"note: {link} leads out of the source folder, to {os.path.realpath(link)}", err=True)
     for folder in {job.target.parent for job in jobs}:

@@ -42,7 +42,7 @@ class Stage:
         images: (N, 3, S, S) in [0, 1].
         labels: The predicted class number of each image.
         confidences: The softmax probability of each prediction.
-        right: Whether each prediction is right or, where nobody knows, that for the clean photograph.
+        right: Whether each prediction is right or, if the true class is not known, that for the clean photograph.
     """
 
     name: str
@@ -109,7 +109,7 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
         click.echo(line)
     # The default figure leaves out the classical baselines, except gs.
     shown = {name for name in wanted if names or name == "gs" or any(True for _ in purifiers[name].parameters())}
-    figure = draw_figure(stages, shown, target, eps, out)
+    figure = draw_figure(stages, shown, target, eps, out, known)
     echo(f"\n{_HONEST}")
     familiar = [name for name in wanted if name in _TRAINED_WITH_IT]
     if model == "demo" and familiar:
@@ -231,8 +231,17 @@ def _cell(stage: Stage, row: int, classes: Sequence[str], width: int, *, known: 
     return f"{said}{padding}{click.style(verdict, fg='green' if right else 'red')}"
 
 
-def draw_figure(stages: Sequence[Stage], shown: set[str], target: LoadedModel, eps: float, out: Path) -> Path:
+def draw_figure(
+    stages: Sequence[Stage],
+    shown: set[str],
+    target: LoadedModel,
+    eps: float,
+    out: Path,
+    known: Sequence[str | None],
+) -> Path:
     """Writes demo.png: the clean, attacked and purified photographs and the perturbation.
+
+    The photographs that most purifiers recover come first.
 
     Args:
         stages: The stages, from `run`.
@@ -240,25 +249,36 @@ def draw_figure(stages: Sequence[Stage], shown: set[str], target: LoadedModel, e
         target: The classifier.
         eps: Radius of the ball in units of 1/255, for the caption.
         out: The folder, which is made if it does not exist.
+        known: The class of each photograph; None if nobody knows.
 
     Raises:
         OptionError: If the folder cannot be written.
     """
     from purifier.commands._demo_figure import Column, draw
 
-    def column(title: str, stage: Stage) -> Column:
-        captions = [_said(stage, row, target.classes or ()) for row in range(len(stage.labels))]
-        return Column(title, stage.images, captions, stage.right)
-
-    clean, attacked, *purified = stages
+    clean, attacked, *others = stages
+    purified = [stage for stage in others if stage.name in shown]
     count = len(clean.labels)
-    change = 0.5 + 10 * (attacked.images - clean.images)
+    order = sorted(range(count), key=lambda row: -sum(stage.right[row] for stage in purified))
+
+    def caption(stage: Stage, row: int) -> str:
+        right = stage.right[row]
+        verdict = ("✓" if right else "✗") if known[row] is not None else ("(same)" if right else "(other)")
+        return f"{_said(stage, row, target.classes or ())}  {verdict}"
+
+    def column(title: str, stage: Stage) -> Column:
+        return Column(
+            title, stage.images[order], [caption(stage, row) for row in order], [stage.right[row] for row in order]
+        )
+
+    change = 0.5 + 10 * (attacked.images - clean.images)[order]
     columns = [
         column("clean", clean),
         column("attacked", attacked),
         Column("perturbation × 10", change, [f"at most {eps:g}/255"] * count, [None] * count),
-        *(column(f"purified: {Path(stage.name).name}", stage) for stage in purified if stage.name in shown),
+        *(column(f"purified: {Path(stage.name).name}", stage) for stage in purified),
     ]
+    compared = " same, other: compared with the clean image's prediction, which may be wrong." if None in known else ""
     path = out / "demo.png"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -267,7 +287,7 @@ def draw_figure(stages: Sequence[Stage], shown: set[str], target: LoadedModel, e
             path,
             title="The same classifier, with and without a purifier in front",
             subtitle=f"classifier: {target.name}; attack: PGD, Linf, eps = {eps:g}/255, {_STEPS} steps",
-            note=_HONEST,
+            note=_HONEST + compared,
         )
     except OSError as error:
         raise OptionError(f"expected a folder that can be written, got {out}: {error}") from error

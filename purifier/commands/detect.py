@@ -89,6 +89,7 @@ def command(
     if false_positive_rate is not None:
         check_count(len(found.images), false_positive_rate)
     scores = score_files(found.images, purifier, batch_size, None if max_megapixels is None else max_megapixels * 1e6)
+    scores.failures.update((folder, str(error)) for folder, error in found.unreadable)
     if false_positive_rate is None:
         _write_table(scores, out, source, threshold)
     else:
@@ -115,6 +116,7 @@ def _pictures(source: Path) -> Found:
         return Found(images=[source])
     found = walk(source)
     if not found.images:
+        found.complete()
         raise no_images([source], found.skipped)
     for link in found.outside:
         click.echo(f"note: {link} leads out of the source folder", err=True)

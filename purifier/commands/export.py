@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from torch import nn
@@ -109,7 +110,7 @@ def _write_repository(
 
     require_extra("onnxruntime", extra="export", what="purifier export --triton")
     target = _target(purifier, model_spec, mean, std)
-    model: nn.Module | None = None if target is purifier else load_model(str(model_spec)).call
+    model: Any = None if target is purifier else load_model(str(model_spec)).call
     if mean is not None and std is not None:
         model = Normalised(model, mean, std)
     for folder in export_triton(purifier, repository, model, size=size, **given(opset=opset)):

@@ -25,14 +25,17 @@ def command(as_json: bool) -> None:
     if as_json:
         echo(json.dumps(rows, indent=2))
         return
-    table = [("NAME", "METHOD", "PARAMETERS", "WHAT IT DOES")]
+    table = [("NAME", "METHOD", "PARAMETERS", "COST", "WHAT IT DOES")]
     for row in rows:
         note = f"[loads {row['stand_in']}] " if row["stand_in"] else "" if row["trained"] else f"[{_NO_WEIGHTS}] "
         what = note + row["description"]
-        table.append((row["name"], row["method"], f"{row['parameters']:,}", what))
-    widths = [max(len(line[column]) for line in table) for column in range(3)]
-    for name, method, parameters, what in table:
-        echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {what}")
+        time = (row["measured"] or {}).get("resnet50s")
+        cost = "-" if time is None else f"{time:.2f}"
+        table.append((row["name"], row["method"], f"{row['parameters']:,}", cost, what))
+    widths = [max(len(line[column]) for line in table) for column in range(4)]
+    for name, method, parameters, cost, what in table:
+        echo(f"{name:{widths[0]}}  {method:{widths[1]}}  {parameters:>{widths[2]}}  {cost:>{widths[3]}}  {what}")
+    echo("\nCOST: time on a CPU, divided by that of a ResNet-50 for the same images. -: not measured.")
 
 
 def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _MOST_YAML = 1 << 20
 # Settings class and help text of each method.
 _METHODS = {
     "alloy": ("AlloyTraining", "Train Alloy, self-supervised, against attacks on a list of networks."),
+    "denoiser": ("DenoiserTraining", "Train a denoiser for certified predictions, on photographs."),
     "gad": ("GADTraining", "Train GAD in front of a model of yours, on labelled images."),
     "ncis": ("NCISTraining", "Train NCIS, self-supervised, on clean images."),
     "nrp": ("NRPTraining", "Train NRP, self-supervised, against attacks on a network's features."),
@@ -71,10 +72,12 @@ def _training(name: str) -> click.Command:
         config = settings(**values)
         target = {} if model is None else {"model": _target(model)}
         folder = train(config, out, minutes=minutes, **target)
-        done = (
-            "Trained" if _is_done(config, out) else "Stopped early. Run the same command to resume. Current purifier:"
-        )
-        echo(f"{done} {folder}; load it with Purifier.from_pretrained(Path({str(folder)!r}))")
+        load = f"Purifier.from_pretrained(Path({str(folder)!r}))"
+        if _is_done(config, out):
+            echo(f"Trained {folder}; load it with {load}")
+        else:
+            echo("Stopped early: the purifier is not trained yet. Run the same command to resume.")
+            echo(f"Current purifier: {folder}; load it with {load}")
 
     target = click.Option(["--model"], required=True, help=f"Model to defend: {MODEL_HELP}")
     out = click.Option(
@@ -185,7 +188,7 @@ def options_of(settings: type[Any]) -> list[click.Option]:
 def _option(field: dataclasses.Field[Any], kind: Any, text: str) -> click.Option:
     flag = f"--{field.name.replace('_', '-')}"
     if get_origin(kind) is tuple:
-        default = field.default or None
+        default = None if field.default is dataclasses.MISSING else field.default or None
         several = {"multiple": True, "type": get_args(kind)[0], "required": not default, "default": default}
         text = f"{text} Can be given several times."
         return click.Option([flag, field.name], help=text, show_default=bool(default), **several)

@@ -37,7 +37,7 @@ def images_by_class(root: Path, classes: Sequence[str] | None) -> tuple[list[tup
         )
     numbers = number_folders(root, names, classes)
     pairs = [(path, numbers[name]) for name in names for path in images_below(root / name)]
-    whole = walk(root)
+    whole = walk(root).complete()
     if not pairs:
         raise no_images([root], whole.skipped)
     loose = sum(path.parent == root for path in whole.images)

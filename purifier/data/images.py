@@ -34,7 +34,7 @@ def list_images(folders: Sequence[str | Path]) -> list[Path]:
     Raises:
         InputError: If a folder does not exist, or there is no image in any of them.
     """
-    found = [walk(image_folder(folder)) for folder in folders]
+    found = [walk(image_folder(folder)).complete() for folder in folders]
     paths = [path for each in found for path in each.images]
     if not paths:
         raise no_images(map(Path, folders), sum((each.skipped for each in found), Counter()))

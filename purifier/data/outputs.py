@@ -35,12 +35,14 @@ class Jobs(list[Job]):
     Attributes:
         others: Number of files that are not pictures, by kind.
         outside: Links that lead to folders outside the source folder.
+        unreadable: Folders that could not be read, each with the error.
     """
 
     def __init__(self, jobs: Iterable[Job] = (), found: Found | None = None) -> None:
         super().__init__(jobs)
         self.others = Counter[str]() if found is None else found.skipped
         self.outside = [] if found is None else found.outside
+        self.unreadable = [] if found is None else found.unreadable
 
 
 def output_settings(purifier: object) -> dict[str, Any]:
@@ -102,6 +104,7 @@ def _sources(source: Path, target: Path) -> Found:
     inside = outputs if outputs.is_relative_to(source.resolve()) else None
     found = walk(source, without=inside)
     if not found.images:
+        found.complete()
         raise no_images([source], found.skipped)
     return found
 

@@ -123,7 +123,12 @@ class CellRunner:
                 images[place],
                 attacked[place],
                 [shown[number] for shown in purified],
+                self._draw,
             )
+
+    @torch.inference_mode()
+    def _draw(self, images: list[Tensor]) -> list[Tensor]:
+        return self.task.draw(self.defences.model, images)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

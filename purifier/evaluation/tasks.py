@@ -20,9 +20,11 @@ from purifier.data.images import read_mask
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.data.tables import MOST_CLASSES
 from purifier.evaluation.metrics.segmentation import check_masks, check_values, count_pixels
+from purifier.evaluation.pictures import with_boxes, with_classes
 from purifier.evaluation.plan import Attacked
 
 _MOST_BOXES = 100
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Characters of a model's error that a message repeats.
 _LONGEST = 300
 
@@ -63,6 +65,10 @@ class Task(ABC):
             InputError: If the outputs are not those of such a model.
         """
 
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        """Returns images (3, H, W) of one size with the model's predictions in them, if those can be drawn."""
+        return images
+
     @abstractmethod
     def check(self, outputs: Any, data: Any) -> None:
         """Checks the targets of the whole data set against the model's outputs for its first image.
@@ -96,7 +102,7 @@ class Classification(Task):
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         shaped = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 0
-        if not shaped or len(outputs) != len(targets):
+        if not shaped or outputs.dtype not in _FLOATS or outputs.is_meta or len(outputs) != len(targets):
             raise InputError(
                 f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
                 "give data of the model's task"
@@ -144,6 +150,10 @@ class Segmentation(Task):
         logits = _dense(outputs, targets.shape[-2:])
         counts = count_pixels(logits.argmax(1), targets, logits.shape[1], ignore_index=self.ignore_index)
         return [count.to_dict() for count in counts]
+
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        logits = _dense(model(torch.stack(images)), images[0].shape[-2:])
+        return [with_classes(image, classes) for image, classes in zip(images, logits.argmax(1), strict=True)]
 
     def check(self, outputs: Any, data: Any) -> None:
         classes, values = read_logits(outputs).shape[1], set[int]()
@@ -194,6 +204,9 @@ class Detection(Task):
             )
         return [_best_boxes(found) for found in outputs]
 
+    def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
+        return [with_boxes(image, found) for image, found in zip(images, model(images), strict=True)]
+
     def check(self, outputs: Any, data: Any) -> None:
         """Checks nothing, because a detector does not state its categories."""
 
@@ -236,7 +249,8 @@ def task_of(data: ImageSet, **options: Any) -> Task:
 def describe(outputs: Any) -> str:
     """Describes a model's outputs for an error message."""
     if isinstance(outputs, Tensor):
-        return f"a tensor of shape {tuple(outputs.shape)}"
+        kind = "" if outputs.dtype in _FLOATS else f" and {outputs.dtype}"
+        return f"a tensor of shape {tuple(outputs.shape)}{kind}" + (" without values" if outputs.is_meta else "")
     if isinstance(outputs, dict):
         return f"a dict of {', '.join(map(str, outputs))}"
     if isinstance(outputs, list | tuple):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._errors import OptionError, warn_once
+from purifier._errors import OptionError, shown, warn_once
 from purifier._tracing import is_tracing
 from purifier.methods import Method, innermost
 
@@ -91,8 +91,8 @@ def make_compiler(compile: Any) -> Compiler | None:
     """
     if isinstance(compile, bool):
         return Compiler() if compile else None
-    if compile != "reduce-overhead":
-        raise OptionError(f"expected compile to be True, False or 'reduce-overhead', got {compile!r}")
+    if not isinstance(compile, str) or compile != "reduce-overhead":
+        raise OptionError(f"expected compile to be True, False or 'reduce-overhead', got {shown(compile)}")
     return Compiler(compile)
 
 

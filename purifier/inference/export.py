@@ -9,10 +9,8 @@ import copy
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from purifier import _format
 from purifier._errors import OptionError, PurifierError
+from purifier._files import temporary_folder
 from purifier._version import __version__
 from purifier.inference import _graphs
 from purifier.methods import Method, innermost
@@ -102,8 +101,7 @@ def _write(target: nn.Module, path: Path, format: str, size: tuple[int, int] | N
     traced = size or (_PURIFIER_SIZE if alone else _MODEL_SIZE)
     program = _graphs.capture(target, traced, any_size=size is None)
     metadata = _describe(target, format, size, _graphs.smallest_size(program), opset)
-    folder = _temporary_folder(path)
-    try:
+    with _temporary_folder(path) as folder:
         draft = folder / path.name
         if format == "onnx":
             _graphs.write_onnx(program, draft, metadata, opset=opset, output="purified" if alone else "output")
@@ -111,8 +109,6 @@ def _write(target: nn.Module, path: Path, format: str, size: tuple[int, int] | N
             _graphs.write_torch_export(program, draft, metadata, size is None)
         difference = _compare(target, draft, format, {traced} if size or not alone else {traced, _ODD_SIZE})
         _move(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Exported(path, metadata, difference)
 
 
@@ -235,13 +231,16 @@ def _show(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _temporary_folder(path: Path) -> Path:
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
     # Beside the file, so that the move is atomic. A folder, because ONNX may write a second file.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise PurifierError(f"expected a place that can be written, got {path}: {error}") from error
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(temporary_folder(path))
+        except OSError as error:
+            raise PurifierError(f"expected a place that can be written, got {path}: {error}") from error
+        yield folder
 
 
 def _move(folder: Path, path: Path) -> None:

@@ -16,6 +16,7 @@ from purifier.methods.alloy import Alloy
 from purifier.methods.bit_depth import BitDepth
 from purifier.methods.chain import Chain
 from purifier.methods.gad import GAD
+from purifier.methods.gad_residual import GADResidual
 from purifier.methods.gated import Gated
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.jpeg import JPEG
@@ -25,12 +26,14 @@ from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
 from purifier.methods.resize_pad import ResizePad
 from purifier.methods.tvm import TVM
+from purifier.methods.wavelet_sr import WaveletSR
 
 METHODS: dict[str, type[Method]] = {
     "alloy": Alloy,
     "bit-depth": BitDepth,
     "chain": Chain,
     "gad": GAD,
+    "gad-residual": GADResidual,
     "gated": Gated,
     "gs": GaussianSmoothing,
     "jpeg": JPEG,
@@ -41,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "nrp-resg": NRPResG,
     "resize-pad": ResizePad,
     "tvm": TVM,
+    "wavelet-sr": WaveletSR,
 }
 
 # Former names of options, which are still read. For 0.1's folders; remove it with the next format.

@@ -173,7 +173,7 @@ class GaussianSmoothing(Method):
 
     Args:
         kernel_size: K, odd and positive; sigma is (K - 1) / 6 pixels.
-        iterations: i, the number of passes. 0 returns the images unchanged.
+        iterations: i, the number of passes. 0 returns the images unchanged, which defends nothing.
     """
 
     tunable = ("kernel_size", "iterations")

@@ -190,7 +190,7 @@ class NCIS(Method):
     """Replaces every patch by a prediction from its surroundings plus a Gaussian pass, several times.
 
     Args:
-        iterations: i, the number of applications of F. 0 returns the images unchanged.
+        iterations: i, the number of applications of F. 0 returns the images unchanged, which defends nothing.
         patch: m of FBI-E.
         filters: Width of FBI-Net.
         layers: Depth of FBI-Net.

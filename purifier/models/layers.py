@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from purifier._errors import InputError, OptionError, nearest
+from purifier._errors import InputError, OptionError, nearest, shown
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -19,6 +19,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         OptionError: If the model has no such module.
     """
+    if not isinstance(model, nn.Module) or not isinstance(name, str):
+        raise OptionError(f"expected an nn.Module and the name of a layer, got {shown(model)} and {shown(name)}")
     named = dict(model.named_modules())
     if name not in named:
         names = [known for known in named if known]

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from purifier._errors import OptionError, PurifierError
@@ -18,7 +18,7 @@ from purifier._opening import SUFFIXES
 from purifier._records import differences
 from purifier._walking import no_images
 from purifier._wrapping import DEFAULT
-from purifier.data.outputs import RECORD, Format, output_names, output_settings, plan
+from purifier.data.outputs import RECORD, Format, output_names, output_settings
 from purifier.scale.items import Purifying
 from purifier.scale.manifest import FOLDER, Part, done_parts, file_parts
 from purifier.scale.parts import IMAGE, KINDS, Work
@@ -104,8 +104,8 @@ def purify_dataset(
     """
     for package in ("ray", "pyarrow", "fsspec"):
         require_extra(package, extra="scale", what="purify_dataset")
-    places = [Store(os.fspath(place), dict(storage_options or {})) for place in (source, destination)]
-    work = Work(*places, Purifying(_on_cpu(purifier), batch_size, max_pixels), form, image_column)
+    start, end = (Store(os.fspath(place), dict(storage_options or {})) for place in (source, destination))
+    work = Work(start, end, Purifying(_on_cpu(purifier), batch_size, max_pixels), form, image_column)
     return _purify(work, kind, overwrite, retry, address, workers or Workers())
 
 
@@ -137,6 +137,7 @@ def _parts(work: Work, kind: Kind) -> tuple[str, list[Part]]:
         raise OptionError(
             f"expected a folder to purify with Ray, got the file {work.source.address}; leave out --engine ray"
         )
+    _check_apart(work)
     for one in ("files", "webdataset", "parquet") if kind == "auto" else (kind,):
         keys = work.source.keys(_SHARDS.get(one, SUFFIXES))
         if keys and one != "files":
@@ -144,14 +145,18 @@ def _parts(work: Work, kind: Kind) -> tuple[str, list[Part]]:
         if keys:
             if work.destination.address.startswith("hf://"):
                 raise OptionError("expected shards to write to hf://, where every picture file would be a commit")
-            return one, file_parts(keys, _targets(work, keys), work.purifying.batch_size)
+            return one, file_parts(keys, output_names(keys, work.form), work.purifying.batch_size)
     raise no_images([Path(work.source.address)])
 
 
-def _targets(work: Work, keys: Sequence[Any]) -> Sequence[Any]:
-    if work.source.folder is not None and work.destination.folder is not None:
-        plan(work.source.folder, work.destination.folder, work.form)  # refuses to replace sources
-    return output_names(keys, work.form)
+def _check_apart(work: Work) -> None:
+    """Refuses a destination in which outputs would be sources of the next run, or replace them."""
+    source, target = (
+        place.address if place.folder is None else os.path.realpath(place.folder)
+        for place in (work.source, work.destination)
+    )
+    if PurePosixPath(target).is_relative_to(source):
+        raise OptionError(f"expected a DST outside of SRC, got {work.destination.address}; choose another DST")
 
 
 def _claim(work: Work, manifest: Store, *, overwrite: bool) -> None:

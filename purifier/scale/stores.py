@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from purifier._errors import InputError, OptionError, OutputError, PurifierError
 from purifier._files import replacing, writing
-from purifier._opening import is_file, is_folder
+from purifier._opening import SUFFIXES, is_file, is_folder
 from purifier._walking import make_folders, walk
 
 
@@ -65,10 +65,10 @@ class Store:
     def _local_keys(self, folder: Path, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
         if not is_folder(folder):
             return []
-        images = [PurePosixPath(path.relative_to(folder)) for path in walk(folder).images]
-        others = (PurePosixPath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        found = {key for key in (*images, *others) if key.suffix.lower() in suffixes and not _is_hidden(key)}
-        return sorted(found)
+        if suffixes == SUFFIXES:
+            return [PurePosixPath(path.relative_to(folder)) for path in walk(folder).complete().images]
+        found = (PurePosixPath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        return sorted(key for key in found if key.suffix.lower() in suffixes and not _is_hidden(key))
 
     def is_empty(self) -> bool:
         """Whether there are no objects, hidden ones included."""

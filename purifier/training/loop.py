@@ -26,7 +26,7 @@ from purifier.training.checkpoints import (
     samples_sha256,
     save_checkpoint,
 )
-from purifier.training.outputs import Log, write_settings
+from purifier.training.outputs import TIMED_STEPS, Log, expected_time, write_settings
 from purifier.training.processes import (
     Stopping,
     any_process,
@@ -203,7 +203,7 @@ class _Training:
 
     def run(self, minutes: float | None) -> Fitted:
         config, main = self.config, self.accelerator.is_main_process
-        started, before = time.monotonic(), self.seconds
+        started, before, begun = time.monotonic(), self.seconds, self.step
         batches = self._batches()
         bar = tqdm(total=config.steps, initial=self.step, disable=not main, unit="step")
         self.model.train()
@@ -213,6 +213,8 @@ class _Training:
                 figures = self._advance(self._next(batches))
                 self.seconds = self._clock(before + time.monotonic() - started)
                 bar.update()
+                if main and self.step == begun + TIMED_STEPS:
+                    bar.write(expected_time(self.seconds - before, config.steps - self.step, config.cosine_minutes))
                 ends = config.is_over(self.step, self.seconds)
                 late = minutes is not None and self.seconds - before > 60 * minutes
                 stops = any_process(self.accelerator, late or stopping.asked is not None)
@@ -221,7 +223,10 @@ class _Training:
                     break
             self.log.close()
             if main and not ends:
-                bar.write(f"stopped after {self.step} of {config.steps} steps; the same call resumes from there")
+                bar.write(
+                    f"stopped after {self.step:,} of {config.steps:,} steps: the purifier is not trained yet; the same "
+                    "call resumes from there"
+                )
             bar.close()
             stopping.obey()
         return Fitted(self.average, self.history, self.step, self.seconds, main)
@@ -295,6 +300,10 @@ class _Training:
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         for kept, new in zip(self.average.parameters(), self.plain.parameters(), strict=True):
             kept.data.lerp_(new.data, 1 - decay)
+        for statistic, latest in zip(self.average.buffers(), self.plain.buffers(), strict=True):
+            # Those of batch norms. Constants stay as they are, to the bit.
+            if statistic.is_floating_point():
+                statistic.lerp_(latest, 1 - decay)
         self.step += 1
         return {name: torch.stack([values[name] for values in found]).mean() for name in found[0]}
 

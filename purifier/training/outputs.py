@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,8 @@ from purifier._files import write_text
 from purifier._images import write_image
 from purifier.training.settings import LoopConfig
 
+# Steps after which a training says how long it will take.
+TIMED_STEPS = 5
 # Settings that name places on the user's machine.
 _PLACES = {"data", "masks", "annotations"}
 _DEMO = """\
@@ -108,3 +111,23 @@ def write_settings(folder: Path, config: LoopConfig) -> None:
 
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
     write_text(folder / "training.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def expected_time(seconds: float, left: int, most_minutes: float = 0.0) -> str:
+    """Says how long a training will take.
+
+    Args:
+        seconds: Time of the first `TIMED_STEPS` steps.
+        left: Steps that are left.
+        most_minutes: The training ends after that time; 0 means never.
+
+    Example:
+        >>> expected_time(25.0, 8000)
+        '5 s a step: about 11.1 hours for the 8,000 steps that are left'
+    """
+    each = seconds / TIMED_STEPS
+    rest = left * each
+    if 0 < 60 * most_minutes < rest:
+        return f"{each:.2g} s a step: ends after {most_minutes:g} minutes, before {left:,} further steps are done"
+    amount = f"{rest / 3600:.1f} hours" if rest >= 5400 else f"{max(1, math.ceil(rest / 60))} minutes"
+    return f"{each:.2g} s a step: about {amount} for the {left:,} steps that are left"

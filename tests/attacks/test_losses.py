@@ -76,6 +76,11 @@ def test_integer_labels_of_any_dtype_are_accepted() -> None:
     assert torch.equal(cross_entropy(LOGITS, LABELS), cross_entropy(LOGITS, LABELS.to(torch.uint8)))
 
 
+def test_labels_without_values_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected integer labels of shape .*without values"):
+        cross_entropy(LOGITS, LABELS.to("meta"))
+
+
 @pytest.mark.parametrize(
     ("loss", "classes", "text"),
     [

@@ -194,3 +194,9 @@ def test_it_differs_from_a_gradient_attack_on_the_model(network: nn.Module, imag
     features = features_at(network, "0")
     given = SSP(features, eps=0.1, steps=5).seeded(0)(network, images, torch.zeros(4, dtype=torch.long))
     assert not torch.equal(given, PGD(eps=0.1, steps=5).seeded(0)(network, images, torch.zeros(4, dtype=torch.long)))
+
+
+@pytest.mark.parametrize(("network", "layer"), [(3, "0"), (nn.Identity(), 3), (None, None)])
+def test_a_layer_is_named_inside_a_module(network: object, layer: object) -> None:
+    with pytest.raises(OptionError, match=r"expected an nn\.Module and the name of a layer"):
+        features_at(network, layer)  # type: ignore[arg-type]

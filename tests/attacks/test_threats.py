@@ -268,3 +268,11 @@ def test_a_model_of_bgr_images_is_attacked_as_the_same_model_of_rgb_images(norma
 class Flip(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.flip(-3)
+
+
+@pytest.mark.parametrize("attack", [[1], None, Blind(), "PGD"], ids=["list", "none", "threat", "name"])
+@pytest.mark.parametrize("threat", [Blind(), Aware(), BPDA(), Transfer(nn.Identity())])
+def test_only_an_attack_is_run(threat: ThreatModel, attack: object) -> None:
+    defended = small_purifier("gs").wrap(nn.Flatten())
+    with pytest.raises(OptionError, match=r"expected an attack, such as purifier\.attacks\.PGD"):
+        threat(attack, defended, pictures(1, 3, 4, 4), torch.tensor([0]))  # type: ignore[arg-type]

@@ -18,12 +18,12 @@ def invoke(*arguments: str) -> str:
 
 
 def test_list_has_a_row_for_every_bundled_purifier() -> None:
-    rows = [line.split() for line in invoke().splitlines()[1:]]
+    rows = [line.split() for line in invoke().split("\n\n")[0].splitlines()[1:]]
     assert [row[0] for row in rows] == _hub.list_purifiers(trained=False)
 
 
 def test_list_counts_parameters_and_marks_purifiers_without_weights() -> None:
-    lines = {line.split()[0]: line for line in invoke().splitlines()}
+    lines = {line.split()[0]: line for line in invoke().splitlines() if line}
     assert "16,550,275" in lines["nrp"]
     assert "1,702,211" in lines["nrp-resg"]
     untrained = set(_hub.list_purifiers(trained=False)) - set(purifier.list_purifiers())
@@ -38,6 +38,18 @@ def test_list_as_json_has_the_options_of_the_configurations() -> None:
         assert row["options"] == _hub.bundled_config(row["name"])["options"]
         assert (row["trained"] or row["stand_in"] is not None) == (row["name"] in purifier.list_purifiers())
         assert row["description"]
+
+
+def test_list_has_the_costs_that_were_measured() -> None:
+    lines = {line.split()[0]: line.split() for line in invoke().splitlines() if line}
+    for row in json.loads(invoke("--json")):
+        time = row["measured"]["resnet50s"]
+        assert lines[row["name"]][3] == ("-" if time is None else f"{time:.2f}")
+
+
+def test_no_two_purifiers_have_one_description() -> None:
+    rows = json.loads(invoke("--json"))
+    assert len({row["description"] for row in rows}) == len(rows)
 
 
 def test_list_as_json_has_the_measured_figures() -> None:

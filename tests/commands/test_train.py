@@ -149,7 +149,10 @@ def test_options_reach_the_training_as_settings(monkeypatch: pytest.MonkeyPatch)
 def test_a_training_that_stopped_early_says_so(photos: Path, tmp_path: Path) -> None:
     options = ["--data", photos, "--out", tmp_path, *as_options(TINY)]
     result = train("nrp", *options, "--minutes", 0)
-    assert result.exit_code == 0 and "Stopped early. Run the same command to resume. Current purifier:" in result.output
+    assert (
+        result.exit_code == 0
+        and "Stopped early: the purifier is not trained yet. Run the same command to resume." in result.output
+    )
     assert f"Trained {tmp_path / 'nrp-resg'}" in train("nrp", *options).output
 
 
@@ -175,3 +178,9 @@ def test_the_command_of_the_page_adapts_alloy_s(photos: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     purifier = Purifier.from_pretrained(tmp_path / "mine")
     assert purifier.method.options["gate"] == 32
+
+
+def test_a_setting_without_a_default_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bank", "make", "--out", "bank"])
+    assert "Missing option '--data'" in capsys.readouterr().err

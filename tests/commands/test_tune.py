@@ -46,7 +46,7 @@ def test_it_prints_draws_and_writes_what_it_chose(folder: Path, tmp_path: Path) 
     assert chosen.method.options == {"kernel_size": 5, "iterations": 7} | record["chosen"]
     with Image.open(out / "tuning.png") as figure:
         assert figure.format == "PNG"
-    assert record["settings"]["attack"]["alpha"] == pytest.approx(1.6 / 255)
+    assert record["settings"]["attack"]["alpha"] == pytest.approx(4 / 255)
 
 
 def test_a_second_run_gives_the_same_without_an_attack(
@@ -130,11 +130,11 @@ def test_numbers_are_read() -> None:
             parse_numbers(text, "--iterations")
 
 
-def test_pgd_has_the_papers_steps_unless_it_says_otherwise() -> None:
+def test_the_attack_has_the_defaults_of_evaluate_unless_it_says_otherwise() -> None:
     attack = make_tuning_attack("PGD", "16/255")
-    assert (attack.eps, attack.alpha, attack.steps) == pytest.approx((16 / 255, 1.6 / 255, 10))
+    assert (attack.eps, attack.alpha, attack.steps) == pytest.approx((16 / 255, 4 / 255, 10))
     assert make_tuning_attack("PGD:steps=3,alpha=2/255", "8/255").alpha == pytest.approx(2 / 255)
-    assert make_tuning_attack("PGD:norm=L2", "0.5").alpha == pytest.approx(0.05)
+    assert make_tuning_attack("PGD:norm=L2", "0.5").alpha == pytest.approx(0.125)
     assert describe_attack(make_tuning_attack("PGD:norm=L2", "0.5")) == "PGD, L2, eps 0.5, 10 steps"
     assert describe_attack(make_tuning_attack("Square:queries=9", "8/255")) == "Square, Linf, eps 8/255, 9 queries"
     assert describe_attack(make_tuning_attack("MIFGSM", "4/255")).startswith("MIFGSM, Linf, eps 4/255")

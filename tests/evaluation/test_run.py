@@ -467,6 +467,19 @@ def test_nan_outputs_count_as_wrong(data: LabelledImages, tmp_path: Path) -> Non
             InputError,
             r"expected logits \(N, classes\).*got a tensor of shape \(1, 3, 16",
         ),
+        *(
+            (
+                {"model": lambda x, dtype=dtype: x.flatten(1)[:, :3].to(dtype)},
+                InputError,
+                f"got a tensor .*{dtype}",
+            )
+            for dtype in (torch.bool, torch.complex64, torch.int64)
+        ),
+        (
+            {"model": lambda images: torch.empty(len(images), 3, device="meta")},
+            InputError,
+            r"expected logits \(N, classes\).*without values",
+        ),
         ({"purifiers": {"none": Purifier.from_pretrained("gs")}}, OptionError, "expected purifiers by other names"),
     ],
 )

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).resolve().parent
 OPTIONS = {
     "alloy": {"iterations": 2, "filters": 4, "blocks": 2},
     "gad": {"filters": 4, "blocks": 1, "downsamples": 1},
+    "gad-residual": {"filters": 4, "blocks": 1},
     "gs": {"kernel_size": 5, "iterations": 7},
     "ncis": {"iterations": 2, "filters": 4, "layers": 3},
     "nrp": {"filters": 4, "blocks": 1, "growth": 2},

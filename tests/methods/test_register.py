@@ -111,3 +111,22 @@ def test_a_name_belongs_to_one_class_which_may_be_defined_again() -> None:
 def test_a_method_that_defines_too_little_is_no_purifier(members: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=f"got Incomplete {words}"):
         Purifier(type("Incomplete", (Method,), members)())
+
+
+@pytest.mark.parametrize(("options", "words"), [({"name": 3}, "the name"), ({"card": ["a"]}, "the card")])
+def test_the_name_and_the_card_of_a_purifier_are_text(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=f"expected {words} of a purifier as text or None"):
+        Purifier(Darker(), **options)
+
+
+def test_only_a_method_takes_the_place_of_a_purifiers_method() -> None:
+    purifier = Purifier(Darker())
+    with pytest.raises(OptionError, match=r"expected a purifier\.Method as the method of a purifier, got \[1\]"):
+        purifier.method = [1]  # type: ignore[assignment]
+    purifier.method = Darker(times=2)
+    assert purifier(torch.ones(1, 3, 4, 4)).unique() == 0.25
+
+
+def test_a_parameter_is_no_number_of_iterations() -> None:
+    with pytest.raises(OptionError, match="iterations"):
+        Purifier.from_pretrained("gs").iterations = torch.nn.Parameter(torch.ones(2))  # type: ignore[assignment]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from purifier import InputError, OptionError
+from purifier.scale import purify_dataset
 from purifier.scale.stores import Store
 
 
@@ -53,3 +54,11 @@ def test_what_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(InputError, match=r"expected an object that can be read, got a\.png"):
         Store(str(tmp_path)).read("a.png")
+
+
+def test_outputs_inside_the_source_are_refused(tmp_path: Path) -> None:
+    for package in ("ray", "pyarrow", "fsspec"):
+        pytest.importorskip(package, reason="needs the extra scale")
+    for source, target in ((tmp_path, tmp_path / "out"), (tmp_path, tmp_path), ("s3://a/b", "s3://a/b/c")):
+        with pytest.raises(OptionError, match="expected a DST outside of SRC"):
+            purify_dataset(source, target, "gs")

@@ -76,7 +76,10 @@ def test_an_interrupted_training_ends_its_step_saves_it_and_resumes_to_the_same_
         fit(Acting(config, 2, lambda: os.kill(os.getpid(), signal.SIGINT)), config, tmp_path / "stopped")
     assert signal.getsignal(signal.SIGINT) is before
     assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt")["step"] == 3
-    assert "stopped after 3 of 6 steps; the same call resumes from there" in capsys.readouterr().out
+    assert (
+        "stopped after 3 of 6 steps: the purifier is not trained yet; the same call resumes from there"
+        in capsys.readouterr().out
+    )
     for name in ("stopped", "whole"):
         train(config, tmp_path / name)
     files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("stopped", "whole")]

@@ -11,6 +11,7 @@ from typing import Any
 # Okabe & Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: distinct for all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#444444")
 UNDEFENDED_COLOUR = "#8a8f98"
+_MARKERS = "osD^vP"
 _INK, _FAINT, _GRID = "#1f2430", "#667085", "#e6e8ec"
 
 
@@ -57,14 +58,22 @@ class Costs:
 
 
 def eps_panel(curves: Sequence[Curve], *, linf: bool, title: str) -> str:
-    """Draws accuracy against eps as SVG text; bands are 95 % intervals."""
+    """Draws accuracy against eps as SVG text; bands are 95 % intervals.
+
+    Each line is thinner than those below it and has another marker, so that lines that coincide can be told apart.
+    """
     figure, axes = _blank(3.6, 2.7)
     unit = 255 if linf else 1
-    for curve in sorted(curves, key=lambda c: c.colour != UNDEFENDED_COLOUR):
+    for place, curve in enumerate(sorted(curves, key=lambda c: c.colour != UNDEFENDED_COLOUR)):
         x = [unit * eps for eps in curve.eps]
         axes.fill_between(x, curve.low, curve.high, color=curve.colour, alpha=0.1, linewidth=0)
         dashed = "--" if curve.colour == UNDEFENDED_COLOUR else "-"
-        axes.plot(x, curve.share, dashed, color=curve.colour, marker="o", markersize=4, linewidth=1.8)
+        left, marker = len(curves) - 1 - place, _MARKERS[place % len(_MARKERS)]
+        width, size = 1.4 + min(1.6, 6 / len(curves)) * left, 3.6 + min(2.2, 8 / len(curves)) * left
+        axes.plot(
+            x, curve.share, dashed, color=curve.colour, marker=marker, markersize=size, linewidth=width,
+            markeredgecolor="white", markeredgewidth=0.5, clip_on=False, zorder=3,
+        )  # fmt: skip
     _per_cent(axes)
     axes.set_xlabel("eps, in 1/255 (L∞)" if linf else "eps (L2)")
     axes.set_xlim(left=0)
@@ -79,11 +88,13 @@ def cost_figure(costs: Sequence[Costs], *, undefended: Costs | None) -> str:
     """Draws accuracy against time as SVG text; a vertical line joins the marks of a purifier."""
     figure, axes = _blank(5.4, 3.4)
     if undefended is not None:
-        for value, text in ((undefended.standard, "no attack"), (undefended.blind, "attacked")):
+        # Below its line, so that two lines close to each other can be read.
+        lines = ((undefended.standard, "no attack", (-2, 3)), (undefended.blind, "attacked", (-2, -9)))
+        for value, text, offset in lines:
             if value is not None:
                 axes.axhline(value, color=UNDEFENDED_COLOUR, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
                 axes.annotate(
-                    f"no purifier, {text}", (1, value), (-2, 3), xycoords=("axes fraction", "data"),
+                    f"no purifier, {text}", (1, value), offset, xycoords=("axes fraction", "data"),
                     textcoords="offset points", fontsize=7.5, color=_FAINT, ha="right",
                 )  # fmt: skip
     for one in costs:

@@ -15,7 +15,7 @@ from purifier._errors import InputError
 from purifier._records import read_records
 from purifier.evaluation.checks import CHECKS
 from purifier.evaluation.defences import Variant
-from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, purified_name
+from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, LEAST_SCORE, purified_name
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import view
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
@@ -27,6 +27,11 @@ from purifier.evaluation.run import Evaluation
 # Further attacks are in the tables only.
 _MOST_CURVES = 6
 _MOST_PICTURED = 4
+_DRAWN = {
+    "classification": "The model's prediction is below each picture.",
+    "segmentation": "The colours are the classes that the model predicts. One class has one colour in all pictures.",
+    "detection": "The boxes are the model's with a score of at least 0.5. One class has one colour in all pictures.",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         panels=_curves(shown, tint),
         costs=_costs(shown, tint),
         strips=_strips(evaluation, shown),
+        drawn=_DRAWN[evaluation.task],
         checks=[check for check in CHECKS if check.name not in raised] if evaluation.task == "classification" else [],
         rows=[view.full(row) for row in rows],
         settings=settings,
@@ -270,10 +276,10 @@ def _teller(evaluation: Evaluation) -> Callable[[Any, int | None], tuple[str, bo
 
     def of_pixels(prediction: dict[str, list[int]], label: int | None) -> tuple[str, bool | None]:
         share = sum(prediction["hits"]) / max(1, sum(prediction["labelled"]))
-        return f"{view.percent(share)} of pixels", None
+        return f"{view.percent(share)} of pixels right", None
 
     def of_boxes(prediction: dict[str, list[Any]], label: int | None) -> tuple[str, bool | None]:
-        sure = sum(score >= 0.5 for score in prediction["scores"])
+        sure = sum(score >= LEAST_SCORE for score in prediction["scores"])
         return f"{sure} box{'' if sure == 1 else 'es'} with a score of at least 0.5", None
 
     return {"classification": of_class, "segmentation": of_pixels, "detection": of_boxes}[evaluation.task]  # type: ignore[return-value]

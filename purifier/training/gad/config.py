@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from purifier._errors import OptionError
-from purifier._options import check_integer
+from purifier._options import check_integer, check_number
 from purifier.training.settings import LoopConfig, check_weights
 
 Variant = Literal["li", "lf-noc", "li+lf-noc", "lt", "lt+lf-noc", "full"]
@@ -43,8 +43,20 @@ class GADTraining(LoopConfig):
         variant: Terms of the paper's ablations: "li" (pixels), "lf-noc" (features without classes), "li+lf-noc" (both),
             "lt" (pixels, traditional: both outputs are compared with the clean image), "lt+lf-noc", or "full" (pixels,
             features and classes).
-        filters: Width of the generator at full size.
-        blocks: Number of residual blocks of the generator.
+        threat: "blind": the paper's losses, against attacks on the model alone. "aware": adversarial training against
+            attacks through purifier and model; its only loss is the model's own. "both": half of the attacks are
+            blind. The settings of the paper's losses, `variant` to `critic_layers`, do not matter then.
+        network: "gad", the paper's generator, or "residual", a small one for images of 32 pixels, which has no use
+            for `norm`, `start` and `downsamples`.
+        filters: Width of the generator at full size; of the residual network at half the size.
+        blocks: Number of residual blocks of the generator; of the residual network at a quarter of the size.
+        fine_blocks: Number of residual blocks of the residual network at half the size.
+        clean_share: Share of each batch that is not attacked, with threat "aware" or "both".
+        eps_warmup: Share of the steps in which the radius of the attack grows from 0, with threat "aware" or "both".
+        skip: Whether the residual network changes the image, and starts as the identity, or draws it anew.
+        head_start: Share of the steps in which attacks go through a linear layer on the features of the residual
+            network instead of the model (classification only), with threat "aware" or "both". They take half the time.
+        head_weight: Weight of the loss of that layer after the head start; 0 means that it ends with it.
         downsamples: How often the generator halves the resolution; 0 means 2 for classification, 4 for segmentation and
             detection.
         norm: Normalisation layers of the generator: "layer", "instance" (as in pix2pixHD; loses brightness) or "none".
@@ -91,8 +103,16 @@ class GADTraining(LoopConfig):
     annotations: str = ""
     task: str = "classification"
     variant: Variant = "full"
+    threat: Literal["blind", "aware", "both"] = "blind"
+    network: Literal["gad", "residual"] = "gad"
     filters: int = 32
     blocks: int = 6
+    fine_blocks: int = 1
+    skip: bool = True
+    clean_share: float = 0.0
+    eps_warmup: float = 0.2
+    head_start: float = 0.0
+    head_weight: float = 0.0
     downsamples: int = 0
     norm: Literal["layer", "instance", "none"] = "layer"
     start: Literal["random", "identity"] = "random"
@@ -123,10 +143,12 @@ class GADTraining(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("attack_steps", "size", "downsamples"):
+        for name in ("attack_steps", "size", "downsamples", "fine_blocks"):
             check_integer(name, getattr(self, name), low=0)
         for name, low in (("vectors", 1), ("validation_every", 2), ("validation_images", 1)):
             check_integer(name, getattr(self, name), low=low)
+        for name in ("clean_share", "eps_warmup", "head_start", "head_weight"):
+            check_number(name, getattr(self, name), low=0, high=1)
         if min(self.margin, self.eps, self.alpha) < 0:
             raise OptionError(
                 f"expected margin, eps and alpha of at least 0, got {self.margin}, {self.eps} and {self.alpha}"
@@ -143,6 +165,11 @@ class GADTraining(LoopConfig):
         """The weight of each term of eq. 9 and 10 by its name; 0 if the variant leaves it out."""
         used = _TERMS[self.variant]
         return {name: float(getattr(self, f"{name}_weight")) if name in used else 0.0 for name in _TERMS["full"]}
+
+    @property
+    def aware(self) -> bool:
+        """Whether the attacker of the training knows the purifier."""
+        return self.threat != "blind"
 
     @property
     def traditional(self) -> bool:

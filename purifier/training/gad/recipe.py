@@ -23,9 +23,12 @@ from purifier._purifier import Purifier
 from purifier.data.crops import split_validation
 from purifier.methods._base import Method
 from purifier.methods.gad import GAD
+from purifier.methods.gad_residual import GADResidual
 from purifier.training.gad import losses
+from purifier.training.gad.aware import AwareLosses, Guided
 from purifier.training.gad.config import CLASSES, FEATURES, PIXELS, GADTraining
 from purifier.training.gad.discriminator import PatchDiscriminator
+from purifier.training.gad.norms import folded
 from purifier.training.gad.perceptual import load_perceptual
 from purifier.training.gad.tasks import Observed, make_task
 from purifier.training.gad.validation import HeldOut, Samples
@@ -58,22 +61,40 @@ class GADRecipe:
         self.config, self._weights = config, config.weights
         self._target = copy.deepcopy(model).eval().requires_grad_(False)
         self.task = make_task(self._target, config)
-        self.model = GAD(
-            filters=config.filters, blocks=config.blocks, downsamples=self.task.downsamples, norm=config.norm
-        )
-        if config.init:
-            load_trained(self.model, config.init)
-        elif config.start == "identity":
-            gad_identity(self.model)
+        method = self._network()
+        self._aware = AwareLosses(config, self.task, method) if config.aware else None
+        self.model: nn.Module = method if self._aware is None else self._aware.model
+        if config.aware:
+            # In this format, convolutions of few channels take half the time on a CPU.
+            for network in (self.model, self._target):
+                network.to(memory_format=torch.channels_last)
         self.critic = (
             PatchDiscriminator(filters=config.critic_filters, layers=config.critic_layers)
-            if self._uses("gan", "matching")
+            if self._uses("gan", "matching") and not config.aware
             else None
         )
-        self._maps = load_perceptual(config.perceptual) if self._weights["perceptual"] else None
+        uses_maps = self._weights["perceptual"] and not config.aware
+        self._maps = load_perceptual(config.perceptual) if uses_maps else None
         training, validation = split_validation(self.task.items(), config.validation_every)
         self.crops = Samples(self.task, training, length=config.steps * config.batch_size, seed=config.seed)
         self._held = HeldOut(self.task, validation, count=config.validation_images, seed=config.seed)
+
+    def _network(self) -> Method:
+        """Makes the purifier that is trained, with its first weights."""
+        config = self.config
+        if config.network == "residual":
+            method: Method = GADResidual(
+                filters=config.filters, fine_blocks=config.fine_blocks, blocks=config.blocks, skip=config.skip
+            )
+        else:
+            method = GAD(
+                filters=config.filters, blocks=config.blocks, downsamples=self.task.downsamples, norm=config.norm
+            )
+        if config.init:
+            load_trained(method, config.init)
+        elif isinstance(method, GAD) and config.start == "identity":
+            gad_identity(method)
+        return method
 
     def to(self, device: torch.device) -> None:
         """Moves the copy of the target model and the perceptual network, and reads the held-out samples.
@@ -102,6 +123,8 @@ class GADRecipe:
         ever flows to features of the clean image itself, or from the discriminator's loss to the outputs.
         """
         images, targets = batch
+        if self._aware is not None:
+            return Losses(*self._aware.losses(model, images, targets, step))
         attacked = self.task.attack(images, targets, step)
         # One call, because DDP expects one forward pass for each backward pass.
         clean, adversarial = model(torch.cat((images, attacked))).float().chunk(2)
@@ -115,12 +138,14 @@ class GADRecipe:
         return Losses(total, parts, self._critic_loss(images, clean, adversarial) if self.critic is not None else None)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Measures the purifier on held-out samples; see `HeldOut.figures`."""
-        return self._held.figures(model, next(model.parameters()).device)
+        """Measures the purifier on held-out samples; see `HeldOut.figures` and `AwareLosses.figures`."""
+        device = next(model.parameters()).device
+        found = self._held.figures(_purifier_in(model), device)
+        return found if self._aware is None else {**found, **self._aware.figures(model, self._held.clean(device))}
 
     def samples(self, model: nn.Module) -> list[Tensor]:
         """Rows: clean, clean purified, attacked, attacked purified."""
-        return self._held.samples(model, next(model.parameters()).device)
+        return self._held.samples(_purifier_in(model), next(model.parameters()).device)
 
     def _uses(self, *terms: str) -> bool:
         return any(self._weights[name] for name in terms)
@@ -206,6 +231,9 @@ class GADRecipe:
 
     def purifier(self, fitted: Fitted) -> Purifier:
         """Makes the trained purifier, with its model card."""
+        method = _purifier_in(fitted.model).cpu()
+        if self._aware is not None:
+            return Purifier(method, name="gad", card=self._aware.card(fitted, type(self._target).__name__))
         config, task, target = self.config, self.task, type(self._target).__name__
         text = (
             "GAD (Xu et al., [ICLR 2021 submission](https://arxiv.org/abs/2212.05387)), trained with\n"
@@ -219,7 +247,12 @@ class GADRecipe:
             "know the purifier. PSNR in dB, of clean images."
         )
         card = training_card("gad", "gad", text, config, fitted.history, measured=measured)
-        return Purifier(cast(Method, fitted.model.cpu()), name="gad", card=card)
+        return Purifier(method, name="gad", card=card)
+
+
+def _purifier_in(model: nn.Module) -> Method:
+    """Returns the purifier of what the loop trains."""
+    return folded(model.method) if isinstance(model, Guided) else cast(Method, model)
 
 
 def _single(maps: list[Tensor]) -> list[Tensor]:

@@ -99,6 +99,10 @@ class HeldOut:
         self._held(device)
         return self._bare["clean_bare"]
 
+    def clean(self, device: torch.device) -> list[tuple[Tensor, Any]]:
+        """Returns the batches: clean images (N, 3, H, W) and their targets."""
+        return [(one.clean, one.targets) for one in self._held(device)]
+
     def samples(self, purify: Callable[[Tensor], Tensor], device: torch.device, count: int = 6) -> list[Tensor]:
         """Rows of pictures: clean, clean purified, attacked, attacked purified."""
         one = self._held(device)[0]
