@@ -155,8 +155,8 @@ def _check_apart(work: Work) -> None:
         place.address if place.folder is None else os.path.realpath(place.folder)
         for place in (work.source, work.destination)
     )
-    if PurePosixPath(target).is_relative_to(source):
-        raise OptionError(f"expected a DST outside of SRC, got {work.destination.address}; choose another DST")
+    if PurePosixPath(target).is_relative_to(source) or PurePosixPath(source).is_relative_to(target):
+        raise OptionError(f"expected SRC and DST apart, got {work.destination.address}; choose another DST")
 
 
 def _claim(work: Work, manifest: Store, *, overwrite: bool) -> None:
