@@ -1,6 +1,6 @@
 """Compares purifiers on held-out photographs whose attacked images were compressed, resized or made noisy on the way.
 
-    PURIFIER_KIT=<folder> python -m benchmarks.recipes.changed_judge NAME[=FOLDER] ... [--set gate_bias=20] [--images 64]
+    PURIFIER_KIT=<folder> python -m benchmarks.recipes.changed_judge NAME[=FOLDER] ... [--set gate_bias=20]
 
 Each figure is the share, in %, of images whose class is the one that the classifier gives to the clean image without a
 purifier; of the half that it is surest of. Rows are the blind attacks of benchmarks.recipes.gate_judge on MobileNetV2
