@@ -6,8 +6,9 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -118,13 +119,13 @@ def take_apart(source: Any, *, turn: bool = True, max_pixels: float | None = Non
         return _from_image(image, turn)
 
 
-def read_size(path: Path, *, turn: bool = True, max_pixels: float | None = None) -> tuple[int, int]:
-    """Returns the (height, width) with which `take_apart` will read an image file. Reads the file's header only.
+def read_size(source: Path | bytes, *, turn: bool = True, max_pixels: float | None = None) -> tuple[int, int]:
+    """Returns the (height, width) with which `take_apart` will read an image file. Reads the header only.
 
     Raises:
         InputError: If it is not an image file.
     """
-    with opened(path, max_pixels=max_pixels) as image:
+    with opened(source, max_pixels=max_pixels) as image:
         width, height = image.size
         # For a TIFF file, Pillow states the size after turning.
         turned = turn and image.format != "TIFF" and orientation(image) >= 5
@@ -154,28 +155,42 @@ def write_image(image: Image, path: Path) -> None:
         InputError: If the file name's ending is unknown, or its format would lose transparency or bits of the image, or
             cannot hold its size.
     """
-    kind = check_suffix(path)
+    kind = _fitting(image, path.name)
+    with writing(path):
+        make_folders(path.parent)
+    with replacing(path) as temporary:
+        _save(image, temporary, kind, path.name)
+
+
+def encode_image(image: Image, name: str) -> bytes:
+    """Returns the bytes that `write_image` would write to a file of this name; raises as it does."""
+    file = BytesIO()
+    _save(image, file, _fitting(image, name), name)
+    return file.getvalue()
+
+
+def _fitting(image: Image, name: str) -> str:
+    """Returns the format for a file name, if it can hold the image."""
+    kind = check_suffix(PurePath(name))
     if kind in _OPAQUE_FORMATS and image.mode in ("RGBA", "LA"):
-        raise InputError(f"expected a format with transparency for {path.name!r}, got {kind}; use PNG")
+        raise InputError(f"expected a format with transparency for {name!r}, got {kind}; use PNG")
     if kind in _EIGHT_BIT_FORMATS and image.mode in _SIXTEEN_BIT:
-        raise InputError(f"expected a format with 16 bits per channel for {path.name!r}, got {kind}; use PNG or TIFF")
+        raise InputError(f"expected a format with 16 bits per channel for {name!r}, got {kind}; use PNG or TIFF")
+    return kind
+
+
+def _save(image: Image, file: Path | IO[bytes], kind: str, name: str) -> None:
     options = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key) is not None}
     exif = image.info.get("exif")
     if exif and kind in _EXIF_FORMATS and (kind != "JPEG" or len(exif) <= _MOST_EXIF):
         options["exif"] = exif
-    options |= _BEST.get(kind, {})
-    with writing(path):
-        make_folders(path.parent)
-    with replacing(path) as temporary:
-        try:
-            image.save(temporary, kind, **options)
-        except (ValueError, SystemError, struct.error) as error:
-            raise InputError(
-                f"expected a picture that {kind} can hold for {path.name!r}, got {error}; use PNG"
-            ) from error
+    try:
+        image.save(file, kind, **options, **_BEST.get(kind, {}))
+    except (ValueError, SystemError, struct.error) as error:
+        raise InputError(f"expected a picture that {kind} can hold for {name!r}, got {error}; use PNG") from error
 
 
-def check_suffix(path: Path) -> str:
+def check_suffix(path: PurePath) -> str:
     """Returns the format for a file name's ending, such as "PNG".
 
     Raises:

@@ -19,7 +19,7 @@ from purifier._version import __version__
 from purifier.commands._terminal import abandon_output, echo, echo_error, safe_streams
 
 _COMMANDS = (
-    *("attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
+    *("app", "attack", "bank", "bench", "convert", "demo", "detect", "doctor", "evaluate"),
     *("export", "list", "purify", "train", "tune"),
 )
 

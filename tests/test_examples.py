@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from purifier import Purifier
+from tests.scale.pictures import encoded
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PRINTS = {
@@ -73,8 +76,34 @@ def test_the_training_example_prints_the_accuracies(tmp_path: Path) -> None:
     assert Purifier.from_pretrained(tmp_path / "out" / "gad").name == "gad"
 
 
+def test_the_datasets_example_purifies_every_picture(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    for number in range(3):
+        path = tmp_path / "in" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(number))
+    printed = run("datasets_map.py", str(tmp_path / "in"), str(tmp_path / "out"), "--purifier", "gs")
+    assert printed == "3 pictures, columns image, label\n"
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    assert sorted(found["label"]) == [0, 0, 1]
+    expected = np.asarray(Purifier.from_pretrained("gs").purify_image(tmp_path / "in" / "class1" / "1.png"))
+    assert np.array_equal(np.asarray(found[found["label"].index(1)]["image"]), expected)
+
+
+def test_the_webdataset_example_purifies_its_batches(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset", reason="needs webdataset")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, content in {"a.png": encoded(0), "a.cls": b"1", "b.jpg": encoded(1, "JPEG"), "b.cls": b"2"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+    printed = run("webdataset_pipeline.py", str(tmp_path / "0.tar"), "--purifier", "gs", "--size", "16")
+    assert re.fullmatch(r"\(2, 3, 16, 16\) in \[0\.\d\d, 0\.\d\d\], classes \[1 2\]\n", printed), printed
+
+
 def test_every_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, "purify_a_folder.py", "harden_your_model.py"}
+    others = {"purify_a_folder.py", "harden_your_model.py", "datasets_map.py", "webdataset_pipeline.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTS, *others}
 
 
 def test_the_default_purifier_of_every_example_is_bundled() -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from purifier import InputError, Purifier
 from purifier._images import put_together, read_size, take_apart, write_image
-from purifier.commands._jobs import plan
 from purifier.commands.purify import run
+from purifier.data.outputs import plan
 
 SIZE = (7, 5)  # width, height
 

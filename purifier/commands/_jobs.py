@@ -1,4 +1,4 @@
-"""Work on image files: which file is written where, in which batches, and what became of each."""
+"""Work on image files in batches, and what became of each."""
 
 from __future__ import annotations
 
@@ -7,54 +7,25 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from purifier._errors import InputError, OptionError, PurifierError
 from purifier._files import create_text, sweep, write_text, writing
 from purifier._images import check_suffix, read_size
-from purifier._opening import check_file, is_file, is_folder
 from purifier._records import differences
-from purifier._walking import Found, no_images, said, walk
+from purifier._walking import said
 from purifier.commands._terminal import echo, echo_error
+from purifier.data.outputs import Job, Jobs
+from purifier.inference.pictures import batches
 
-Format = Literal["png", "keep"]
-
-# The file in a folder of outputs that states with which settings they were made.
-RECORD = ".purifier.json"
 _ATTACK_RECORD = ".purifier.attack"
 # A run that has recorded its settings so long ago and has no output is not about to write some.
 _ABANDONED_SECONDS = 120
-# A batch holds at most this many pixels for each image that --batch-size allows, so large images go alone.
-_PIXELS_PER_IMAGE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image file and the file that is made of it."""
-
-    source: Path
-    target: Path
-
-
-class Jobs(list[Job]):
-    """The jobs of a run, and the files of the source folder that are not pictures.
-
-    Attributes:
-        others: Number of files that are not pictures, by kind.
-        outside: Links that lead to folders outside the source folder.
-        unreadable: Folders that could not be read, each with the error.
-    """
-
-    def __init__(self, jobs: Iterable[Job] = (), found: Found | None = None) -> None:
-        super().__init__(jobs)
-        self.others = Counter[str]() if found is None else found.skipped
-        self.outside = [] if found is None else found.outside
-        self.unreadable = [] if found is None else found.unreadable
 
 
 @dataclass
@@ -133,7 +104,7 @@ def process(jobs: Sequence[Job], work: Work, *, batch_size: int, done: set[Job])
     for folder in {job.target.parent for job in jobs}:
         sweep(folder)
     with tqdm(total=len(jobs), unit="image", disable=None) as bar:
-        for batch in batches(jobs, work.size_of, batch_size):
+        for batch in batches(jobs, lambda job: work.size_of(job.source), batch_size):
             summary.skipped += sum(job in done for job in batch)
             if not done.issuperset(batch):
                 _process_batch(batch, work, done, summary)
@@ -162,22 +133,6 @@ def _process_batch(batch: Sequence[Job], work: Work, done: set[Job], summary: Su
         except (PurifierError, OSError, RuntimeError, ValueError) as error:
             failed.append((job, error))
     summary.failures += [(job.source, str(error)) for job, error in failed if job not in done]
-
-
-def batches(jobs: Iterable[Job], size_of: Callable[[Path], tuple[int, int]], batch_size: int) -> Iterator[list[Job]]:
-    """Yields jobs whose images have one size; a file whose size cannot be read comes alone."""
-    waiting: dict[tuple[int, int], list[Job]] = {}
-    for job in jobs:
-        try:
-            size = size_of(job.source)
-        except InputError:
-            yield [job]
-            continue
-        batch = waiting.setdefault(size, [])
-        batch.append(job)
-        if len(batch) >= min(batch_size, max(1, batch_size * _PIXELS_PER_IMAGE // (size[0] * size[1]))):
-            yield waiting.pop(size)
-    yield from waiting.values()
 
 
 def is_abandoned(record: Path) -> bool:
@@ -227,82 +182,3 @@ def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool, empty: 
         )
     if differing:
         write_text(record, text)
-
-
-def plan(source: Path, target: Path, form: Format = "png") -> Jobs:
-    """Decides which files are processed and where the outputs go, without reading any image.
-
-    Args:
-        source: An image file or a folder, which is searched recursively.
-        target: A file (if `source` is a file) or a folder. If it is inside `source`, the images in it are not sources.
-        form: "png", or "keep" for the format of each source.
-
-    Raises:
-        InputError: If there is nothing to process.
-        OptionError: If an output would replace a source or a folder, or `target` is a file and `source` a folder.
-    """
-    if is_folder(source):
-        found = _sources(source, target)
-        names = _output_names([path.relative_to(source) for path in found.images], form)
-        jobs = Jobs([Job(path, target / name) for path, name in zip(found.images, names, strict=True)], found)
-    else:
-        check_file(source, wanted="an image file or a folder of images")
-        single = target.suffix and not is_folder(target)
-        if single:
-            check_suffix(target)
-        jobs = Jobs([Job(source, target if single else target / _output_names([Path(source.name)], form)[0])])
-    sources = {job.source.resolve() for job in jobs}
-    for job in jobs:
-        if job.target.resolve() in sources:
-            raise OptionError(
-                f"expected outputs that replace no source, got {job.target}, which is a source; choose another DST"
-            )
-        if exists(job.target) and not is_file(job.target):
-            raise OptionError(
-                f"expected outputs that replace files only, got {job.target}, which is not a file; move it, or choose "
-                "another DST"
-            )
-    return jobs
-
-
-def exists(path: Path) -> bool:
-    """Whether a path leads somewhere. One that the system refuses to look at does not; writing to it states why."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def _sources(source: Path, target: Path) -> Found:
-    if exists(target) and not is_folder(target):
-        raise OptionError(f"expected a folder to write to, as SRC is a folder, got {target}, which is a file")
-    outputs = target.resolve()
-    if outputs == source.resolve():
-        raise OptionError(f"expected a DST other than SRC, got {target} for both; choose another DST")
-    # A DST that contains SRC excludes nothing.
-    inside = outputs if outputs.is_relative_to(source.resolve()) else None
-    found = walk(source, without=inside)
-    if not found.images:
-        found.complete()
-        raise no_images([source], found.skipped)
-    return found
-
-
-def _output_names(names: Sequence[Path], form: Format) -> list[Path]:
-    """Returns a different output name for each source: a.png for a.jpg, or a.jpg.png if two sources would be a.png.
-
-    Of a clash, every file gets the long name, so names do not depend on the order of the files.
-    """
-    if form == "keep":
-        return list(names)
-    long = [name.with_name(f"{name.name}.png") for name in names]
-    chosen = [name.with_suffix(".png") for name in names]
-    while True:
-        # Some file systems ignore case.
-        keys = [str(name).casefold() for name in chosen]
-        counts = Counter(keys)
-        clashing = [i for i, key in enumerate(keys) if counts[key] > 1 and chosen[i] != long[i]]
-        if not clashing:
-            return chosen
-        for i in clashing:
-            chosen[i] = long[i]

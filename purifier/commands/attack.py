@@ -21,7 +21,7 @@ from purifier._purified_model import PurifiedModel
 from purifier._random import isolated_randomness
 from purifier._records import differences
 from purifier._walking import make_folders
-from purifier.commands._jobs import Job, Work, claim, exists, plan, process, read_note
+from purifier.commands._jobs import Work, claim, process, read_note
 from purifier.commands._model_options import (
     MODEL_HELP,
     batch_size_option,
@@ -31,6 +31,7 @@ from purifier.commands._model_options import (
     device_option,
 )
 from purifier.data.images import read_rgb
+from purifier.data.outputs import Job, exists, plan
 from purifier.data.sets import bilinear_square
 from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from purifier import Purifier, _hub
 from purifier._errors import OptionError
-from purifier.commands._extras import require_extra
+from purifier._extras import require_extra
 from purifier.commands._terminal import echo, printable
 from purifier.data.images import read_rgb
 from purifier.data.sets import bilinear_square

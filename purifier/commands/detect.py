@@ -14,14 +14,14 @@ import click
 import torch
 
 from purifier._errors import InputError, OptionError
+from purifier._extras import require_extra
 from purifier._files import write_text
 from purifier._images import Picture, read_size, take_apart
 from purifier._opening import check_file, is_folder
 from purifier._walking import Found, no_images, said, walk
 from purifier._wrapping import DEFAULT
-from purifier.commands._extras import require_extra
-from purifier.commands._jobs import Job, batches
 from purifier.commands._model_options import batch_size_option, device_option
+from purifier.inference.pictures import batches
 
 if TYPE_CHECKING:
     from purifier import Purifier
@@ -146,13 +146,13 @@ def score_files(
 
     found, size_of = Scores(), partial(read_size, max_pixels=max_pixels)
     with tqdm(total=len(files), unit="image", disable=None) as bar:
-        for batch in batches([Job(path, path) for path in files], size_of, batch_size):
+        for batch in batches(files, size_of, batch_size):
             pictures: dict[Path, Picture] = {}
-            for job in batch:
+            for path in batch:
                 try:
-                    pictures[job.source] = take_apart(job.source, max_pixels=max_pixels)
+                    pictures[path] = take_apart(path, max_pixels=max_pixels)
                 except InputError as error:
-                    found.failures[job.source] = str(error)
+                    found.failures[path] = str(error)
             _score(pictures, purifier, found)
             bar.update(len(batch))
     found.values = {path: found.values[path] for path in files if path in found.values}

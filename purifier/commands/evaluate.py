@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier._errors import OptionError
-from purifier.commands._extras import require_extra
+from purifier._extras import require_extra
 from purifier.commands._model_options import (
     DATA_HELP,
     MODEL_HELP,

@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from torch import nn
 
 from purifier import Purifier, wrap
 from purifier._errors import OptionError
-from purifier.commands._extras import require_extra
+from purifier._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP, given, iterations_option
 from purifier.commands._terminal import echo
 from purifier.models.loading import load_model
+from purifier.models.normalised import Normalised
 
 
 @click.command("export")
 @click.argument("name", metavar="NAME_OR_FOLDER")
-@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "form",
@@ -41,9 +43,15 @@ from purifier.models.loading import load_model
 @click.option("--model", "model_spec", metavar="MODEL", help=f"Export this model behind the purifier: {MODEL_HELP}")
 @click.option("--mean", metavar="R,G,B", help="Mean of the normalisation that the model expects, in [0, 1] units.")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of it. OUT then takes normalised images.")
+@click.option(
+    "--triton",
+    metavar="REPO",
+    type=click.Path(path_type=Path),
+    help="Write a model repository of Triton instead of OUT: the purifier, the model, and the ensemble of both.",
+)
 def command(
     name: str,
-    out: Path,
+    out: Path | None,
     form: str,
     iterations: int | None,
     others: Sequence[str],
@@ -52,6 +60,7 @@ def command(
     model_spec: str | None,
     mean: str | None,
     std: str | None,
+    triton: Path | None,
 ) -> None:
     """Write a purifier, or a model behind one, as a file that runs without this library.
 
@@ -59,7 +68,9 @@ def command(
     contains the purifier's name, configuration and hash. Its outputs on random images are compared with those of this
     library before an existing OUT is replaced.
     """
-    if form == "onnx":
+    if (out is None) == (triton is None):
+        raise click.UsageError("expected either OUT or --triton REPO")
+    if form == "onnx" or triton is not None:
         for package in ("onnx", "onnxscript"):
             require_extra(package, extra="export", what="purifier export --format onnx")
 
@@ -67,8 +78,12 @@ def command(
 
     purifier = Purifier.from_pretrained(name, **given(iterations=iterations))
     chained = Purifier.chain(purifier, *others) if others else purifier
-    target = _target(chained, model_spec, _numbers("mean", mean), _numbers("std", std))
-    made = export(target, out, format=form, size=_size(size), opset=opset)
+    numbers = _numbers("mean", mean), _numbers("std", std)
+    if triton is not None:
+        _write_repository(chained, triton, model_spec, *numbers, size=_size(size), opset=opset)
+        return
+    target = _target(chained, model_spec, *numbers)
+    made = export(target, out or "", format=form, size=_size(size), opset=opset)
     facts = made.metadata
     opset_text = f", opset {facts['opset']}" if "opset" in facts else ""
     size_text = f"images of {facts['size']}" if size else f"images of any size from {facts['smallest_size']}"
@@ -79,6 +94,27 @@ def command(
     else:
         runner = "ONNX Runtime" if form == "onnx" else "torch.export.load"
         echo(f"verified with {runner}: largest difference {made.difference:.2g} on random images")
+
+
+def _write_repository(
+    purifier: Purifier,
+    repository: Path,
+    model_spec: str | None,
+    mean: list[float] | None,
+    std: list[float] | None,
+    *,
+    size: tuple[int, int] | None,
+    opset: int | None,
+) -> None:
+    from purifier.inference.triton import export_triton
+
+    require_extra("onnxruntime", extra="export", what="purifier export --triton")
+    target = _target(purifier, model_spec, mean, std)
+    model: Any = None if target is purifier else load_model(str(model_spec)).call
+    if mean is not None and std is not None:
+        model = Normalised(model, mean, std)
+    for folder in export_triton(purifier, repository, model, size=size, **given(opset=opset)):
+        echo(f"wrote {folder}")
 
 
 def _target(purifier: Purifier, model_spec: str | None, mean: list[float] | None, std: list[float] | None) -> nn.Module:

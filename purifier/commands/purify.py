@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-import torch
 
 from purifier._errors import OptionError
 from purifier._files import create_text, writing
-from purifier._identity import purifier_identity
 from purifier._images import Picture, put_together, read_size, take_apart, write_image
 from purifier._records import differences
 from purifier._walking import images_below, make_folders
 from purifier._wrapping import DEFAULT
-from purifier.commands._jobs import RECORD, Format, Job, Summary, Work, exists, is_abandoned, plan, process, read_note
+from purifier.commands._engine import check_engine, engine_options, run_on_ray
+from purifier.commands._jobs import Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
-from purifier.inference.pictures import LARGE, purify_picture
+from purifier.data.outputs import RECORD, Format, Job, exists, output_settings, plan
+from purifier.inference.pictures import Purified, purify_pictures
 
 if TYPE_CHECKING:
     from purifier import Purifier
 
 
 @click.command("purify")
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
 @click.option("--purifier", "name", default=DEFAULT, show_default=True, help="Name, folder or hub repository.")
 @device_option
 @dtype_option
@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     "--max-megapixels", type=click.FloatRange(0, min_open=True), help="Largest picture to read.  [default: 89.5]"
 )
 @click.option("--overwrite", is_flag=True, help="Purify files again whose output exists in DST.")
+@engine_options
 def command(
-    source: Path,
-    target: Path,
+    source: str,
+    target: str,
     name: str,
     device: str,
     dtype: str,
@@ -64,22 +65,54 @@ def command(
     form: Format,
     max_megapixels: float | None,
     overwrite: bool,
+    engine: str,
+    **ray: Any,
 ) -> None:
     """Purify image files.
 
     SRC is an image or a folder, which is searched recursively for PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files. DST is
     a file or a folder. Files whose output exists are skipped: run the same command again to resume. A folder DST keeps
     its settings in .purifier.json, and a run with other settings is refused.
+
+    With --engine ray, many workers purify folders, also of WebDataset or Parquet files and at addresses such as
+    s3://bucket/folder. See docs/scale.md.
     """
+    check_engine(engine, ray, device)
+    build = partial(_build, name, iterations, gate, tile)
+    most = None if max_megapixels is None else max_megapixels * 1e6
+    if engine == "ray":
+        # Workers move it to their device. The outputs do not depend on which machine has which.
+        purifier = build("cpu", "float32" if dtype == "auto" else dtype)
+        run_on_ray(
+            source, target, purifier, form=form, batch_size=batch_size, max_pixels=most, overwrite=overwrite, **ray
+        )
+        return
+    _purify_here(Path(source), Path(target), build, device, dtype, form, batch_size, most, overwrite)
+
+
+def _build(name: str, iterations: int | None, gate: str | None, tile: int | None, device: str, dtype: str) -> Purifier:
     from purifier import Purifier
 
-    jobs = plan(source, target, form)
     purifier = Purifier.from_pretrained(name, device=device, dtype=dtype, **given(iterations=iterations))
     if gate is not None:
         purifier = purifier.gated(gate)
-    if tile is not None:
-        purifier = purifier.tiled(tile)
-    settings = _settings(purifier)
+    return purifier if tile is None else purifier.tiled(tile)
+
+
+def _purify_here(
+    source: Path,
+    target: Path,
+    build: Callable[[str, str], Purifier],
+    device: str,
+    dtype: str,
+    form: Format,
+    batch_size: int,
+    max_pixels: float | None,
+    overwrite: bool,
+) -> None:
+    jobs = plan(source, target, form)
+    purifier = build(device, dtype)
+    settings = output_settings(purifier)
     # A single output file has no folder of its own to keep the settings in.
     folder = None if jobs[0].target == target else target
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
@@ -89,16 +122,10 @@ def command(
             f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
             err=True,
         )
-    most = None if max_megapixels is None else max_megapixels * 1e6
-    summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite, max_pixels=most)
+    summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite, max_pixels=max_pixels)
     if folder is not None and overwrite and not recorded and not summary.failures:
         _record(folder, jobs, settings, written={job.target for job in jobs})
     summary.report(f"purified {summary.written}")
-
-
-def _settings(purifier: Purifier) -> dict[str, Any]:
-    """Returns everything that outputs depend on; they do not depend on tiles or the batch size."""
-    return {"purifier": {key: value for key, value in purifier_identity(purifier).items() if key != "tile"}}
 
 
 def check_record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], *, overwrite: bool) -> bool:
@@ -180,26 +207,8 @@ class _Purifying(Work):
     def read(self, path: Path) -> Picture:
         return take_apart(path, max_pixels=self.max_pixels)
 
-    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[np.ndarray | Exception]:
-        purified: dict[bool, Iterator[np.ndarray | Exception]] = {}
-        for deep in {image.sixteen_bit for image in images}:
-            purifier = self.purifier._fine_enough(True) if deep else self.purifier
-            purified[deep] = iter(_purify([image for image in images if image.sixteen_bit is deep], purifier))
-        return [next(purified[image.sixteen_bit]) for image in images]
+    def compute(self, jobs: Sequence[Job], images: Sequence[Picture]) -> Sequence[Purified | Exception]:
+        return purify_pictures(self.purifier, images)
 
-    def write(self, job: Job, image: Picture, result: np.ndarray) -> None:
-        write_image(put_together(image, result), job.target)
-
-
-def _purify(images: list[Picture], purifier: Purifier) -> Sequence[np.ndarray | Exception]:
-    """Purifies a batch, and one by one if that fails, for example for want of memory."""
-    try:
-        if images[0].size[0] * images[0].size[1] > LARGE:
-            return [purify_picture(purifier, image) for image in images]
-        with torch.inference_mode():
-            purified = purifier(torch.stack([image.rgb for image in images]))
-            return [image.to_pixels(rgb) for image, rgb in zip(images, purified, strict=True)]
-    except (RuntimeError, ValueError, MemoryError) as error:
-        if len(images) == 1:
-            return [error]
-    return [_purify([image], purifier)[0] for image in images]
+    def write(self, job: Job, image: Picture, result: Purified) -> None:
+        write_image(put_together(image, result.pixels), job.target)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from purifier._errors import OptionError, shown
-from purifier.commands._extras import require_extra
+from purifier._extras import require_extra
 from purifier.commands._model_options import MODEL_HELP
 from purifier.commands._terminal import echo
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier._errors import OptionError, shown
+from purifier._extras import require_extra
 from purifier._files import write_text
 from purifier._wrapping import DEFAULT
-from purifier.commands._extras import require_extra
 from purifier.commands._model_options import DATA_HELP, MODEL_HELP, device_option, loaded_name
 from purifier.commands._terminal import echo
 

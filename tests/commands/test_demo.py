@@ -124,9 +124,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     from importlib.util import find_spec
 
-    monkeypatch.setattr(
-        "purifier.commands._extras.find_spec", lambda name: None if name == missing else find_spec(name)
-    )
+    monkeypatch.setattr("purifier._extras.find_spec", lambda name: None if name == missing else find_spec(name))
     error = error_of(capsys)
     assert f"expected the package '{missing}'" in error
     assert 'pip install "torch-purifier[demo]"' in error

@@ -158,7 +158,7 @@ def test_the_histogram_is_a_png(folder: Path, tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_the_histogram_is_refused_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purifier.commands._extras.find_spec", lambda _: None)
+    monkeypatch.setattr("purifier._extras.find_spec", lambda _: None)
     error = detect(folder, "--histogram", "a.png").exception
     assert isinstance(error, PurifierError) and 'pip install "torch-purifier[eval]"' in str(error)
     assert detect(folder).exit_code == 0

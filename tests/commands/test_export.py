@@ -9,9 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from purifier import OptionError, PurifierError, UnknownNameError
+from purifier import OptionError, PurifierError, UnknownNameError, _extras
 from purifier.cli import command
-from purifier.commands import _extras
 from purifier.inference.export import read_metadata
 
 MODEL = """

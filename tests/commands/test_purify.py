@@ -17,8 +17,8 @@ from PIL import Image
 
 from purifier import InputError, OptionError, OutputError, Purifier
 from purifier.cli import command, main
-from purifier.commands._jobs import Job, plan
 from purifier.commands.purify import run
+from purifier.data.outputs import Job, plan
 
 COMMAND = [sys.executable, "-m", "purifier", "purify"]
 

@@ -126,7 +126,7 @@ def test_every_setting_is_an_option_with_its_default_and_help() -> None:
 def test_without_accelerate_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("purifier.commands._extras.find_spec", lambda _: None)
+    monkeypatch.setattr("purifier._extras.find_spec", lambda _: None)
     with pytest.raises(SystemExit) as stop:
         main(["train", "ncis", "--data", "photographs", "--out", "run"])
     assert stop.value.code == 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purifier._walking import walk
-from purifier.commands._jobs import _output_names
+from purifier.data.outputs import output_names
 from tests.properties.amount import examples
 
 NAMES = ["a", "b", "0.png", "c.JPG", "d.txt", ".hidden", "e.gif", "n\nl.png", "\x1b[31m.png", "\udcff.png", "é"]
@@ -81,7 +81,7 @@ def test_every_picture_is_found_once(made: list[tuple[str, int, str, int]], tmp_
 @examples(80)
 def test_no_two_pictures_have_one_output(names: list[tuple[str, str]]) -> None:
     sources = sorted(Path(stem + suffix) for stem, suffix in names)
-    outputs = _output_names(sources, "png")
+    outputs = output_names(sources, "png")
     # Also where a file system ignores case.
     assert len({str(path).casefold() for path in outputs}) == len(sources)
     assert all(path.suffix == ".png" for path in outputs)

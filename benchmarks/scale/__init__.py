@@ -1,0 +1,1 @@
+"""Data sets on many workers, services, and what they cost."""

@@ -1,0 +1,102 @@
+"""Model repositories of Triton: their ONNX files, run in the order of the ensemble, are the purified model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from purifier import OptionError, Purifier, reference_model
+from purifier.cli import command
+from purifier.inference.export import export
+from purifier.inference.triton import export_triton
+
+MODEL = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+"""
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command, ["export", *map(str, arguments)])
+
+
+def ensemble(repository: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Runs the steps of an ensemble's configuration as Triton does; returns its tensors by name."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra export")
+    text = (repository / "purified_model" / "config.pbtxt").read_text()
+    tensors = {"images": images}
+    for step in re.split(r"model_name: ", text)[1:]:
+        name = re.match(r'"(\w+)"', step)[1]  # type: ignore[index]
+        inputs = dict(re.findall(r'input_map { key: "(\w+)" value: "(\w+)" }', step))
+        outputs = dict(re.findall(r'output_map { key: "(\w+)" value: "(\w+)" }', step))
+        session = onnxruntime.InferenceSession(repository / name / "1" / "model.onnx")
+        values = session.run(list(outputs), {key: tensors[value] for key, value in inputs.items()})
+        tensors |= dict(zip(outputs.values(), values, strict=True))
+    return tensors
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_ensemble_are_the_purified_model(tmp_path: Path) -> None:
+    purifier, model = Purifier.from_pretrained("alloy-s"), reference_model("demo").eval()
+    export_triton(purifier, tmp_path, model, max_batch_size=16)
+    for shape in ((3, 3, 64, 64), (1, 3, 47, 70)):
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            expected = purifier.wrap(model)(images).numpy()
+        assert np.abs(ensemble(tmp_path, images.numpy())["output"] - expected).max() <= 1e-3
+    text = (tmp_path / "purifier" / "config.pbtxt").read_text()
+    assert 'platform: "onnxruntime_onnx"\nmax_batch_size: 16\n' in text and "dynamic_batching {" in text
+    assert '{ name: "images" data_type: TYPE_FP32 dims: [ 3, -1, -1 ] }' in text
+    assert (
+        '{ name: "output" data_type: TYPE_FP32 dims: [ 5 ] }'.replace("5", str(len(model.classes)))
+        in (tmp_path / "purified_model" / "config.pbtxt").read_text()
+    )
+    assert (tmp_path / "purified_model" / "1").is_dir()
+
+
+def test_the_command_puts_the_normalisation_into_the_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MODEL)
+    torch.manual_seed(0)
+    model = ("--model", f"{tmp_path / 'mine.py'}:build", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.2")
+    result = run("gs", "--triton", tmp_path / "repo", "--size", "32x40", *model)
+    assert result.exit_code == 0, result.output
+    assert [line.rsplit("/", 1)[1] for line in result.output.splitlines()] == ["purifier", "model", "purified_model"]
+    images = np.full((2, 3, 32, 40), 0.5, np.float32)
+    found = ensemble(tmp_path / "repo", images)
+    assert found["output"].shape == (2, 5) and np.abs(found["purified"] - 0.5).max() <= 1e-6
+    assert "dims: [ 3, 32, 40 ]" in (tmp_path / "repo" / "purified_model" / "config.pbtxt").read_text()
+
+
+def test_a_purifier_alone_is_a_repository_too(tmp_path: Path) -> None:
+    assert run("gs", "--triton", tmp_path / "repo").exit_code == 0
+    assert {path.name for path in (tmp_path / "repo").iterdir()} == {"purifier"}
+
+
+def test_either_a_file_or_a_repository_is_written(tmp_path: Path) -> None:
+    assert run("gs").exit_code == 2 and run("gs", tmp_path / "a.onnx", "--triton", tmp_path / "repo").exit_code == 2
+
+
+def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="expected a model in eval mode"):
+        export_triton(Purifier.from_pretrained("gs"), tmp_path, nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what OpenVINO says of its own code
+def test_openvino_runs_the_onnx_file(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs openvino")
+    purifier = Purifier.from_pretrained("alloy-s")
+    export(purifier, tmp_path / "p.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "p.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for shape in ((2, 3, 64, 80), (1, 3, 33, 47)):
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            expected = purifier(images).numpy()
+        assert np.abs(compiled({"images": images.numpy()})["purified"] - expected).max() <= 1e-3
