@@ -139,7 +139,7 @@ def test_the_normalisation_of_the_model_is_applied_after_the_denoiser() -> None:
         seen.append(images)
         return torch.zeros(len(images), 2)
 
-    judge = smoothed(model, denoiser=Purifier.from_pretrained("gs", iterations=0), mean=[0.5] * 3, std=[0.5] * 3)
+    judge = smoothed(model, denoiser=Purifier.from_pretrained("gs"), mean=[0.5] * 3, std=[0.5] * 3)
     judge.logits(torch.full((1, 3, 4, 4), 0.75))
     torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 0.5))
 
