@@ -26,7 +26,7 @@ def test_the_notice_and_the_card_name_the_data_of_bundled_weights(folder: Path) 
     found = re.search(r"^datasets: \[(.+)\]$", card, re.MULTILINE)
     assert found is not None, "state the data in the card's header: datasets: [NAME, ...]"
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
-    (line,) = re.findall(rf"^{re.escape(folder.name)} .*$", notice, re.MULTILINE)
+    (line,) = re.findall(rf"^{re.escape(folder.name)}  .*$", notice, re.MULTILINE)
     assert all(name in line for name in found[1].split(", ")), line
 
 
