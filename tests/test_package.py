@@ -157,7 +157,7 @@ def copied(folder: Path) -> Path:
     source.mkdir()
     for name in ("purifier", "weights"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, source)
     return source
