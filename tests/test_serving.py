@@ -33,7 +33,7 @@ PROGRAMS = {
     "fastapi": ["-m", "uvicorn", "fastapi_app:app", "--port"],
     "litserve": ["litserve_app.py", "--port"],
     "ray": ["-c", "import sys, ray; from ray import serve; from ray_serve_app import app; "
-            "ray.init(num_cpus=2, object_store_memory=80 << 20, _metrics_export_port=int(sys.argv[1]) + 1); "
+            "ray.init('local', num_cpus=2, object_store_memory=80 << 20, _metrics_export_port=int(sys.argv[1]) + 1); "
             "serve.start(http_options={'port': int(sys.argv[1])}); serve.run(app); serve.run(app, blocking=True)"],
 }  # fmt: skip
 # Ports of services that take JSON.
@@ -53,10 +53,12 @@ def running(name: str, tmp_path: Path) -> Iterator[int]:
     port, log = free_port(), tmp_path / "log"
     if name == "litserve":
         TAKES_JSON.add(port)
+    # What a cluster of another test has left in the environment would lead to it.
+    others = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *PROGRAMS[name], str(port)], cwd=FOLDER, stdout=output, stderr=output,
-            start_new_session=True, env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+            start_new_session=True, env={**others, "RAY_AUTH_MODE": "disabled"},
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 200
