@@ -152,7 +152,7 @@ class Aware(ThreatModel):
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
         checked = _check_defended(defended)
-        if _check_attack(attack).gradient:
+        if getattr(_check_attack(attack), "gradient", True):
             _warn_of_gradients(checked.purifier, self.samples)
         return averaged(attack, self.samples)(whole_model(through_floors(checked)), images, targets)
 
@@ -273,9 +273,11 @@ def _in_unit_range(model: Any, convention: Convention) -> Callable[..., Any]:
 
 
 def _check_attack(attack: Any) -> Attack:
-    if not isinstance(attack, Attack):
+    # A function of a model, images and targets is an attack too.
+    if isinstance(attack, type | nn.Module | ThreatModel) or not callable(attack):
         raise OptionError(f"expected an attack, such as purifier.attacks.PGD(), got {shown(attack)}")
-    return attack
+    found: Attack = attack
+    return found
 
 
 def _check_defended(defended: Any) -> PurifiedModel:

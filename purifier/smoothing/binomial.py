@@ -27,7 +27,7 @@ def lower_bound(hits: int, draws: int, alpha: float) -> float:
 
     Example:
         >>> round(lower_bound(99, 100, 0.001), 4), lower_bound(0, 100, 0.001)
-        (0.9102, 0.0)
+        (0.9114, 0.0)
     """
     check_alpha(alpha)
     if not 0 <= hits <= draws or draws < 1:

@@ -54,7 +54,7 @@ def test_every_settings_file_trains(file: Path, small_kit: Path, tmp_path: Path)
     values = yaml.safe_load(file.read_text())
     if "lite" in str(values.get("extractors")):
         pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra [judges]")
-    smaller = {"levels": 1} if method == "alloy" else {"attack_steps": 1}
+    smaller = {"alloy": {"levels": 1}, "denoiser": {"levels": 1}}.get(method, {"attack_steps": 1})
     # A network that starts from a shipped one has its size.
     same = {name: values.get(name) for name in ("filters", "blocks")}
     train(method, file, small_kit, tmp_path / "run", **(same if values.get("init") == "alloy-s" else smaller))
