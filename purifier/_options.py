@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -78,8 +78,8 @@ def check_number(name: str, value: object, *, low: float, high: float) -> float:
 def check_fields(owner: Any) -> None:
     """Checks the values of a dataclass's constructor arguments against their annotations.
 
-    It looks at numbers, True and False, text, functions and generators. The default fits, and so does every value with
-    another annotation. Ranges, whole numbers and names are for the class itself to check.
+    It looks at numbers, True and False, text, the values of a Literal, functions, mappings and generators. The default
+    fits, and so does every value with another annotation. Ranges and whole numbers are for the class itself to check.
 
     Raises:
         OptionError: If a value has another type.
@@ -106,6 +106,10 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, int | float)
     if get_origin(hint) is Callable:
         return callable(value)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str | int) and value in get_args(hint)
+    if get_origin(hint) is Mapping:
+        return isinstance(value, Mapping)
     if hint in (bool, str, NoneType) or hint is torch.Generator:
         return isinstance(value, hint)
     return True
@@ -116,5 +120,9 @@ def _named(hint: Any) -> str:
         return " or ".join(map(_named, get_args(hint)))
     if get_origin(hint) is Callable:
         return "a function"
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is Mapping:
+        return "a mapping"
     names = {float: "a number", int: "a number", bool: "True or False", str: "text", NoneType: "None"}
     return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from purifier._errors import InputError
+from purifier._options import check_fields
 from purifier.evaluation.metrics.classification import interval
 
 CLEAN = "clean"
@@ -54,6 +55,7 @@ class TableRow(ABC):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.threat not in THREATS:
             raise InputError(f"expected a threat out of {', '.join(THREATS)}, got {self.threat!r}")
 

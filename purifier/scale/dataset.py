@@ -10,24 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from purifier._errors import OptionError, PurifierError
 from purifier._extras import require_extra
-from purifier._opening import SUFFIXES
+from purifier._opening import SUFFIXES, as_path
 from purifier._records import differences
 from purifier._walking import no_images
 from purifier._wrapping import DEFAULT
 from purifier.data.outputs import RECORD, Format, output_names, output_settings
 from purifier.scale.items import Purifying
 from purifier.scale.manifest import FOLDER, Part, done_parts, file_parts
+from purifier.scale.options import Kind, Options, Workers
 from purifier.scale.parts import IMAGE, KINDS, Work
 from purifier.scale.stores import Store, is_single
 
 if TYPE_CHECKING:
     from purifier import Purifier
-
-Kind = Literal["auto", "files", "webdataset", "parquet"]
 
 _SHARDS = {"webdataset": (".tar",), "parquet": (".parquet",)}
 # Ray keeps account of each block, so that there are at most so many, with several parts each.
@@ -51,23 +50,6 @@ class Totals:
     failed: int = 0
     skipped: int = 0
     errors: list[tuple[str, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """The workers of a run, each of which is an actor with a purifier of its own.
-
-    Attributes:
-        least: Number of workers at the start.
-        most: The largest number. None means as many as the cluster has room for.
-        cpus: CPUs of a worker.
-        gpus: GPUs of a worker, such as 0.25 for four on one GPU. None means one if the cluster has GPUs.
-    """
-
-    least: int = 1
-    most: int | None = None
-    cpus: float = 1
-    gpus: float | None = None
 
 
 def purify_dataset(
@@ -104,12 +86,13 @@ def purify_dataset(
     """
     for package in ("ray", "pyarrow", "fsspec"):
         require_extra(package, extra="scale", what="purify_dataset")
-    start, end = (Store(os.fspath(place), dict(storage_options or {})) for place in (source, destination))
+    options = Options(
+        kind=kind, form=form, image_column=image_column, batch_size=batch_size, max_pixels=max_pixels,
+        overwrite=overwrite, retry=retry, address=address, workers=Workers() if workers is None else workers,
+        storage_options={} if storage_options is None else storage_options,
+    )  # fmt: skip
+    start, end = (_store(place, options) for place in (source, destination))
     work = Work(start, end, Purifying(_on_cpu(purifier), batch_size, max_pixels), form, image_column)
-    return _purify(work, kind, overwrite, retry, address, workers or Workers())
-
-
-def _purify(work: Work, kind: Kind, overwrite: bool, retry: bool, address: str | None, workers: Workers) -> Totals:
     found, parts = _parts(work, kind)
     manifest = work.destination.below(FOLDER)
     _claim(work, manifest, overwrite=overwrite)
@@ -118,8 +101,13 @@ def _purify(work: Work, kind: Kind, overwrite: bool, retry: bool, address: str |
     left = [part for part in parts if part.name not in done]
     if left:
         with _connected(address):
-            _run(work, found, left, workers, totals)
+            _run(work, found, left, options.workers, totals)
     return totals
+
+
+def _store(place: str | os.PathLike[str], options: Options) -> Store:
+    as_path(place, wanted="a folder, or an address such as s3://bucket/folder")
+    return Store(os.fspath(place), dict(options.storage_options))
 
 
 def _on_cpu(purifier: str | Purifier) -> Purifier:

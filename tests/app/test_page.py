@@ -65,10 +65,15 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+def _motorbike() -> Path:
+    """Returns a photograph whose predictions are sure, so that they are the same on every kind of processor."""
+    return next(path for path in default_photographs() if path.name.startswith("motorcycle"))
+
+
 def attack_and_purify(page: Any, address: str) -> dict[str, str]:
-    """Drops the photograph of a cat on the page; returns the captions of the pictures that come back."""
+    """Drops a photograph of a motorbike on the page; returns the captions of the pictures that come back."""
     page.goto(address)
-    page.locator("input[type=file]").first.set_input_files(str(default_photographs()[0]))
+    page.locator("input[type=file]").first.set_input_files(str(_motorbike()))
     page.get_by_role("img").first.wait_for(timeout=60_000)
     page.wait_for_timeout(1000)
     page.get_by_role("button", name="Attack and purify").click()
@@ -81,8 +86,8 @@ def attack_and_purify(page: Any, address: str) -> dict[str, str]:
 def test_an_attack_changes_the_prediction_and_a_purifier_changes_it_back(address: str, browser: Any) -> None:
     found = attack_and_purify(browser.new_page(viewport={"width": 1200, "height": 900}), address)
     assert list(found) == ["clean", "attacked", "alloy-s", "gs", "perturbation x 10", "attack map"]
-    assert found["clean"].startswith("cat") and not found["attacked"].startswith("cat"), found
-    assert found["gs"].startswith("cat"), found
+    assert found["clean"].startswith("motorbike") and not found["attacked"].startswith("motorbike"), found
+    assert found["alloy-s"].startswith("motorbike") and found["gs"].startswith("motorbike"), found
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(ROOT / "setup.cfg"), "setup.cfg", "../../etc/passwd"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from purifier import InputError
+from purifier import InputError, OptionError
 from purifier.evaluation.metrics.classification import interval
 from purifier.evaluation.rows import Row
 
@@ -26,6 +26,12 @@ def test_json_and_back_is_the_same_row() -> None:
     one = row(eps=8 / 255, norm="Linf", steps=10, settings={"a": [1]}, eight_bit=True, dtype="bfloat16")
     assert Row.from_dict(one.to_dict()) == one
     assert one.to_dict()["attack_success_rate"] == {"share": 5 / 8, "interval": list(interval(5, 8)), "of": 8}
+
+
+@pytest.mark.parametrize(("name", "value"), [("threat", [1]), ("purifier", None), ("eps", "8/255"), ("eight_bit", 1)])
+def test_a_row_checks_what_it_is_given(name: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"expected {name} to be "):
+        row(**{name: value})
 
 
 @pytest.mark.parametrize("right", [0, 1, 7, 49, 50])
