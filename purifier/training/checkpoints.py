@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,31 @@ def check_resumed(path: Path, state: dict[str, Any], config: LoopConfig, samples
             f"the samples are not those that {path} was trained on so far: the training resumes with the new ones, and "
             "may validate on images that it was trained on before",
             PurifierWarning,
-            stacklevel=6,
+            stacklevel=8,
         )
+
+
+def common_facts(config: LoopConfig, samples: object) -> dict[str, Any]:
+    """Returns what is equal in all processes of a training: its numbers, and the names of its images.
+
+    Folders may differ between hosts.
+    """
+    numbers = {name: value for name, value in asdict(config).items() if isinstance(value, int | float)}
+    names = _sha256(Path(_text(item)).name for item in _items(samples))
+    return {name: value for name, value in numbers.items() if name not in _FREE} | {"images": names}
 
 
 def samples_sha256(samples: object) -> str:
     """Returns a hash of the number of a data set's items and of what is read for each, by its `paths` or `items`."""
-    items: Any = getattr(samples, "paths", None) or getattr(samples, "items", ())
-    return hashlib.sha256("\n".join(map(_text, items)).encode(errors="surrogateescape")).hexdigest()
+    return _sha256(map(_text, _items(samples)))
+
+
+def _items(samples: object) -> Any:
+    return getattr(samples, "paths", None) or getattr(samples, "items", ())
+
+
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _text(item: Any) -> str:

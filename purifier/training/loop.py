@@ -21,6 +21,7 @@ from purifier._purifier import Purifier
 from purifier.inference.precision import resolve_device
 from purifier.training.checkpoints import (
     check_resumed,
+    common_facts,
     load_checkpoint,
     prepare_folder,
     samples_sha256,
@@ -30,7 +31,10 @@ from purifier.training.outputs import TIMED_STEPS, Log, expected_time, write_set
 from purifier.training.processes import (
     Stopping,
     any_process,
+    check_same,
+    from_main,
     ignore_interrupts,
+    losing_none,
     make_accelerator,
     mean_of_processes,
     share_gradients,
@@ -170,9 +174,8 @@ class _Training:
 
         self.recipe, self.config, self.path = recipe, config, out / "checkpoint.pt"
         self.accelerator = make_accelerator(config)
-        state = load_checkpoint(self.path)
-        if state is not None:
-            check_resumed(self.path, state, config, samples_sha256(recipe.crops))
+        state = from_main(self.accelerator, self._read)
+        check_same(self.accelerator, common_facts(config, recipe.crops))
         set_seed(config.seed)
         self.average = copy.deepcopy(recipe.model).requires_grad_(False)
         self.optimisers = {"model": torch.optim.Adam(recipe.model.parameters(), lr=config.learning_rate)}
@@ -201,7 +204,17 @@ class _Training:
         self.forward: Callable[[Tensor], Any] = torch.compile(self.model) if config.compile else self.model
         self.log = Log(out, config.tensorboard and self.accelerator.is_main_process, self.step)
 
+    def _read(self) -> dict[str, Any] | None:
+        state = load_checkpoint(self.path)
+        if state is not None:
+            check_resumed(self.path, state, self.config, samples_sha256(self.recipe.crops))
+        return state
+
     def run(self, minutes: float | None) -> Fitted:
+        with losing_none(self.accelerator):
+            return self._run(minutes)
+
+    def _run(self, minutes: float | None) -> Fitted:
         config, main = self.config, self.accelerator.is_main_process
         started, before, begun = time.monotonic(), self.seconds, self.step
         batches = self._batches()

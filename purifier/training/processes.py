@@ -7,19 +7,26 @@ import gc
 import importlib
 import signal
 import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from purifier._errors import OptionError, PurifierError
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.training.settings import LoopConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Result = TypeVar("Result")
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# What errors of torch.distributed say if another process does not answer.
+_LOST = ("gloo", "nccl", "connection", "distributed")
 
 
 def make_accelerator(config: LoopConfig) -> Accelerator:
@@ -61,6 +68,66 @@ def _disband() -> None:
     if _grouped():
         gc.collect()
         torch.distributed.destroy_process_group()
+
+
+def from_main(accelerator: Accelerator, make: Callable[[], Result]) -> Result:
+    """Calls a function in the main process. Every process gets its result, or its error.
+
+    Files are read in this way, because the processes may be on hosts with file systems of their own.
+    """
+    if accelerator.num_processes == 1:
+        return make()
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = make()
+        except PurifierError as error:
+            box[1] = error
+    torch.distributed.broadcast_object_list(box, device=accelerator.device)
+    if box[1] is not None:
+        raise box[1]
+    result: Result = box[0]
+    return result
+
+
+def check_same(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
+    """Checks that all processes were started alike.
+
+    Args:
+        accelerator: The accelerator.
+        facts: Settings and other facts, by name.
+
+    Raises:
+        OptionError: If a fact differs from the main process's in any process.
+    """
+    theirs = from_main(accelerator, lambda: dict(facts))
+    found = next((name for name in facts if theirs.get(name) != facts[name]), None)
+    text = found and f"{found} {facts[found]!r} in process {accelerator.process_index}, {theirs.get(found)!r} in 0"
+    if accelerator.num_processes > 1:
+        texts: list[Any] = [None] * accelerator.num_processes
+        torch.distributed.all_gather_object(texts, text)
+        text = next(filter(None, texts), None)
+    if text:
+        raise OptionError(f"expected the same settings and images in all processes, got {text}; start all alike")
+
+
+@contextmanager
+def losing_none(accelerator: Accelerator) -> Iterator[None]:
+    """A context in which the loss of another process is an error that says so.
+
+    Raises:
+        PurifierError: If another process has ended, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if accelerator.num_processes == 1 or not any(word in text.lower() for word in _LOST):
+            raise
+        raise PurifierError(
+            f"expected all {accelerator.num_processes} processes to train on, got one that ended or does not answer "
+            f"({text[:200]}); its own output says why. The same command in all of them resumes from the checkpoint"
+        ) from error
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:

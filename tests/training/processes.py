@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from purifier.training.checkpoints import load_checkpoint
+from tests.test_serving import free_port
 
 ROOT = Path(__file__).parents[2]
 # Seconds that a slow machine may take.
@@ -56,13 +57,37 @@ def killed_and_resumed(source: str, data: Path, folder: Path, *, pause: float = 
 
 
 def train_in_two(source: str, data: Path, out: Path) -> None:
-    """Trains in two processes of one torchrun, on the CPU, and sees both leave in peace although they share cores."""
-    script = out.with_suffix(".py")
-    script.write_text(STARVED + source)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    variables = {**_environment(), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*torchrun, str(script), str(data), str(out), "0"], env=variables, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    """Trains in two processes, as on two hosts, and sees both leave in peace although they share cores.
+
+    The first one writes to `out`. The second one has a folder of its own, in which it writes nothing.
+    """
+    other = out.with_name(f"{out.name}-other")
+    for process in start_hosts(STARVED + source, [data, data], [out, other]):
+        assert process.wait(LIMIT) == 0, "\n".join(one.with_suffix(".log").read_text()[-3000:] for one in (out, other))
+    assert not [path for path in other.rglob("*") if path.is_file()]
+
+
+def start_hosts(
+    source: str, data: list[Path], outs: list[Path], *, pause: float = 0, accelerate: bool = False
+) -> list[subprocess.Popen[bytes]]:
+    """Starts a training on the CPUs of two hosts, which are processes here; each has a launcher of its own."""
+    started, port = [], free_port()
+    for rank, (photos, out) in enumerate(zip(data, outs, strict=True)):
+        script = out.with_suffix(".py")
+        script.write_text(source)
+        torchrun = [
+            "torch.distributed.run", "--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1",
+            "--master_addr=127.0.0.1", f"--master_port={port}",
+        ]  # fmt: skip
+        launch = [
+            "accelerate.commands.launch", "--config_file", str(ROOT / "examples" / "accelerate.yaml"),
+            "--num_processes=2", f"--machine_rank={rank}", "--main_process_ip=127.0.0.1", f"--main_process_port={port}",
+        ]  # fmt: skip
+        command = [sys.executable, "-m", *(launch if accelerate else torchrun), *map(str, (script, photos, out, pause))]
+        variables = {**_environment(), "ACCELERATE_USE_CPU": "true"}
+        with out.with_suffix(".log").open("ab") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, env=variables))
+    return started
 
 
 def _environment() -> dict[str, str]:

@@ -56,15 +56,6 @@ def test_two_processes_train_twice(photos: Path, tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
-@pytest.mark.slow
-def test_two_processes_train_together(photos: Path, tmp_path: Path) -> None:
-    train_in_two(SCRIPT % TINY, photos, tmp_path / "two")
-    train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
-    one, two = (Purifier.from_pretrained(tmp_path / name / "ncis") for name in ("one", "two"))
-    for a, b in zip(one.parameters(), two.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-4)
-
-
 def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(photos: Path, tmp_path: Path) -> None:
     config = NCISTraining(data=(str(photos),), **{**TINY, "steps": 40, "learning_rate": 3e-3, "unroll": 2})
     folder = train(config, tmp_path)
