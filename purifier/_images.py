@@ -84,8 +84,13 @@ class Picture:
         rgb = rgb.detach().cpu().float().clamp(0, 1)
         if self.sixteen_bit:
             return (rgb.mean(0) * 65535).round().numpy().astype(np.uint16)
-        pixels = (rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        pixels = to_uint8(rgb)
         return np.asarray(Image.fromarray(pixels).convert("L")) if self.pixels.ndim == 2 else pixels
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Returns the pixels (H, W, 3), uint8, of an image (3, H, W) in [0, 1] on the CPU."""
+    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
 def take_apart(source: Any, *, turn: bool = True, max_pixels: float | None = None) -> Picture:

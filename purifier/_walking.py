@@ -56,7 +56,7 @@ def said(counts: Counter[str]) -> str:
     return f"{counts.total()}: {', '.join([f'{count} {kind}' for kind, count in ordered[:_SHOWN]] + more)}"
 
 
-def walk(folder: Path, *, without: Path | None = None) -> Found:
+def walk(folder: Path, *, without: Path | None = None, suffixes: tuple[str, ...] = SUFFIXES) -> Found:
     """Finds the pictures below a folder, by the endings of their names.
 
     Each real folder is walked once, and folders go before links to folders. A link to a folder above is not followed.
@@ -66,6 +66,7 @@ def walk(folder: Path, *, without: Path | None = None) -> Found:
     Args:
         folder: The folder.
         without: A folder that is left out, such as that of the outputs.
+        suffixes: The endings, in lower case. Those of other files find these instead of pictures.
 
     Raises:
         InputError: If the folder itself cannot be read.
@@ -90,7 +91,7 @@ def walk(folder: Path, *, without: Path | None = None) -> Found:
             found.unreadable.append((place, error))
             continue
         for entry in entries:
-            _sort_out(entry, place / entry.name, found, inside, links)
+            _sort_out(entry, place / entry.name, suffixes, found, inside, links)
         folders += [(place / name, os.path.join(real, name)) for name in reversed(inside)]  # noqa: PTH118
     found.images.sort()
     return found
@@ -130,7 +131,14 @@ def folders_in(folder: Path) -> list[str]:
     return names
 
 
-def _sort_out(entry: os.DirEntry[str], path: Path, found: Found, folders: list[str], links: deque[Path]) -> None:
+def _sort_out(
+    entry: os.DirEntry[str],
+    path: Path,
+    suffixes: tuple[str, ...],
+    found: Found,
+    folders: list[str],
+    links: deque[Path],
+) -> None:
     """Puts what is in a folder where it belongs: pictures, folders, links to folders, or the rest."""
     try:
         folder, file = entry.is_dir(), entry.is_file()
@@ -140,7 +148,7 @@ def _sort_out(entry: os.DirEntry[str], path: Path, found: Found, folders: list[s
         links.append(path)
     elif folder:
         folders.append(entry.name)
-    elif file and path.suffix.lower() in SUFFIXES:
+    elif file and path.suffix.lower() in suffixes:
         found.images.append(path)
     elif file:
         found.skipped[path.suffix.lower() or "without an ending"] += 1

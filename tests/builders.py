@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,3 +152,15 @@ def fake_hub(cache: Path, repo: str, folder: Path, commit: str = "a" * 40, branc
     (root / "refs").mkdir(parents=True, exist_ok=True)
     (root / "refs" / branch).write_text(commit)
     shutil.copytree(folder, root / "snapshots" / commit)
+
+
+def lock_folder(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Makes the folders of one name unreadable, for root too."""
+    scanned = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied")
+        return scanned(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)

@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from purifier import InputError
 from purifier._opening import SUFFIXES
 from purifier._walking import Found, images_below, make_folders, no_images, walk
+from tests.builders import lock_folder
 
 
 def touched(root: Path, *names: str) -> Path:
@@ -117,14 +117,7 @@ def test_a_folder_of_outputs_can_be_left_out(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "locked").mkdir()
-    scanned = os.scandir
-
-    def refusing(path: Any) -> Any:
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied")
-        return scanned(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    lock_folder(monkeypatch, "locked")
     with pytest.raises(InputError, match=r"expected a folder that can be read, got .*locked: Permission denied"):
         images_below(tmp_path)
     (tmp_path / "a.png").touch()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purifier._images import take_apart
+from purifier._images import take_apart, to_uint8
 from purifier.attacks import PGD
 from purifier.data.sets import bilinear_square
 
@@ -111,4 +111,4 @@ def _view(name: str, image: Tensor, model: LoadedModel, seconds: float) -> View:
 
 
 def _pixels(image: Tensor) -> np.ndarray:
-    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return to_uint8(image[0].clamp(0, 1))

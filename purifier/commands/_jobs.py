@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +19,7 @@ from purifier._images import check_suffix, read_size
 from purifier._records import differences
 from purifier._walking import said
 from purifier.commands._terminal import echo, echo_error
-from purifier.data.outputs import Job, Jobs
+from purifier.data.outputs import Job, Jobs, read_record, record_text
 from purifier.inference.pictures import batches
 
 _ATTACK_RECORD = ".purifier.attack"
@@ -149,9 +148,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
     None means that the file does not exist or is not such a file.
     """
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        return note if isinstance(note["settings"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return read_record(path.read_bytes())
+    except OSError:
         return None
 
 
@@ -168,7 +166,7 @@ def claim(folder: Path, settings: Mapping[str, Any], *, overwrite: bool, empty: 
         OptionError: If a run with other settings writes or wrote there.
         OutputError: If the folder cannot be written.
     """
-    record, text = folder / _ATTACK_RECORD, json.dumps({"settings": settings}, indent=1) + "\n"
+    record, text = folder / _ATTACK_RECORD, record_text(settings)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if create_text(record, text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from purifier.commands._engine import check_engine, engine_options, run_on_ray
 from purifier.commands._jobs import Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
-from purifier.data.outputs import RECORD, Format, Job, exists, output_settings, plan
+from purifier.data.outputs import RECORD, Format, Job, exists, output_settings, plan, record_text
 from purifier.inference.pictures import Purified, purify_pictures
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _record(folder: Path, jobs: Sequence[Job], settings: Mapping[str, Any], writ
         make_folders(folder)
         if (folder / RECORD).is_file() and is_abandoned(folder / RECORD):
             (folder / RECORD).unlink()
-    return create_text(folder / RECORD, json.dumps({"settings": settings}, indent=1) + "\n")
+    return create_text(folder / RECORD, record_text(settings))
 
 
 def run(

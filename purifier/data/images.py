@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
-from purifier._images import take_apart
+from purifier._images import take_apart, to_uint8
 from purifier._opening import as_path, is_folder, opened
 from purifier._walking import no_images, walk
 
@@ -56,7 +56,7 @@ def read_rgb(path: Path, *, turn: bool = True) -> Tensor:
 
 def read_pixels(path: Path, *, turn: bool = True) -> np.ndarray:
     """Reads an image file as (H, W, 3), uint8; otherwise as `read_rgb`."""
-    return (read_rgb(path, turn=turn) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return to_uint8(read_rgb(path, turn=turn))
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
@@ -48,6 +49,20 @@ class Jobs(list[Job]):
 def output_settings(purifier: object) -> dict[str, Any]:
     """Returns everything that purified outputs depend on; they do not depend on tiles or the batch size."""
     return {"purifier": {key: value for key, value in purifier_identity(purifier).items() if key != "tile"}}
+
+
+def record_text(settings: Mapping[str, Any]) -> str:
+    """Returns the content of `RECORD` for outputs that are made with these settings."""
+    return json.dumps({"settings": settings}, indent=1) + "\n"
+
+
+def read_record(content: str | bytes) -> dict[str, Any] | None:
+    """Returns a JSON object that states "settings"; None if the content is something else."""
+    try:
+        record = json.loads(content)
+        return record if isinstance(record["settings"], dict) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def plan(source: Path, target: Path, form: Format = "png") -> Jobs:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purifier._images import write_image
+from purifier._images import to_uint8, write_image
 
 CLEAN, ATTACKED, CHANGE = "clean", "attacked", "perturbation"
 # Boxes with a lower score are not drawn.
@@ -79,8 +79,7 @@ def _colours(image: Tensor) -> Tensor:
 def _picture(image: Tensor) -> Any:
     from PIL import Image
 
-    pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
-    picture = Image.fromarray(pixels.contiguous().numpy())
+    picture = Image.fromarray(to_uint8(image.detach().cpu().float().clamp(0, 1)))
     if max(picture.size) > _LARGEST:
         picture.thumbnail((_LARGEST, _LARGEST))
     return picture

@@ -101,14 +101,12 @@ def _write(target: nn.Module, path: Path, format: str, size: tuple[int, int] | N
     traced = size or (_PURIFIER_SIZE if alone else _MODEL_SIZE)
     program = _graphs.capture(target, traced, any_size=size is None)
     metadata = _describe(target, format, size, _graphs.smallest_size(program), opset)
-    with _temporary_folder(path) as folder:
-        draft = folder / path.name
+    with drafted(path) as draft:
         if format == "onnx":
             _graphs.write_onnx(program, draft, metadata, opset=opset, output="purified" if alone else "output")
         else:
             _graphs.write_torch_export(program, draft, metadata, size is None)
         difference = _compare(target, draft, format, {traced} if size or not alone else {traced, _ODD_SIZE})
-        _move(folder, path)
     return Exported(path, metadata, difference)
 
 
@@ -232,24 +230,27 @@ def _show(size: tuple[int, int]) -> str:
 
 
 @contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    # Beside the file, so that the move is atomic. A folder, because ONNX may write a second file.
+def drafted(path: Path) -> Iterator[Path]:
+    """Yields a file in a new folder, and moves it to `path` at the end unless there was an error.
+
+    Other files in that folder, into which ONNX may write weights, are moved beside it first.
+
+    Raises:
+        PurifierError: If the place cannot be written.
+    """
+    # The folder is beside the file, so that the move is atomic.
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(temporary_folder(path))
         except OSError as error:
             raise PurifierError(f"expected a place that can be written, got {path}: {error}") from error
-        yield folder
-
-
-def _move(folder: Path, path: Path) -> None:
-    """Moves the files in `folder` beside `path`, and the one with the name of `path` last."""
-    try:
-        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            file.replace(path.with_name(file.name))
-    except OSError as error:
-        raise PurifierError(f"expected a file that can be written, got {path}: {error}") from error
+        yield folder / path.name
+        try:
+            for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                file.replace(path.with_name(file.name))
+        except OSError as error:
+            raise PurifierError(f"expected a file that can be written, got {path}: {error}") from error
 
 
 def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]]) -> float | None:
@@ -258,27 +259,34 @@ def _compare(target: Any, draft: Path, format: str, sizes: set[tuple[int, int]])
         return None
     # Rounding methods turn a difference in the last bit into one of a whole level.
     exact = all(leaf.differentiable for leaf in innermost(_purifier_of(target).method))
+    images = [_random_images(target, size) for size in sorted(sizes)]
+    return max(check_outputs(target, draft, format, one, exact=exact) for one in images)
+
+
+def check_outputs(target: nn.Module, draft: Path, format: str, images: Tensor, *, exact: bool = True) -> float:
+    """Runs a file on images, and returns the largest difference from the module's outputs.
+
+    Raises:
+        PurifierError: If the file does not run, or its outputs differ by more than `TOLERANCE` and are `exact`.
+    """
     run = _graphs.run_onnx if format == "onnx" else _graphs.run_torch_export
-    largest = 0.0
-    for size in sorted(sizes):
-        images = _random_images(target, size)
-        with torch.inference_mode():
-            expected = pytree.tree_leaves(target(images))
-        try:
-            got = run(draft, images)
-        except Exception as error:  # the runtime's own errors
-            raise PurifierError(
-                f"expected a file that runs, got {_graphs._line(error)}; it was not kept. Give the image size "
-                "(size=(224, 224), --size 224x224), or try another opset"
-            ) from error
-        difference, scale = _difference(got, expected)
-        if exact and not difference <= TOLERANCE * max(1.0, scale):
-            raise PurifierError(
-                f"expected outputs equal to {TOLERANCE:g}, got a difference of {difference:.3g} on random images of "
-                f"{_show(size)}; the file was not kept. Give the image size, or use another opset or format"
-            )
-        largest = max(largest, difference)
-    return largest
+    with torch.inference_mode():
+        expected = pytree.tree_leaves(target(images))
+    try:
+        got = run(draft, images)
+    except Exception as error:  # the runtime's own errors
+        raise PurifierError(
+            f"expected a file that runs, got {_graphs._line(error)}; it was not kept. Give the image size "
+            "(size=(224, 224), --size 224x224), or try another opset"
+        ) from error
+    difference, scale = _difference(got, expected)
+    if exact and not difference <= TOLERANCE * max(1.0, scale):
+        height, width = images.shape[-2:]
+        raise PurifierError(
+            f"expected outputs equal to {TOLERANCE:g}, got a difference of {difference:.3g} on random images of "
+            f"{_show((height, width))}; the file was not kept. Give the image size, or use another opset or format"
+        )
+    return difference
 
 
 def _random_images(target: Any, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from purifier._errors import OptionError, OutputError, PurifierError
-from purifier._files import write_text
+from purifier._errors import OptionError
+from purifier._files import write_text, writing
 from purifier._version import __version__
 from purifier.inference import _graphs
-from purifier.inference.export import DEFAULT_OPSET, TOLERANCE, _difference, export
+from purifier.inference.export import DEFAULT_OPSET, check_outputs, drafted, export
 
 # Names of the three models.
 PURIFIER, MODEL, ENSEMBLE = "purifier", "model", "purified_model"
@@ -77,10 +76,8 @@ def export_triton(
 
 def _version_folder(repository: Path, name: str) -> Path:
     folder = repository / name / "1"
-    try:
+    with writing(repository):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"expected a repository that can be written, got {repository}: {error.strerror}") from error
     return folder
 
 
@@ -89,20 +86,10 @@ def _export_model(model: nn.Module, path: Path, size: tuple[int, int] | None, op
     if any(part.training for part in model.modules()):
         raise OptionError("expected a model in eval mode, got one in training mode; call eval() on it")
     program = _graphs.capture(model, size or _EXAMPLE, any_size=size is None)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        draft = Path(folder) / path.name
+    images = torch.rand(2, 3, *(size or _EXAMPLE), generator=torch.Generator().manual_seed(0))
+    with drafted(path) as draft:
         _graphs.write_onnx(program, draft, {"kind": "model", "version": __version__}, opset=opset, output="output")
-        images = torch.rand(2, 3, *(size or _EXAMPLE), generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            expected = torch.utils._pytree.tree_leaves(model(images))
-        difference, scale = _difference(_graphs.run_onnx(draft, images), expected)
-        if not difference <= TOLERANCE * max(1.0, scale):
-            raise PurifierError(
-                f"expected outputs equal to {TOLERANCE:g}, got a difference of {difference:.3g} on random images; give "
-                "the image size, or use another opset"
-            )
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-            file.replace(path.with_name(file.name))
+        check_outputs(model, draft, "onnx", images)
 
 
 def _configure(folder: Path, path: Path, max_batch_size: int) -> list[Port]:

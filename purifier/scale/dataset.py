@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -18,7 +17,7 @@ from purifier._opening import SUFFIXES, as_path
 from purifier._records import differences
 from purifier._walking import no_images
 from purifier._wrapping import DEFAULT
-from purifier.data.outputs import RECORD, Format, output_names, output_settings
+from purifier.data.outputs import RECORD, Format, output_names, output_settings, read_record, record_text
 from purifier.scale.items import Purifying
 from purifier.scale.manifest import FOLDER, Part, done_parts, file_parts
 from purifier.scale.options import Kind, Options, Workers
@@ -158,7 +157,8 @@ def _claim(work: Work, manifest: Store, *, overwrite: bool) -> None:
     if overwrite:
         manifest.remove([str(key) for key in manifest.keys((".parquet",))])
     elif text is not None:
-        differing = differences(_settings_in(text), settings)
+        record = read_record(text)
+        differing = differences({} if record is None else record["settings"], settings)
         if differing:
             raise OptionError(
                 f"expected outputs in {work.destination.address} that were made with these settings, got others "
@@ -169,15 +169,7 @@ def _claim(work: Work, manifest: Store, *, overwrite: bool) -> None:
             f"expected an empty DST, or one of an earlier run, got {work.destination.address} with other files; choose "
             "another DST, or pass --overwrite"
         )
-    work.destination.write(RECORD, (json.dumps({"settings": settings}, indent=1) + "\n").encode())
-
-
-def _settings_in(text: bytes) -> dict[str, Any]:
-    try:
-        settings = json.loads(text)["settings"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
+    work.destination.write(RECORD, record_text(settings).encode())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from purifier._errors import InputError, OptionError, OutputError, PurifierError
 from purifier._files import replacing, writing
-from purifier._opening import SUFFIXES, is_file, is_folder
+from purifier._opening import is_file, is_folder
 from purifier._walking import make_folders, walk
 
 
@@ -51,24 +51,17 @@ class Store:
             InputError: If the store cannot be listed.
         """
         if self.folder is not None:
-            return self._local_keys(self.folder, suffixes)
+            found = walk(self.folder, suffixes=suffixes).complete().images
+            return [PurePosixPath(path.relative_to(self.folder)) for path in found]
         system, root = self._remote
         system.invalidate_cache()
         try:
-            found = [PurePosixPath(path[len(root) :].lstrip("/")) for path in system.find(root)]
+            keys = [PurePosixPath(path[len(root) :].lstrip("/")) for path in system.find(root)]
         except FileNotFoundError:
             return []
         except Exception as error:  # every service has errors of its own
             raise InputError(f"expected a store that can be listed, got {self.address}: {error}") from error
-        return sorted(key for key in found if key.suffix.lower() in suffixes and not _is_hidden(key))
-
-    def _local_keys(self, folder: Path, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
-        if not is_folder(folder):
-            return []
-        if suffixes == SUFFIXES:
-            return [PurePosixPath(path.relative_to(folder)) for path in walk(folder).complete().images]
-        found = (PurePosixPath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        return sorted(key for key in found if key.suffix.lower() in suffixes and not _is_hidden(key))
+        return sorted(key for key in keys if key.suffix.lower() in suffixes and not _is_hidden(key))
 
     def is_empty(self) -> bool:
         """Whether there are no objects, hidden ones included."""
@@ -93,6 +86,8 @@ class Store:
             return bytes(system.cat_file(f"{root}/{key}"))
         except FileNotFoundError:
             return None
+        except PurifierError:
+            raise
         except Exception as error:  # every service has errors of its own
             raise InputError(f"expected an object that can be read, got {key} of {self.address}: {error}") from error
 
@@ -139,8 +134,6 @@ class Store:
         system, root = self._remote
         try:
             system.put_file(str(draft), f"{root}/{key}")
-        except PurifierError:
-            raise
         except Exception as error:  # every service has errors of its own
             raise OutputError(f"expected a store that can be written, got {self.address}: {error}") from error
 

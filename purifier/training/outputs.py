@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from purifier._files import write_text
-from purifier._images import write_image
+from purifier._images import to_uint8, write_image
 from purifier.training.settings import LoopConfig
 
 # Steps after which a training says how long it will take.
@@ -51,8 +51,7 @@ class Log:
     def pictures(self, rows: list[Tensor], step: int) -> None:
         """Writes rows of pictures (N, 3, H, W), one below the other, as samples/step-<step>.png."""
         picture = torch.cat([torch.cat(list(row.detach().cpu().float().clamp(0, 1)), 2) for row in rows], 1)
-        pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        write_image(Image.fromarray(pixels), self.out / "samples" / f"step-{step:06d}.png")
+        write_image(Image.fromarray(to_uint8(picture)), self.out / "samples" / f"step-{step:06d}.png")
         if self._writer is not None:
             self._writer.add_image("samples", picture, step)
 

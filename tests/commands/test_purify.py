@@ -19,6 +19,7 @@ from purifier import InputError, OptionError, OutputError, Purifier
 from purifier.cli import command, main
 from purifier.commands.purify import run
 from purifier.data.outputs import Job, plan
+from tests.builders import lock_folder
 
 COMMAND = [sys.executable, "-m", "purifier", "purify"]
 
@@ -259,14 +260,7 @@ def test_a_folder_that_cannot_be_read_fails_and_the_others_are_purified(
     photograph(tmp_path / "in" / "a.png")
     photograph(tmp_path / "in" / "locked" / "b.png")
     photograph(tmp_path / "in" / "z" / "c.png")
-    scanned = os.scandir
-
-    def refusing(path: Any) -> Any:
-        if Path(path).name == "locked":
-            raise PermissionError(13, "Permission denied")
-        return scanned(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    lock_folder(monkeypatch, "locked")
     result = purify(tmp_path / "in", tmp_path / "out")
     assert result.exit_code == 1
     assert "purified 2, skipped 0, failed 1" in result.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from click.testing import CliRunner, Result
 from torch import nn
 
-from purifier import OptionError, Purifier, reference_model
+from purifier import OptionError, Purifier, PurifierError, reference_model
 from purifier.cli import command
+from purifier.inference import _graphs
 from purifier.inference.export import export
 from purifier.inference.triton import export_triton
 
@@ -86,6 +88,26 @@ def test_either_a_file_or_a_repository_is_written(tmp_path: Path) -> None:
 def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected a model in eval mode"):
         export_triton(Purifier.from_pretrained("gs"), tmp_path, nn.Sequential(nn.Conv2d(3, 3, 1)))
+
+
+@pytest.mark.parametrize("outputs", [[torch.zeros(2, 5)], [torch.zeros(1)], RuntimeError("no such operator")])
+def test_a_model_whose_file_differs_or_does_not_run_is_not_kept(
+    outputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)).eval()
+
+    def broken(path: Path, images: torch.Tensor) -> list[torch.Tensor]:
+        if path.parent.parent.parent.name != "model":
+            return run_onnx(path, images)
+        if isinstance(outputs, Exception):
+            raise outputs
+        return list(outputs)
+
+    run_onnx = _graphs.run_onnx
+    monkeypatch.setattr(_graphs, "run_onnx", broken)
+    with pytest.raises(PurifierError, match="not kept"):
+        export_triton(Purifier.from_pretrained("gs"), tmp_path, model, size=(32, 40))
+    assert list((tmp_path / "model" / "1").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from purifier import InputError, OptionError
 from purifier.scale import purify_dataset
 from purifier.scale.stores import Store
+from tests.builders import lock_folder
 
 
 @pytest.fixture(params=["folder", "file://", "memory://"])
@@ -48,6 +49,24 @@ def test_an_unknown_address_is_refused() -> None:
     pytest.importorskip("fsspec", reason="needs fsspec, of the extra scale")
     with pytest.raises(OptionError, match="expected an address that fsspec knows, got 'nowhere://a'"):
         Store("nowhere://a").keys((".png",))
+    with pytest.raises(OptionError, match="expected an address that fsspec knows, got 'nowhere://a'"):
+        Store("nowhere://a").read("a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tar"])
+def test_a_folder_that_cannot_be_read_is_an_error(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("free", "locked"):
+        Store(str(tmp_path)).write(f"{folder}/a{suffix}", b"x")
+    lock_folder(monkeypatch, "locked")
+    with pytest.raises(InputError, match="locked: Permission denied"):
+        Store(str(tmp_path)).keys((suffix,))
+
+
+def test_linked_folders_are_listed_for_every_kind(tmp_path: Path) -> None:
+    Store(str(tmp_path / "data")).write("a.tar", b"x")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "data")
+    assert [str(key) for key in Store(str(tmp_path / "in")).keys((".tar",))] == ["link/a.tar"]
 
 
 def test_what_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:

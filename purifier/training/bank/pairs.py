@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from purifier._errors import InputError, OptionError, nearest
+from purifier._images import to_uint8
 from purifier.data.crops import RandomCrops
 from purifier.data.degrade import degraded
+from purifier.data.images import to_tensor
 from purifier.training.bank.store import Bank, Entry
 
 # How a pair is varied: the share of weakened attacks, and the weakest factor; the share whose channels are permuted.
@@ -148,8 +150,7 @@ class BankPairs(Dataset[dict[str, Tensor]]):
 
 
 def _degraded(image: Tensor, random: np.random.Generator) -> Tensor:
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return torch.from_numpy(np.ascontiguousarray(degraded(pixels, random).transpose(2, 0, 1))).float() / 255
+    return to_tensor(degraded(to_uint8(image), random))
 
 
 def _sample(clean: Tensor, perturbed: Tensor, *, attacked: bool, drawn: bool) -> dict[str, Tensor]:
