@@ -1,4 +1,4 @@
-"""The options of commands that can work on Ray, and the run there."""
+"""The options of commands that can work on Ray, and the runs there."""
 
 from __future__ import annotations
 
@@ -12,19 +12,29 @@ from purifier.commands._terminal import echo, echo_error
 
 if TYPE_CHECKING:
     from purifier import Purifier
+    from purifier.scale import Workers
 
+# The options of Ray that all of these commands have, as Python names.
+RAY = ("address", "workers", "cpus_per_worker", "gpus_per_worker")
 # Number of failed parts that are shown.
 _SHOWN = 20
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of `purifier purify --engine ray`."""
-    for option in reversed(_OPTIONS):
+    """Adds the options of `--engine ray` that all of these commands have."""
+    for option in reversed(_ENGINE):
         command = option(command)
     return command
 
 
-_OPTIONS = (
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds those about data sets."""
+    for option in reversed(_DATA):
+        command = option(command)
+    return command
+
+
+_ENGINE = (
     click.option(
         "--engine", default="local", show_default=True, type=click.Choice(["local", "ray"]), help="Where to work."
     ),
@@ -34,6 +44,8 @@ _OPTIONS = (
     ),
     click.option("--cpus-per-worker", type=click.FloatRange(0, min_open=True), help="Ray.  [default: 1]"),
     click.option("--gpus-per-worker", type=click.FloatRange(0), help="Ray.  [default: 1 if the cluster has GPUs]"),
+)
+_DATA = (
     click.option(
         "--kind",
         type=click.Choice(["files", "webdataset", "parquet"]),
@@ -44,17 +56,15 @@ _OPTIONS = (
 )
 
 
-def check_engine(engine: str, ray: Mapping[str, Any], device: str) -> None:
-    """Checks that options are those of the engine.
+def check_engine(engine: str, ray: Mapping[str, Any]) -> None:
+    """Checks that options of Ray are given with --engine ray only.
 
     Raises:
-        OptionError: If one of them is not.
+        OptionError: If one of them is given without.
     """
     given = [name.replace("_", "-") for name, value in ray.items() if value]
     if engine == "local" and given:
         raise OptionError(f"expected --{given[0]} with --engine ray only, got it without; add --engine ray")
-    if engine == "ray" and device != "auto":
-        raise OptionError("expected --gpus-per-worker with --engine ray, got --device; use 0 for the CPU")
 
 
 def run_on_ray(
@@ -72,9 +82,8 @@ def run_on_ray(
     **options: Any,
 ) -> None:
     """Purifies a data set on Ray, prints the totals, and ends with exit code 1 if a picture or a part failed."""
-    from purifier.scale import Workers, purify_dataset
+    from purifier.scale import purify_dataset
 
-    least, most = _range(workers)
     totals = purify_dataset(
         source,
         target,
@@ -82,7 +91,7 @@ def run_on_ray(
         kind=kind or "auto",
         image_column=image_column or "image",
         address=address,
-        workers=Workers(least=least, most=most, cpus=cpus_per_worker or 1, gpus=gpus_per_worker),
+        workers=_workers(workers, cpus_per_worker, gpus_per_worker),
         retry=retry,
         **options,
     )
@@ -94,6 +103,24 @@ def run_on_ray(
     )
     if totals.failed or totals.errors:
         raise click.exceptions.Exit(1)
+
+
+def evaluation_engine(
+    engine: str, address: str | None, workers: str | None, cpus_per_worker: float | None, gpus_per_worker: float | None
+) -> dict[str, Any]:
+    """Returns the argument of `evaluate` that the options of --engine state."""
+    if engine == "local":
+        return {}
+    from purifier.scale import OnRay
+
+    return {"engine": OnRay(address, _workers(workers, cpus_per_worker, gpus_per_worker))}
+
+
+def _workers(workers: str | None, cpus: float | None, gpus: float | None) -> Workers:
+    from purifier.scale import Workers
+
+    least, most = _range(workers)
+    return Workers(least=least, most=most, cpus=cpus or 1, gpus=gpus)
 
 
 def _range(text: str | None) -> tuple[int, int | None]:

@@ -12,6 +12,7 @@ import click
 
 from purifier._errors import OptionError
 from purifier._extras import require_extra
+from purifier.commands._engine import RAY, check_engine, engine_options, evaluation_engine
 from purifier.commands._model_options import (
     DATA_HELP,
     MODEL_HELP,
@@ -101,6 +102,7 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Start again and replace the results in --out, also of other settings.")
+@engine_options
 def command(
     model_spec: str,
     task: str,
@@ -115,14 +117,17 @@ def command(
     loss: str | None,
     out: Path,
     overwrite: bool,
+    engine: str,
     **options: Any,
 ) -> None:
     """Measure how a model behind purifiers withstands attacks.
 
     Writes results.json, table.md and report.html to the folder --out, with the figures of an attacker who does not know
     the purifier (blind) beside those of one who does (aware). Every image is recorded: run the same command again to
-    resume.
+    resume. With --engine ray, workers on a cluster measure the batches.
     """
+    ray = {name: options.pop(name) for name in RAY}
+    check_engine(engine, ray)
     for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
         require_extra(package, extra="eval", what="purifier evaluate")
 
@@ -137,6 +142,7 @@ def command(
         "purifiers": build_purifiers(purifiers, place, dtype),
         "threats": build_threats(threats, surrogates, place),
         "settings": _settings(**{name: options.pop(name) for name in _SETTINGS}),
+        **evaluation_engine(engine, **ray),
     }
     model = load_model(model_spec, device=place)
     data = _images(task, model, **options)

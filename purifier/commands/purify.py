@@ -15,7 +15,7 @@ from purifier._images import Picture, put_together, read_size, take_apart, write
 from purifier._records import differences
 from purifier._walking import images_below, make_folders
 from purifier._wrapping import DEFAULT
-from purifier.commands._engine import check_engine, engine_options, run_on_ray
+from purifier.commands._engine import check_engine, data_options, engine_options, run_on_ray
 from purifier.commands._jobs import Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Purify files again whose output exists in DST.")
 @engine_options
+@data_options
 def command(
     source: str,
     target: str,
@@ -76,7 +77,9 @@ def command(
     With --engine ray, many workers purify folders, also of WebDataset or Parquet files and at addresses such as
     s3://bucket/folder. See docs/scale.md.
     """
-    check_engine(engine, ray, device)
+    check_engine(engine, ray)
+    if engine == "ray" and device != "auto":
+        raise OptionError("expected --gpus-per-worker with --engine ray, got --device; use 0 for the CPU")
     build = partial(_build, name, iterations, gate, tile)
     most = None if max_megapixels is None else max_megapixels * 1e6
     if engine == "ray":

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from purifier._random import isolated_randomness, seed_of
-from purifier._records import Records
 from purifier.data.sets import ImageSet
 from purifier.evaluation.defences import Defences, Variant
 from purifier.evaluation.pictures import save_pictures
@@ -22,6 +21,20 @@ from purifier.evaluation.tasks import Classification, Task
 
 # The predictions of a batch, by variant and purifier.
 _Predictions = dict[str, dict[str, list[Any]]]
+
+
+class Job(NamedTuple):
+    """A batch of a cell that is to be measured.
+
+    Attributes:
+        cell: The cell.
+        batch: Numbers of the images.
+        pictures: How many of them become pictures of the report.
+    """
+
+    cell: Cell
+    batch: list[int]
+    pictures: int
 
 
 @dataclass(frozen=True)
@@ -42,17 +55,20 @@ class CellRunner:
     settings: EvaluationSettings
     pictures: Path
 
-    def run(self, cell: Cell, records: Records) -> Iterator[int]:
-        """Measures the batches that the records lack, and yields the size of each batch when it is done."""
+    def jobs(self, cell: Cell, done: Mapping[int, Any]) -> list[Job]:
+        """Returns the batches of a cell that are not done."""
         batches = list(self.data.batches(self.settings.batch_size))
         # Pictures from all over the data, because neighbours often share a class.
         pictured = [number * len(batches) // self.settings.pictures for number in range(self.settings.pictures)]
-        for number, batch in enumerate(batches):
-            if not all(index in records.by_index for index in batch):
-                records.add(self._measure(cell, batch, pictured.count(number)))
-            yield len(batch)
+        return [
+            Job(cell, batch, pictured.count(number))
+            for number, batch in enumerate(batches)
+            if not all(index in done for index in batch)
+        ]
 
-    def _measure(self, cell: Cell, batch: list[int], pictures: int) -> list[dict[str, Any]]:
+    def measure(self, job: Job) -> list[dict[str, Any]]:
+        """Returns the records of a batch. Their random numbers depend on the cell and the batch only."""
+        cell, batch, pictures = job
         images, targets = to_device(self.data.load(batch), self.defences.device)
         attacked = self._attack(cell, batch, images, targets)
         predictions, milliseconds = self._predict(cell, batch[0], attacked, targets)
@@ -129,6 +145,15 @@ class CellRunner:
     @torch.inference_mode()
     def _draw(self, images: list[Tensor]) -> list[Tensor]:
         return self.task.draw(self.defences.model, images)
+
+
+# Measures batches, and yields the records of each in their order.
+Engine = Callable[[CellRunner, Sequence[Job]], Iterable[list[dict[str, Any]]]]
+
+
+def here(runner: CellRunner, jobs: Sequence[Job]) -> Iterable[list[dict[str, Any]]]:
+    """The engine that measures one batch after another in this process."""
+    return map(runner.measure, jobs)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ from purifier.attacks.base import Loss
 from purifier.attacks.identity import attack_settings, threat_settings
 from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages
-from purifier.evaluation.cells import CellRunner, to_device
+from purifier.evaluation.cells import CellRunner, Engine, here, to_device
 from purifier.evaluation.checks import Finding, inspect, probe
 from purifier.evaluation.checks.clean import POOR, foreign_labels, poor_rows
 from purifier.evaluation.checks.outputs import RANGE
@@ -78,6 +78,7 @@ def evaluate(
     ignore_index: int | None = None,
     loss: str | Loss | None = None,
     progress: Progress = lambda _: None,
+    engine: Engine = here,
 ) -> Evaluation:
     """Measures a model behind purifiers under attack. The type of `data` decides the task.
 
@@ -96,18 +97,21 @@ def evaluate(
         ignore_index: Mask value of the pixels that a segmenter's measures ignore; None means 255.
         loss: What attacks on a detector increase: "cls", "loc", "cls+loc" (None) or a function of (outputs, targets).
         progress: Called with the number of images done since the last call, including those of the self-checks.
+        engine: What measures the batches: this process, or the workers of a `purifier.scale.OnRay`.
 
     Raises:
         InputError: If model, data and attacks do not fit together.
         OptionError: If an option belongs to another task, or `out` holds results of other settings.
     """
     check_arguments(model, purifiers, attacks, threats)
+    if not callable(engine):
+        raise OptionError(f"expected an engine such as purifier.scale.OnRay(), got {shown(engine)}")
     task = task_of(data, mean=mean, std=std, ignore_index=ignore_index, loss=loss)
     chosen = _checked(settings)
     defences = Defences(model, purifiers, dtypes=chosen.defend_dtypes, eight_bit=chosen.eight_bit, mean=mean, std=std)
     cells, skipped = plan(purifiers, task.adapt_all(attacks), threats)
     results = as_path(out, wanted="a folder for the results")
-    return _Run(task, data, defences, cells, skipped, chosen, results, progress)()
+    return _Run(task, data, defences, cells, skipped, chosen, results, progress, engine)()
 
 
 def _checked(settings: EvaluationSettings | None) -> EvaluationSettings:
@@ -144,6 +148,7 @@ class _Run:
     settings: EvaluationSettings
     out: Path
     progress: Progress
+    engine: Engine
 
     def __call__(self) -> Evaluation:
         self._check_data()
@@ -156,9 +161,11 @@ class _Run:
         }
         self._check_fit()
         runner = CellRunner(self.task, self.data, self.defences, self.settings, self.out / "pictures")
-        for cell in self.cells:
-            for count in runner.run(cell, records[cell.name]):
-                self.progress(count)
+        jobs = [job for cell in self.cells for job in runner.jobs(cell, records[cell.name].by_index)]
+        self.progress(len(self.cells) * len(self.data) - sum(len(job.batch) for job in jobs))
+        for job, measured in zip(jobs, self.engine(runner, jobs), strict=True):
+            records[job.cell.name].add(measured)
+            self.progress(len(job.batch))
         found = {name: cell_records.by_index for name, cell_records in records.items()}
         rows = Table(self.cells, found, self.defences).rows(self.task, self.data)
         return Evaluation(

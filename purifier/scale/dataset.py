@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from purifier._errors import OptionError, PurifierError
+from purifier._errors import OptionError
 from purifier._extras import require_extra
 from purifier._opening import SUFFIXES, as_path
 from purifier._records import differences
 from purifier._walking import no_images
 from purifier._wrapping import DEFAULT
 from purifier.data.outputs import RECORD, Format, output_names, output_settings, read_record, record_text
+from purifier.scale.clusters import connected, finishing
 from purifier.scale.items import Purifying
 from purifier.scale.manifest import FOLDER, Part, done_parts, file_parts
 from purifier.scale.options import Kind, Options, Workers
@@ -99,7 +98,7 @@ def purify_dataset(
     totals = Totals(manifest.address, skipped=len(done))
     left = [part for part in parts if part.name not in done]
     if left:
-        with _connected(address):
+        with connected(address):
             _run(work, found, left, options.workers, totals)
     return totals
 
@@ -172,24 +171,6 @@ def _claim(work: Work, manifest: Store, *, overwrite: bool) -> None:
     work.destination.write(RECORD, record_text(settings).encode())
 
 
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Connects to a cluster, or starts one on this machine, unless this process is connected."""
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        try:
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise OptionError(f"expected the address of a Ray cluster, got {address!r}: {error}") from error
-    try:
-        yield
-    finally:
-        if started:
-            ray.shutdown()
-
-
 def _run(work: Work, kind: str, parts: Sequence[Part], workers: Workers, totals: Totals) -> None:
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -208,18 +189,13 @@ def _run(work: Work, kind: str, parts: Sequence[Part], workers: Workers, totals:
         fn_constructor_args=(work, kind, max(1, int(workers.cpus)), gpus > 0),
     )
     total = sum(len(part.keys) for part in parts)
-    with tqdm(total=total, unit="image" if kind == "files" else "shard", disable=None) as bar:
-        try:
-            for row in data.iter_rows():
-                totals.written += row["written"]
-                totals.failed += row["failed"]
-                if row["error"]:
-                    totals.errors.append((row["name"], row["error"]))
-                bar.update(row["keys"])
-        except ray.exceptions.RayError as error:
-            raise PurifierError(
-                f"expected a cluster that finishes the work, got {type(error).__name__}: {error}; the same call resumes"
-            ) from error
+    with tqdm(total=total, unit="image" if kind == "files" else "shard", disable=None) as bar, finishing():
+        for row in data.iter_rows():
+            totals.written += row["written"]
+            totals.failed += row["failed"]
+            if row["error"]:
+                totals.errors.append((row["name"], row["error"]))
+            bar.update(row["keys"])
 
 
 class _Worker:

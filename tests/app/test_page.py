@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scale.services import free_port
 from purifier.app.page import MOST_BYTES
 from purifier.commands.demo import default_photographs
-from tests.test_serving import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scale.services import free_port
 from purifier.training.checkpoints import load_checkpoint
-from tests.test_serving import free_port
 
 ROOT = Path(__file__).parents[2]
 # Seconds that a slow machine may take.
