@@ -80,8 +80,9 @@ def size_of(config: Mapping[str, Any]) -> tuple[int, float | None]:
 def resnet50(name: str) -> dict[str, Figure]:
     """Returns the figures in front of ResNet-50; if there are several, those of more images."""
     aware, transfer = tables.honest_rows("resnet50_aware"), tables.honest_rows("resnet50_transfer")
-    found = evaluated(aware, name, "aware", f"{_LINF}, bpda")
-    found |= evaluated(aware, name, "aware", "worst case of the aware attacks, eps 16/255")
+    found = {}
+    for column in reversed(tables.AWARE):
+        found |= evaluated(aware, name, "aware", column)
     found |= evaluated(transfer, name, "transfer", f"{_LINF}, transfer")
     acceptance = read_result("nrp_acceptance")
     if name == "nrp-resg":

@@ -21,7 +21,7 @@ purifier = Purifier.from_pretrained(options.purifier, device="auto")
 
 
 def central_square(image: torch.Tensor) -> torch.Tensor:
-    """Cuts and resizes after purifying: the gate of alloy-s sees the picture as the attacker made it."""
+    """Cuts and resizes after purifying, so that a purifier with a gate sees the picture as the attacker made it."""
     side = min(image.shape[-2:])
     top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
     square = image[None, :, top : top + side, left : left + side]

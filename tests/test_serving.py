@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import time
 import urllib.error
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.scale.services import PROGRAMS, Client, running
+from benchmarks.scale.services import FOLDER, PROGRAMS, Client, running
 from purifier import Purifier, reference_model
 from purifier._images import take_apart
 from tests.scale.pictures import encoded
@@ -60,3 +62,13 @@ def test_a_service_answers_counts_and_refuses(name: str, tmp_path: Path) -> None
             assert answer["class"] == classifier.classes[int(probabilities.argmax())]  # type: ignore[index]
             assert answer["probability"] == pytest.approx(probabilities.max().item(), abs=1e-3)
     assert attacked == sum(answer["attack_score"] > 0.5 for _, answer in found)
+
+
+def test_a_picture_that_states_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    content = bytearray(encoded(0))
+    # The width and height in the header, whose checksum covers them.
+    content[16:24] = (30_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    with pytest.raises(ValueError, match="expected at most 4000000 pixels"):
+        importlib.import_module("classifier").read(bytes(content))

@@ -15,6 +15,9 @@ Row = dict[str, Any]
 # Settings that rows of one table must share.
 _SHARED = ("model", "data", "images", "size", "batch_size", "seed", "attacks", "threats")
 _CLEAN = "no attack"
+# Columns of honest_tables.py with the attack of blind_pgd.py through purifier and model, the stronger first, and the
+# mark of their figures in other tables. Purifiers without an exact gradient have the second column only.
+AWARE = {"worst case of the aware attacks, eps 16/255": "", "PGD Linf 16/255, bpda": ", BPDA"}
 # The order in which purifiers that were measured alone join a table; others follow.
 _ALONE = ("nrp-resg", "nrp", "alloy", "alloy-s")
 
@@ -132,13 +135,20 @@ def accuracy(shown: Callable[[str, Mapping[str, Row]], bool]) -> str:
         for name, r in rows.items():
             if shown(name, rows):
                 standard, blind = (percent(r[key], r[f"{key}_interval"]) for key in ("standard", "robust"))
-                lines.append([model, name, standard, blind, percent(r["mean"]), blind if name == "none" else _aware(r)])
+                aware = blind if name == "none" else _aware(model, name, r)
+                lines.append([model, name, standard, blind, percent(r["mean"]), aware])
     return table(heads, lines)
 
 
-def _aware(row: Row) -> str:
-    aware = row.get("aware")
-    return f"{percent(aware['robust'], aware['robust_interval'])}, n={aware['images']}" if aware else "not measured"
+def _aware(classifier: str, name: str, row: Row) -> str:
+    """Returns the figure of blind_pgd.py, else that of the same attack in honest_tables.py."""
+    if aware := row.get("aware"):
+        return f"{percent(aware['robust'], aware['robust_interval'])}, n={aware['images']}"
+    found = {column(one): one for one in honest_rows(f"{classifier}_aware") if one["purifier"] == name}
+    for title, note in AWARE.items():
+        if title in found:
+            return f"{percent(*measure_of(found[title]))}, n={found[title]['images']}{note}"
+    return "not measured"
 
 
 def of_purifier(name: str) -> str:
@@ -161,7 +171,7 @@ def choose() -> str:
     for row, name in names.items():
         clean, blind = (percent(rows[row][key], rows[row][f"{key}_interval"]) for key in ("standard", "robust"))
         cost = f"{costs[name.split()[0]]:.2f}"
-        lines.append([name, clean, blind, blind if row == "none" else _aware(rows[row]), cost])
+        lines.append([name, clean, blind, blind if row == "none" else _aware("resnet50", row, rows[row]), cost])
     return table(["purifier", "clean", "blind PGD", "aware PGD", "cost"], lines)
 
 

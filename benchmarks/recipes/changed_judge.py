@@ -57,10 +57,10 @@ def shares(
     """Returns a row of figures for the clean images and for each attack, one figure a change."""
     sureness, classes = torch.cat([network(batch).softmax(1) for batch in clean.split(16)]).max(1)
     sure = sureness.topk(-(-len(clean) // 2)).indices
-    rows = []
+    made, rows = changes(), []
     for kind, images in {"clean": clean, **attacked_images}.items():
         row = [kind]
-        for change in changes().values():
+        for change in made.values():
             given = torch.cat([network(purify(change(batch))).argmax(1) for batch in images[sure].split(16)])
             row.append(f"{100 * (given == classes[sure]).float().mean():.1f}")
         rows.append(row)

@@ -69,6 +69,8 @@ def read(content: bytes) -> Tensor:
             if image.width * image.height > MOST_PIXELS:
                 raise ValueError(f"expected at most {MOST_PIXELS} pixels, got {image.width} x {image.height}")
             return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"expected at most {MOST_PIXELS} pixels") from error
     except (OSError, SyntaxError) as error:
         raise ValueError("expected a PNG, JPEG or WebP picture") from error
 

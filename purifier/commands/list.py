@@ -21,7 +21,8 @@ _NO_WEIGHTS = "no weights yet: purifier convert | train"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(as_json: bool) -> None:
     """List the purifiers that come with the package. docs/choosing.md compares what they keep and cost."""
-    rows = [_row(name, _hub.bundled_config(name)) for name in _hub.list_purifiers(trained=False)]
+    figures = measured()
+    rows = [_row(name, _hub.bundled_config(name), figures.get(name)) for name in _hub.list_purifiers(trained=False)]
     if as_json:
         echo(json.dumps(rows, indent=2))
         return
@@ -38,7 +39,7 @@ def command(as_json: bool) -> None:
     echo("\nCOST: time on a CPU, divided by that of a ResNet-50 for the same images. -: not measured.")
 
 
-def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
+def _row(name: str, config: dict[str, Any], figures: dict[str, Any] | None) -> dict[str, Any]:
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in build(config).parameters())
     return {
@@ -49,7 +50,7 @@ def _row(name: str, config: dict[str, Any]) -> dict[str, Any]:
         "stand_in": config.get("stand_in"),
         "options": config["options"],
         "description": _summary(name),
-        "measured": measured().get(name),
+        "measured": figures,
     }
 
 

@@ -33,8 +33,7 @@ def denoised(images: Tensor, sigma: float, levels: int) -> Tensor:
     """
     to_channels = images.new_tensor(_CHANNELS)
     height, width = images.shape[-2:]
-    side = 2**levels
-    bottom, right = ((size + side - 1) // side * side - size for size in (height, width))
+    bottom, right = (-size % 2**levels for size in (height, width))
     channels = torch.einsum("ij,njhw->nihw", to_channels, reflect_pad(images, 0, right, 0, bottom))
     variances = (sigma**2 * to_channels.square().sum(1)).view(1, 3, 1, 1, 1)
     restored = _shrunk(channels, variances, levels)

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from purifier._errors import InputError, OptionError, PurifierError
@@ -104,7 +104,7 @@ class Purifying:
             except (PurifierError, OSError, RuntimeError, ValueError, MemoryError) as error:
                 found.append(Outcome(item.key, item.target, error=str(error) or type(error).__name__))
         seconds = (time.perf_counter() - start) / len(batch)
-        return [Outcome(o.key, o.target, o.data, o.error, o.attack_score, seconds) for o in found]
+        return [replace(outcome, seconds=seconds) for outcome in found]
 
 
 def has_gate(purifier: Purifier) -> bool:

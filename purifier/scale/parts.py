@@ -64,6 +64,10 @@ class Work:
             samples = (list(members) for _, members in groupby(_members(tar), key=lambda member: _sample(member[0])))
             for window in windows(samples, self.purifying.batch_size):
                 self._window_of_samples(part.keys[0], window, out, rows)
+            if out.getmembers() and not rows.written + rows.failed:
+                raise InputError(
+                    f"expected pictures in {part.keys[0]}, got none; give the field that they are in as image_column"
+                )
         return rows
 
     def _window_of_samples(
@@ -89,7 +93,7 @@ class Work:
     def _is_picture(self, info: tarfile.TarInfo) -> bool:
         """Whether a member is purified: "a.jpg", but not the mask "a.seg.png", unless `image_column` says so."""
         field = f".{PurePosixPath(info.name).name.partition('.')[2].lower()}"
-        return field == f".{self.image_column}" if self.image_column != IMAGE else field in SUFFIXES
+        return field == f".{self.image_column.lower()}" if self.image_column != IMAGE else field in SUFFIXES
 
     def parquet(self, part: Part) -> Rows:
         """Purifies the column of pictures of a Parquet file. A picture that failed becomes null."""

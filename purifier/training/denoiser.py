@@ -8,7 +8,6 @@ cross entropy of the classifier's predictions for the denoised image with its cl
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from purifier.training.extractors import Extractor, load_extractors, read_extrac
 from purifier.training.initial import load_trained
 from purifier.training.loop import Fitted, Losses, train_purifier
 from purifier.training.outputs import training_card
-from purifier.training.settings import PhotographTraining
+from purifier.training.settings import PhotographTraining, check_folder_name
 from purifier.training.validation import method_of, psnr
 
 __all__ = ["DenoiserRecipe", "DenoiserTraining", "train"]
@@ -68,11 +67,7 @@ class DenoiserTraining(PhotographTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise OptionError(
-                f"expected name to be a folder name of letters, digits, '_', '.' and '-', got {self.name!r}; choose "
-                "the place with out"
-            )
+        check_folder_name(self.name)
         if not 0 < self.sigma < math.inf:
             raise OptionError(f"expected sigma > 0, in units of the [0, 1] range, got {self.sigma}")
         check_number("mse_share", self.mse_share, low=0, high=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -45,6 +46,19 @@ class Settings:
         if name not in names:
             hint = f"; {cls.former[name]}" if name in cls.former else nearest(name, names)
             raise OptionError(f"expected settings of {cls.__name__}, got {name!r}{hint}")
+
+
+def check_folder_name(name: str) -> None:
+    """Checks the name of a finished purifier, which is also that of its folder.
+
+    Raises:
+        OptionError: If it is not a plain name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise OptionError(
+            f"expected name to be a folder name of letters, digits, '_', '.' and '-', got {name!r}; choose the place "
+            "with out"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,3 +55,10 @@ def test_a_figure_of_other_images_states_how_many() -> None:
     known = zoo.figure(0.5, [0.25, 0.75], 20, None)
     assert zoo._cell(known, 20) == "50.0 (25-75)"
     assert zoo._cell(known, 400) == "50.0 (25-75), n=20"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "bit-depth", "median", "tvm", "resize-pad", "gs", "ncis", "alloy-s"])
+def test_a_card_has_the_aware_figure_of_the_zoo(name: str) -> None:
+    known = zoo.resnet50(name)["aware"]
+    lines = [line for line in zoo.tables.of_purifier(name).splitlines() if line.startswith(f"| resnet50 | {name}")]
+    assert any(zoo._cell(known, None) in line for line in lines)

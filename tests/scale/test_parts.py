@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def test_a_sample_whose_picture_failed_is_left_out(work: Work, tmp_path: Path) -
     rows = work.webdataset(Part(["0.tar"], ["0.tar"]))
     assert unpacked(tmp_path / "out" / "0.tar") == {"b.png": purified(good), "b.cls": b"2"}
     assert rows.failed == 1 and "cannot be read" in rows.columns["error"][0]
+
+
+def test_the_field_of_the_pictures_is_given_in_any_case(work: Work, tmp_path: Path) -> None:
+    good = encoded(0)
+    shard(tmp_path / "in" / "0.tar", {"a.Photo.PNG": good, "a.png": good})
+    replace(work, image_column="Photo.png").webdataset(Part(["0.tar"], ["0.tar"]))
+    assert unpacked(tmp_path / "out" / "0.tar") == {"a.Photo.png": purified(good), "a.png": good}
+
+
+@pytest.mark.parametrize("column", ["image", "jpeg"])
+def test_a_shard_without_pictures_is_refused(column: str, work: Work, tmp_path: Path) -> None:
+    shard(tmp_path / "in" / "0.tar", {"a.rgb.png": encoded(0), "a.cls": b"1"})
+    with pytest.raises(InputError, match=r"expected pictures in 0\.tar, got none; give the field"):
+        replace(work, image_column=column).webdataset(Part(["0.tar"], ["0.tar"]))
+    assert not (tmp_path / "out" / "0.tar").exists()
 
 
 @pytest.mark.parametrize("struct", [True, False])

@@ -30,7 +30,9 @@ _MOST_PICTURED = 4
 _DRAWN = {
     "classification": "The model's prediction is below each picture.",
     "segmentation": "The colours are the classes that the model predicts. One class has one colour in all pictures.",
-    "detection": "The boxes are the model's with a score of at least 0.5. One class has one colour in all pictures.",
+    "detection": (
+        f"The boxes are the model's with a score of at least {LEAST_SCORE}. One class has one colour in all pictures."
+    ),
 }
 
 

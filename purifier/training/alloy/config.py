@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ from purifier._options import check_number
 from purifier.training.bank.settings import AttackedTraining
 from purifier.training.extractors import read_extractors
 from purifier.training.perturbations import read_sources
-from purifier.training.settings import check_strength, check_weights
+from purifier.training.settings import check_folder_name, check_strength, check_weights
 
 _REMOVED = ("network", "adversarial_weight", "aware_share", "unroll", "head_start", "start")
 
@@ -110,11 +109,7 @@ class AlloyTraining(AttackedTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_sources(self.sources)
-        if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise OptionError(
-                f"expected name to be a folder name of letters, digits, '_', '.' and '-', got {self.name!r}; choose "
-                "the place with out"
-            )
+        check_folder_name(self.name)
         check_strength(self.eps_low, self.eps)
         check_number("gate_worst", self.gate_worst, low=0.0, high=1.0)
         if not 0 < self.attack_alpha <= 2:

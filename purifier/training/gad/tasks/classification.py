@@ -77,15 +77,11 @@ class Classification(Task):
         return outputs
 
     @property
-    def example(self) -> Tensor:
-        """Black images of the size of the samples, (2, 3, H, W)."""
-        return next(self.model.parameters()).new_zeros(2, 3, self.size, self.size)
-
-    @property
     def classes(self) -> int:
         """The number of the model's classes."""
+        example = next(self.model.parameters()).new_zeros(2, 3, self.size, self.size)
         with torch.no_grad():
-            return self._logits(self.model(self.example)).shape[1]
+            return self._logits(self.model(example)).shape[1]
 
     def score(self, images: Tensor, targets: Tensor) -> float:
         return (self.model(images).argmax(1) == targets).float().mean().item()
