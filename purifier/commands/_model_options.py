@@ -13,6 +13,7 @@ from purifier._errors import OptionError
 
 if TYPE_CHECKING:
     from purifier.attacks import Attack, ThreatModel
+    from purifier.evaluation import Certification
 
 MODEL_HELP = (
     "reference:demo; torchvision:NAME or timm:NAME, with @FILE for local weights; or module:function or "
@@ -66,6 +67,18 @@ def build_threats(texts: Sequence[str], surrogates: Sequence[str], device: Any) 
         raise OptionError("expected --threat transfer beside --surrogate, got none; add it")
     calls: list[Callable[..., Any]] = [model.call for model in models]
     return {text: make_threat(text, surrogates=calls, names=[model.name for model in models]) for text in texts}
+
+
+def build_certifications(texts: Sequence[str]) -> dict[str, Certification]:
+    """Builds what `--threat certified:...` states, by its name in results."""
+    from purifier.evaluation.specs import make_certification
+
+    return {text: make_certification(text) for text in texts}
+
+
+def is_certified(text: str) -> bool:
+    """Whether a --threat is no threat model, but asks for certificates."""
+    return text.partition(":")[0].strip() == "certified"
 
 
 def build_purifiers(texts: Sequence[str], device: Any, dtype: str) -> Mapping[str, Any]:

@@ -17,9 +17,11 @@ from purifier.commands._model_options import (
     DATA_HELP,
     MODEL_HELP,
     build_attacks,
+    build_certifications,
     build_purifiers,
     build_threats,
     device_option,
+    is_certified,
     loaded_name,
     long_dtypes,
 )
@@ -65,7 +67,8 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     show_default=True,
     metavar="NAME:key=value",
     help="What the attacker knows. blind: the model. transfer: only other models. aware: model and purifier. bpda: "
-    "both, with the identity as the purifier's gradient. aware:samples=8 averages 8 calls of a random purifier (EOT).",
+    "both, with the identity as the purifier's gradient. aware:samples=8 averages 8 calls of a random purifier (EOT). "
+    "certified:sigma=0.25,draws=1000: randomised smoothing, with the purifiers as denoisers.",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
 @click.option("--surrogate", "surrogates", multiple=True, metavar="MODEL", help="Model that --threat transfer attacks.")
@@ -140,7 +143,8 @@ def command(
     built: dict[str, Any] = {
         "attacks": build_attacks(attacks, eps, place),
         "purifiers": build_purifiers(purifiers, place, dtype),
-        "threats": build_threats(threats, surrogates, place),
+        "threats": build_threats([text for text in threats if not is_certified(text)], surrogates, place),
+        "certifications": build_certifications([text for text in threats if is_certified(text)]),
         "settings": _settings(**{name: options.pop(name) for name in _SETTINGS}),
         **evaluation_engine(engine, **ray),
     }
@@ -179,6 +183,7 @@ def _evaluate(model: LoadedModel, data: ImageSet, settings: EvaluationSettings, 
 
     purifiers, attacks, threats = (arguments[name] for name in ("purifiers", "attacks", "threats"))
     total = len(plan(purifiers, attacks, threats)[0]) * len(data)
+    total += len(arguments["certifications"]) * (1 + len(purifiers)) * len(data)
     if isinstance(data, LabelledImages):
         total += settings.probe_images * len(purifiers)
     with tqdm(total=total, unit="image", disable=None) as bar:

@@ -4,6 +4,7 @@ from typing import Any
 
 from purifier.data.finding import boxed_images, labelled_images, masked_images
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.evaluation.certified import Certification, CertifiedRow
 from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report
@@ -15,6 +16,8 @@ from purifier.models.loading import LoadedModel, load_model
 __all__ = [
     "Attacked",
     "BoxedImages",
+    "Certification",
+    "CertifiedRow",
     "Evaluation",
     "EvaluationSettings",
     "ImageSet",

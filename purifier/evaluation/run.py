@@ -10,7 +10,7 @@ all of them fail on it (Croce & Hein 2020, https://arxiv.org/abs/2003.01690).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from purifier.attacks.identity import attack_settings, threat_settings
 from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages
 from purifier.evaluation.cells import CellRunner, Engine, here, to_device
+from purifier.evaluation.certified import Certification, CertifiedRow, Certifier, check_certifications
 from purifier.evaluation.checks import Finding, inspect, probe
+from purifier.evaluation.checks.certificates import few_draws
 from purifier.evaluation.checks.clean import POOR, foreign_labels, poor_rows
 from purifier.evaluation.checks.outputs import RANGE
 from purifier.evaluation.defences import Defences
@@ -52,6 +54,7 @@ class Evaluation:
         findings: What the self-checks found, each with the name of the purifier, or None for the table as a whole.
         skipped: Combinations that were not measured because their figures would mean nothing.
         folder: Folder of the records and pictures.
+        certified: A `CertifiedRow` for each certification and purifier.
         classes: Names of the classes by number, if they are known.
     """
 
@@ -61,6 +64,7 @@ class Evaluation:
     findings: list[tuple[str | None, Finding]]
     skipped: list[Skipped]
     folder: Path
+    certified: tuple[CertifiedRow, ...] = ()
     classes: tuple[str, ...] | None = None
 
 
@@ -72,6 +76,7 @@ def evaluate(
     attacks: Mapping[str, Attack | Attacked],
     threats: Mapping[str, ThreatModel],
     out: str | Path,
+    certifications: Mapping[str, Certification] | None = None,
     settings: EvaluationSettings | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -91,6 +96,8 @@ def evaluate(
         attacks: Attacks, or images `Attacked` beforehand, by name, such as {"PGD 8/255": PGD(eps=8 / 255)}.
         threats: Threat models by name, such as {"blind": Blind(), "aware": Aware()}.
         out: Folder for records and pictures. If it holds a part of the same evaluation, the run resumes.
+        certifications: How to certify the model behind each purifier, which must then be a denoiser, and behind none,
+            by name, such as {"0.25": Certification(sigma=0.25)}. It needs no attack, and runs in this process.
         settings: How the evaluation runs.
         mean: Mean of each channel of the model's normalised input; None means images in [0, 1]. Not for detectors.
         std: Standard deviation of each channel, likewise.
@@ -106,12 +113,14 @@ def evaluate(
     check_arguments(model, purifiers, attacks, threats)
     if not callable(engine):
         raise OptionError(f"expected an engine such as purifier.scale.OnRay(), got {shown(engine)}")
+    certified = {} if certifications is None else certifications
+    check_certifications(certified, data)
     task = task_of(data, mean=mean, std=std, ignore_index=ignore_index, loss=loss)
     chosen = _checked(settings)
     defences = Defences(model, purifiers, dtypes=chosen.defend_dtypes, eight_bit=chosen.eight_bit, mean=mean, std=std)
     cells, skipped = plan(purifiers, task.adapt_all(attacks), threats)
     results = as_path(out, wanted="a folder for the results")
-    return _Run(task, data, defences, cells, skipped, chosen, results, progress, engine)()
+    return _Run(task, data, defences, cells, skipped, certified, chosen, results, progress, engine)()
 
 
 def _checked(settings: EvaluationSettings | None) -> EvaluationSettings:
@@ -145,6 +154,7 @@ class _Run:
     defences: Defences
     cells: list[Cell]
     skipped: list[Skipped]
+    certifications: Mapping[str, Certification]
     settings: EvaluationSettings
     out: Path
     progress: Progress
@@ -159,6 +169,11 @@ class _Run:
             name: self._open(f"checks--{number}", {**shared, **self._probe_head(name)})
             for number, name in enumerate(self.defences.purifiers)
         }
+        certificates = [
+            (name, one, self._open(f"certified--{number}-{place}", {**shared, **self._certified_head(name, one)}))
+            for number, one in enumerate(self.certifications.values())
+            for place, name in enumerate((UNDEFENDED, *self.defences.purifiers))
+        ]
         self._check_fit()
         runner = CellRunner(self.task, self.data, self.defences, self.settings, self.out / "pictures")
         jobs = [job for cell in self.cells for job in runner.jobs(cell, records[cell.name].by_index)]
@@ -166,15 +181,19 @@ class _Run:
         for job, measured in zip(jobs, self.engine(runner, jobs), strict=True):
             records[job.cell.name].add(measured)
             self.progress(len(job.batch))
+        defences = self.defences
+        certify = Certifier(defences.model, defences.purifiers, self.data, defences.device, self.settings.seed)
+        certified = tuple(certify(*each, self.progress) for each in certificates)
         found = {name: cell_records.by_index for name, cell_records in records.items()}
         rows = Table(self.cells, found, self.defences).rows(self.task, self.data)
         return Evaluation(
             task=self.task.name,
             settings={**shared, **self._described()},
             rows=rows,
-            findings=self._findings(rows, probes, found[self.cells[0].name]),
+            findings=[*self._findings(rows, probes, found[self.cells[0].name]), *few_draws(certified)],
             skipped=self.skipped,
             folder=self.out,
+            certified=certified,
             classes=self._classes(),
         )
 
@@ -232,6 +251,11 @@ class _Run:
             "threat": None if cell.threat is None else threat_settings(cell.threat),
             "attacked": None if cell.attacked is None else cell.attacked.fingerprint(),
         }
+
+    def _certified_head(self, name: str, certification: Certification) -> dict[str, Any]:
+        purifiers = self.defences.purifiers
+        identity = None if name == UNDEFENDED else purifier_identity(purifiers[name])
+        return {"purifier": identity, "certification": asdict(certification)}
 
     def _probe_head(self, name: str) -> dict[str, Any]:
         attack, samples = self._strongest()

@@ -10,6 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from purifier._errors import OptionError, UnknownNameError, nearest
 from purifier._purifier import Purifier
 from purifier.attacks import Attack
 from purifier.attacks.threats import ThreatModel
+from purifier.evaluation.certified import Certification
 from purifier.inference.precision import resolve_device, resolve_dtype
 from purifier.methods import Method
 from purifier.models.named import import_named
@@ -252,6 +254,19 @@ def make_threat(
     if not surrogates:
         raise OptionError("expected a surrogate for the threat transfer, got none; give --surrogate MODEL")
     return kinds[name](*surrogates, names=names)
+
+
+def make_certification(text: str) -> Certification:
+    """Builds how images are certified, from certified:sigma=0.25,draws=1000,first_draws=100,alpha=0.001.
+
+    Raises:
+        OptionError: If an option is unknown or out of its range, or sigma is missing.
+    """
+    name, options = parse(text)
+    _refuse_unknown(options, [option.name for option in fields(Certification)], f"threat {name}")
+    if "sigma" not in options:
+        raise OptionError(f"expected the noise of {name}, such as certified:sigma=0.25, got {text!r}")
+    return Certification(**options)
 
 
 def _refuse_unknown(options: Mapping[str, Any], known: Sequence[str], what: str) -> None:

@@ -152,7 +152,7 @@ def reference_model(name: str = "demo") -> nn.Module:
         >>> len(model.classes), tuple(model(torch.rand(2, 3, 128, 128)).shape)
         (24, (2, 24))
     """
-    if name not in _ARCHITECTURES:
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
         raise UnknownNameError(
             f"expected the name of a reference model, one of {', '.join(map(repr, sorted(_ARCHITECTURES)))}, "
             f"got {name!r}{nearest(str(name), _ARCHITECTURES)}; call reference_model with one of those names"

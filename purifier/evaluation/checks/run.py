@@ -12,6 +12,7 @@ from purifier._input import check_form, check_range
 from purifier._random import isolated_randomness
 from purifier.attacks.base import Attack, Loss
 from purifier.evaluation.checks import (
+    certificates,
     clean,
     gradients,
     outputs,
@@ -43,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     tables.BLACK_BOX,
     tables.BLIND_ONLY,
     trained.OUTSIDE,
+    certificates.FEW_DRAWS,
 )
 _LIVE: tuple[Callable[[Context], Finding | None], ...] = (
     outputs.wrong_range,

@@ -53,6 +53,7 @@ def as_json(evaluation: Evaluation, command: str | None = None) -> dict[str, Any
         "commit": commit(),
         "settings": evaluation.settings,
         "rows": [row.to_dict() for row in evaluation.rows],
+        "certified": [row.to_dict() for row in evaluation.certified],
         "findings": [{"purifier": name, **vars(finding)} for name, finding in evaluation.findings],
         "skipped": [vars(skipped) for skipped in evaluation.skipped],
     }

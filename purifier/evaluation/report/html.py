@@ -13,6 +13,7 @@ from typing import Any
 
 from purifier._errors import InputError
 from purifier._records import read_records
+from purifier.evaluation.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.checks import CHECKS
 from purifier.evaluation.defences import Variant
 from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, LEAST_SCORE, purified_name
@@ -90,6 +91,9 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         title=view.capitalised(view.measure_title(rows)),
         few_checks=FEW_CHECKS,
         table=view.headline(rows),
+        certified_note=CERTIFIED_NOTE,
+        certified_heads=certified_heads(),
+        certified=certified_lines(evaluation.certified),
         colours=tint,
         undefended=UNDEFENDED,
         missing=view.undefended_note,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 
+from purifier.evaluation.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.report.view import (
     Entry,
     Headline,
@@ -43,6 +44,7 @@ def document(evaluation: Evaluation) -> str:
         f"{rows[0].images} images. Figures are {measure_title(rows)}. Brackets hold 95 % intervals over the choice of "
         f"images. {warning(rows)}",
         _headline(headline(rows)),
+        *_certified(evaluation),
         "## All measures",
         _all(rows),
         "## Self-checks",
@@ -61,12 +63,25 @@ def summary(evaluation: Evaluation) -> str:
     table = headline(evaluation.rows)
     lines = [["attack", "purifier", *(column.title.lower() for column in table.columns)]]
     lines += _body(table, lambda entry: entry.text)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = aligned(lines)
     found = [f"self-check {f.check}{f' ({name})' if name else ''}: {f.measured}" for name, f in evaluation.findings]
     rows = evaluation.rows
+    if evaluation.certified:
+        text += ["", "certified accuracy", *aligned([certified_heads(), *certified_lines(evaluation.certified)])]
     note = f"{rows[0].images} images. Figures are {measure_title(rows)}. {warning(rows)}"
     return "\n".join([*text, "", note, *found])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table with columns of one width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _certified(evaluation: Evaluation) -> list[str]:
+    if not evaluation.certified:
+        return []
+    return ["## Certified accuracy", CERTIFIED_NOTE, as_table(certified_heads(), certified_lines(evaluation.certified))]
 
 
 def _headline(table: Headline) -> str:
