@@ -87,7 +87,7 @@ class OnRay:
             num_cpus=self.workers.cpus, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
         )
         threads = max(1, int(self.workers.cpus))
-        pool = ActorPool([worker.remote(sent, threads) for _ in range(number)])
+        pool: Any = ActorPool([worker.remote(sent, threads) for _ in range(number)])
         yield from pool.map(lambda actor, job: actor.measure.remote(job), jobs)
 
 
