@@ -64,9 +64,14 @@ class Store:
         return sorted(key for key in keys if key.suffix.lower() in suffixes and not _is_hidden(key))
 
     def is_empty(self) -> bool:
-        """Whether there are no objects, hidden ones included."""
+        """Whether there are no objects, hidden ones included.
+
+        Raises:
+            OutputError: If a local folder cannot be listed.
+        """
         if self.folder is not None:
-            return not is_folder(self.folder) or not any(self.folder.iterdir())
+            with writing(self.folder):
+                return not is_folder(self.folder) or not any(self.folder.iterdir())
         system, root = self._remote
         system.invalidate_cache()
         with suppress(FileNotFoundError):
@@ -138,10 +143,15 @@ class Store:
             raise OutputError(f"expected a store that can be written, got {self.address}: {error}") from error
 
     def remove(self, keys: list[str]) -> None:
-        """Removes objects. Those that do not exist are ignored."""
+        """Removes objects. Those that do not exist are ignored.
+
+        Raises:
+            OutputError: If a local file cannot be removed.
+        """
         for key in keys:
             if self.folder is not None:
-                (self.folder / key).unlink(missing_ok=True)
+                with writing(self.folder / key):
+                    (self.folder / key).unlink(missing_ok=True)
                 continue
             system, root = self._remote
             with suppress(FileNotFoundError):

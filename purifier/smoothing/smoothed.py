@@ -24,7 +24,7 @@ from torch import Tensor
 
 from purifier._errors import InputError, OptionError
 from purifier._input import check_form, check_range
-from purifier._options import check_integer
+from purifier._options import check_integer, check_number
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._wrapping import convention_of, load_for
@@ -179,8 +179,8 @@ class Smoothed:
         for name, value in (("first_draws", first_draws), ("draws", draws), ("looks", looks)):
             check_integer(name, value, low=1)
         check_alpha(alpha)
-        if enough is not None and not (isinstance(enough, int | float) and 0 <= enough < math.inf):
-            raise OptionError(f"expected enough as a radius of at least 0, or None, got {enough!r}")
+        if enough is not None:
+            check_number("enough", enough, low=0, high=1e6)
         (image,) = self._checked(_single(image))
         label = int(self.counts(image, first_draws).argmax())
         share = alpha / looks

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from purifier import InputError, OptionError
+from purifier import InputError, OptionError, OutputError
 from purifier.scale import purify_dataset
 from purifier.scale.stores import Store
 from tests.builders import lock_folder
@@ -81,3 +81,9 @@ def test_outputs_and_sources_that_contain_each_other_are_refused(tmp_path: Path)
     for source, target in ((tmp_path, tmp_path / "out"), (tmp_path / "in", tmp_path), ("s3://a/b", "s3://a/b/c")):
         with pytest.raises(OptionError, match="expected SRC and DST apart"):
             purify_dataset(source, target, "gs")
+
+
+def test_what_cannot_be_removed_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="folder"):
+        Store(str(tmp_path)).remove(["folder"])

@@ -176,5 +176,6 @@ def test_bad_input_is_refused() -> None:
     for name, value in (("draws", 0), ("first_draws", 0), ("looks", 0)):
         with pytest.raises(OptionError, match=f"expected {name}"):
             judge.certify(at(0.1), **{name: value})
-    with pytest.raises(OptionError, match="expected enough as a radius"):
-        judge.certify(at(0.1), enough=-1.0)
+    for odd in (-1.0, True, "1"):
+        with pytest.raises(OptionError, match="expected enough to be a number"):
+            judge.certify(at(0.1), enough=odd)  # type: ignore[arg-type]
