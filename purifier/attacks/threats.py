@@ -137,6 +137,8 @@ class Aware(ThreatModel):
     Args:
         samples: Number of calls of the defended model to average each gradient over (EOT). Use more than 1 if the
             purifier is random.
+        submissions: How often each attacked image is submitted if the purifier is random. Evaluations of classifiers
+            count it as correct only if every submission is, because an attacker can try again.
 
     Raises:
         OptionError: If an option is out of its range.
@@ -144,10 +146,12 @@ class Aware(ThreatModel):
 
     name = "aware"
     samples: int = 1
+    submissions: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("samples", self.samples, low=1)
+        check_integer("submissions", self.submissions, low=1)
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
@@ -167,6 +171,8 @@ class BPDA(ThreatModel):
         substitute: Differentiable map of images (N, 3, H, W) in [0, 1] to images of that shape, such as a similar
             purifier. Its gradient replaces that of the purifier, or of a chain as a whole. None means the identity.
         samples: Number of calls of the defended model to average each gradient over (EOT).
+        submissions: How often each attacked image is submitted if the purifier is random. Evaluations of classifiers
+            count it as correct only if every submission is, because an attacker can try again.
 
     Raises:
         OptionError: If an option is out of its range.
@@ -175,12 +181,14 @@ class BPDA(ThreatModel):
     name = "bpda"
     substitute: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=False)
     samples: int = 1
+    submissions: int = 1
 
     def __post_init__(self) -> None:
         if self.substitute is not None and not callable(self.substitute):
             got = type(self.substitute).__name__
             raise OptionError(f"expected a substitute that maps images to images, got {got}")
         check_integer("samples", self.samples, low=1)
+        check_integer("submissions", self.submissions, low=1)
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`."""

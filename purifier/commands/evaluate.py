@@ -67,7 +67,8 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     show_default=True,
     metavar="NAME:key=value",
     help="What the attacker knows. blind: the model. transfer: only other models. aware: model and purifier. bpda: "
-    "both, with the identity as the purifier's gradient. aware:samples=8 averages 8 calls of a random purifier (EOT). "
+    "both, with the identity as the purifier's gradient. aware:samples=8,submissions=10 averages 8 calls of a random "
+    "purifier (EOT) and submits each image 10 times. "
     "certified:sigma=0.25,draws=1000: randomised smoothing, with the purifiers as denoisers.",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")

@@ -224,7 +224,7 @@ def _checked(made: Any, kind: type[_T], name: str) -> _T:
 def make_threat(
     text: str, *, surrogates: Sequence[Callable[..., Any]] = (), names: Sequence[str] | None = None
 ) -> ThreatModel:
-    """Builds a threat model: blind, transfer, aware or bpda; the last two take samples=N (EOT).
+    """Builds a threat model: blind, transfer, aware or bpda; the last two take samples=N (EOT) and submissions=N.
 
     Args:
         text: NAME:key=value. "file.py:T" names a class derived from `attacks.ThreatModel`.
@@ -248,7 +248,7 @@ def make_threat(
         return _checked(own(**options), ThreatModel, name)  # type: ignore[type-abstract]
     if name not in kinds:
         raise UnknownNameError(f"expected a threat out of {', '.join(kinds)}, got {name!r}{nearest(name, kinds)}")
-    _refuse_unknown(options, ["samples"] if name in ("aware", "bpda") else [], f"threat {name}")
+    _refuse_unknown(options, ["samples", "submissions"] if name in ("aware", "bpda") else [], f"threat {name}")
     if name != "transfer":
         return kinds[name](**options)
     if not surrogates:

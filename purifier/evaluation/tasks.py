@@ -65,6 +65,16 @@ class Task(ABC):
             InputError: If the outputs are not those of such a model.
         """
 
+    def worst(self, found: list[list[Any]], targets: Any) -> list[Any]:
+        """Returns what `record` found in one of several submissions: the worst of them for each image.
+
+        Raises:
+            OptionError: If there are several and the task cannot compare them.
+        """
+        if len(found) > 1:
+            raise OptionError("expected submissions=1, got more; only classifiers are judged by the worst of several")
+        return found[0]
+
     def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
         """Returns images (3, H, W) of one size with the model's predictions in them, if those can be drawn."""
         return images
@@ -109,6 +119,14 @@ class Classification(Task):
             )
         predictions: list[Any] = torch.where(outputs.isnan().any(1), -1, outputs.argmax(1)).tolist()
         return predictions
+
+    def worst(self, found: list[list[Any]], targets: Any) -> list[Any]:
+        labels = targets.tolist()
+        columns = zip(*found, strict=True)
+        # A wrong prediction, if there is one.
+        return [
+            next((one for one in column if one != label), label) for column, label in zip(columns, labels, strict=True)
+        ]
 
     def check(self, outputs: Any, data: Any) -> None:
         classes = outputs.shape[1]

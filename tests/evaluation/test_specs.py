@@ -95,7 +95,7 @@ def test_purifiers_take_options_chains_and_noise() -> None:
 
 
 def test_threats_take_samples_and_surrogates() -> None:
-    assert make_threat("aware:samples=4").settings() == {"name": "aware", "samples": 4}
+    assert make_threat("aware:samples=4").settings() == {"name": "aware", "samples": 4, "submissions": 1}
     assert isinstance(make_threat("bpda"), attacks.BPDA)
     assert make_threat("transfer", surrogates=[len], names=["a"]).names == ["a"]
     with pytest.raises(OptionError, match="expected a surrogate for the threat transfer"):

@@ -133,15 +133,19 @@ def attack_title(row: TableRow) -> str:
 
 
 def threat_of(row: TableRow) -> str:
-    """Returns the key of a row's column: its threat model and, if there are several, the number of EOT samples."""
-    samples = row.settings.get("threat", {}).get("samples", 1)
-    return f"{row.threat} {samples}" if samples > 1 else row.threat
+    """Returns the key of a row's column: its threat model, and the number of EOT samples and of submissions, if any."""
+    options = row.settings.get("threat", {})
+    samples, submissions = options.get("samples", 1), options.get("submissions", 1)
+    numbers = [samples, submissions] if submissions > 1 else [samples] if samples > 1 else []
+    return " ".join([row.threat, *map(str, numbers)])
 
 
 def threat_title(key: str) -> str:
     """Returns the title of a column of `threat_of`."""
-    threat, _, samples = key.partition(" ")
-    return THREAT_TITLES[threat] + (f", EOT {samples}" if samples else "")
+    threat, *numbers = key.split()
+    samples, submissions = (*numbers, "1", "1")[:2]
+    averaged = f", EOT {samples}" if samples != "1" else ""
+    return THREAT_TITLES[threat] + averaged + (f", worst of {submissions}" if submissions != "1" else "")
 
 
 def threat_kind(key: str) -> str:
