@@ -3,8 +3,9 @@
     python -m benchmarks.speed.cost            # writes benchmarks/results/cost_cpu.json
 
 Weights do not change the time, so the ResNet-50 has random ones. Each form is timed once a round; the ratio is the
-median of the rounds' ratios. Batches of 8 images of 224 x 224 pixels, float32, one thread, no gradients. `nrp` has no
-weights of its own, and is left out.
+median of the rounds' ratios. Batches of 8 images of 224 x 224 pixels, float32, no gradients. Times are those of the
+processor on one thread, to which other programs on the machine add little. `nrp` has no weights of its own, and is left
+out.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from benchmarks.kit import environment, write_result
 from purifier import Purifier, list_purifiers
 
 
-def seconds(call: Callable[[Tensor], Any], images: Tensor) -> float:
+def seconds(call: Callable[[Tensor], Any], images: Tensor, clock: Callable[[], float] = time.perf_counter) -> float:
     """Time of one call."""
-    start = time.perf_counter()
+    start = clock()
     call(images)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(names: tuple[str, ...], *, rounds: int, batch: int, size: int) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def measure(names: tuple[str, ...], *, rounds: int, batch: int, size: int) -> di
     with torch.inference_mode():
         for number in tqdm(range(rounds + 1), desc="rounds"):
             for name, call in forms.items():
-                took = seconds(call, images)
+                took = seconds(call, images, time.process_time)
                 if number:  # the first round warms up
                     found[name].append(took)
     ratios = {name: [a / b for a, b in zip(times, found["resnet50"], strict=True)] for name, times in found.items()}
@@ -54,9 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     names = tuple(name for name in list_purifiers() if name != "nrp")
     rows = measure(names, rounds=args.rounds, batch=args.batch, size=args.size)
     for name, row in rows.items():
