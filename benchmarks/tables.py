@@ -52,6 +52,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "best": accuracy.best_rows,
     "choose": accuracy.choose,
     "default": accuracy.default,
+    "default cost": accuracy.default_cost,
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
     "nrp targets": _of("nrp_acceptance", accuracy.nrp_targets),

@@ -9,6 +9,8 @@ import pytest
 from purifier import OptionError, Purifier
 from purifier._cards import with_changes
 
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
 
 def card(purifier: Purifier, folder: Path) -> str:
     purifier.save_pretrained(folder)
@@ -42,6 +44,15 @@ def test_a_card_without_a_header_gets_the_note_first() -> None:
     loaded, saved = ({"method": "gs", "options": {"iterations": k}} for k in (1, 2))
     assert with_changes("# mine\n", loaded, saved).startswith("> **Changed.** It was saved with iterations=2")
     assert with_changes("# mine\n", None, saved) == "# mine\n"
+
+
+@pytest.mark.parametrize("card", sorted(WEIGHTS.glob("*/README.md")), ids=lambda card: card.parent.name)
+def test_a_bundled_card_has_the_sections_of_the_template(card: Path) -> None:
+    text = card.read_text(encoding="utf-8")
+    sections = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert sections[:3] == ["Use", "Measured", "Who it helps, and whom not"]
+    assert sections[3:] in (["How it was made", "Data and licence"], ["How it was made, data and licence"])
+    assert f"\n# {card.parent.name}\n" in text
 
 
 @pytest.mark.parametrize("name", ["gate_bias", "caution", "gate_floor", "filters"])

@@ -17,9 +17,9 @@ _TITLES = {"gad_camvid": "LR-ASPP, CamVid: pixel accuracy", "gad_yolox": "YOLOX-
 
 
 def draw(trainings: dict[str, dict[str, Any]], path: Path) -> None:
-    """Writes a PNG with a panel per training: solid with the purifier, dashed without it."""
-    figure = blank(4.6 * len(trainings), 3.7, layout="constrained")
-    panels = figure.subplots(1, len(trainings), squeeze=False)[0]
+    """Writes a PNG with a panel per training, one below the other: solid with the purifier, dashed without it."""
+    figure = blank(5, 3.4 * len(trainings), layout="constrained")
+    panels = figure.subplots(len(trainings), 1, squeeze=False)[:, 0]
     for panel, (name, training) in zip(panels, trainings.items(), strict=True):
         _curves(panel, training["history"])
         panel.set_title(_TITLES.get(name, name), fontsize=10, color=INK, loc="left", weight="bold")

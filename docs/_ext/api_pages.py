@@ -78,6 +78,25 @@ def end_names(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     lines[:] = [re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line) for line in lines]
 
 
+def overview(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Lists the functions and classes of a module at its beginning, with the first sentence of each."""
+    if what != "module":
+        return
+    named = {name: getattr(obj, name) for name in obj.__all__}
+    functions = {name: value for name, value in named.items() if inspect.isfunction(value)}
+    classes = {
+        name: value for name, value in named.items() if inspect.isclass(value) and not issubclass(value, BaseException)
+    }
+    entries = [(name, _sentence(value)) for name, value in (functions | classes).items()]
+    lines += ["", *(f"- :py:obj:`{name} <{_NAMES[f'{obj.__name__}.{name}']}>`: {text}" for name, text in entries), ""]
+
+
+def _sentence(value: Any) -> str:
+    """Returns the first sentence of a docstring."""
+    paragraph = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[.:])\s(?=[A-Z])", paragraph)[0]
+
+
 def find(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element) -> nodes.Element | None:
     """Leads a type to where it is documented; one that is not documented stays text."""
     if node.get("refdomain") != "py":
@@ -90,6 +109,7 @@ def find(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("public", name_role)
+    app.connect("autodoc-process-docstring", overview)
     app.connect("autodoc-process-docstring", end_names)
     app.connect("builder-inited", write_pages)
     app.connect("missing-reference", find)

@@ -41,6 +41,7 @@ for eps in radii:
 figure, axis = plt.subplots(figsize=(5, 3.6), layout="constrained")
 for name, marker in {"blind": "o", "aware": "s"}.items():
     axis.plot(radii, confidence[name], marker=marker, label=f"{name} attacker")
+axis.set_title("one picture behind alloy-s")
 axis.set_xlabel("eps, in units of 1/255")
 axis.set_ylabel('confidence in "cup"')
 axis.set_ylim(-0.03, 1.03)

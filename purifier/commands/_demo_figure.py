@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 _RIGHT, _WRONG, _INK, _FAINT = "#15803d", "#b91c1c", "#1f2937", "#6b7280"
-# The layout is in pixels, so that no image pixel is interpolated.
+# The layout is in pixels, so that no image pixel is interpolated. The text is legible at a third of the size.
 _DPI = 128
-_CELL, _GAP, _CAPTION, _MARGIN, _HEAD, _FOOT = 256, 14, 34, 28, 100, 44
+_CELL, _GAP, _CAPTION, _MARGIN, _HEAD = 256, 16, 76, 28, 136
+_LARGE, _SMALL, _LINE = 15, 13, 30
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Column:
     Attributes:
         title: The heading.
         images: (N, 3, S, S) in [0, 1], one for each row.
-        captions: The caption of each image.
+        captions: The caption of each image, of one line or two.
         right: Whether each caption is green or red; None for a caption without a verdict.
     """
 
@@ -48,7 +50,8 @@ def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, no
     rows, size = len(columns[0].images), columns[0].images.shape[-1]
     cell = size * max(1, round(_CELL / size))
     width = 2 * _MARGIN + len(columns) * (cell + _GAP) - _GAP
-    height = _HEAD + rows * (cell + _CAPTION) + _FOOT
+    notes = textwrap.wrap(note, width // 12)
+    height = _HEAD + rows * (cell + _CAPTION) + _LINE * len(notes) + 10
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
 
@@ -57,11 +60,11 @@ def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, no
             x / width, 1 - y / height, text, fontsize=points, color=colour, va="center", parse_math=False, **style
         )
 
-    write(_MARGIN, 24, title, 13, _INK, weight="bold")
-    write(_MARGIN, 49, subtitle, 8.5, _FAINT)
+    write(_MARGIN, 28, title, _LARGE, _INK, weight="bold")
+    write(_MARGIN, 64, subtitle, _SMALL, _FAINT)
     for place, column in enumerate(columns):
         left = _MARGIN + place * (cell + _GAP)
-        write(left + cell / 2, _HEAD - 14, column.title, 10, _INK, ha="center", weight="bold")
+        write(left + cell / 2, _HEAD - 18, column.title, _LARGE, _INK, ha="center")
         for row in range(rows):
             top = _HEAD + row * (cell + _CAPTION)
             axes = figure.add_axes((left / width, 1 - (top + cell) / height, cell / width, cell / height))
@@ -69,6 +72,7 @@ def draw(columns: Sequence[Column], path: Path, *, title: str, subtitle: str, no
             axes.set_axis_off()
             right = column.right[row]
             colour = _FAINT if right is None else _RIGHT if right else _WRONG
-            write(left + cell / 2, top + cell + 14, column.captions[row], 9.5, colour, ha="center")
-    write(_MARGIN, height - 20, note, 8.5, _FAINT)
+            write(left + cell / 2, top + cell + 34, column.captions[row], _LARGE, colour, ha="center")
+    for line, text in enumerate(reversed(notes)):
+        write(_MARGIN, height - 22 - _LINE * line, text, _SMALL, _FAINT)
     figure.savefig(path, dpi=_DPI)

@@ -264,7 +264,8 @@ def draw_figure(
     def caption(stage: Stage, row: int) -> str:
         right = stage.right[row]
         verdict = ("✓" if right else "✗") if known[row] is not None else ("(same)" if right else "(other)")
-        return f"{_said(stage, row, target.classes or ())}  {verdict}"
+        label, _, confidence = _said(stage, row, target.classes or ()).rpartition(" ")[0].rpartition(" ")
+        return f"{label}\n{confidence} %  {verdict}"
 
     def column(title: str, stage: Stage) -> Column:
         return Column(
@@ -275,7 +276,7 @@ def draw_figure(
     columns = [
         column("clean", clean),
         column("attacked", attacked),
-        Column("perturbation × 10", change, [f"at most {eps:g}/255"] * count, [None] * count),
+        Column("change × 10", change, [f"at most\n{eps:g}/255"] * count, [None] * count),
         *(column(f"purified: {Path(stage.name).name}", stage) for stage in purified),
     ]
     compared = " same, other: compared with the clean image's prediction, which may be wrong." if None in known else ""
