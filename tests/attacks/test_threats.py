@@ -190,7 +190,9 @@ def test_transfer_without_surrogates_or_with_wrong_options_is_refused() -> None:
         Transfer()
     with pytest.raises(OptionError, match="expected a name for each of 1 surrogates, got 2"):
         Transfer(classifier(), names=["a", "b"])
-    with pytest.raises(OptionError, match="expected average='logits' or average='probabilities'"):
+    with pytest.raises(
+        OptionError, match="expected average='logits', average='probabilities' or average='losses', got"
+    ):
         Transfer(classifier(), average="votes")
     with pytest.raises(OptionError, match="expected samples to be an integer of at least 1"):
         Aware(samples=0)
