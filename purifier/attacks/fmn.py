@@ -1,8 +1,8 @@
 """FMN: the smallest perturbation, by gradient steps inside a ball whose radius follows the boundary.
 
 Pintor et al., "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints", NeurIPS 2021, Algorithm 1,
-https://arxiv.org/abs/2102.12827. Our deviation: before an image fools the model, its radius reaches slightly beyond the
-boundary of a linear model, because a point on the boundary is not beyond it.
+https://arxiv.org/abs/2102.12827. Our deviation: before an image fools the model, its radius grows by `gamma` at least.
+The paper's radius is that of a linear model's boundary, and can stand still where [0, 1] clips.
 """
 
 from __future__ import annotations
@@ -111,12 +111,13 @@ class FMN(Attack):
         return gap.detach(), input_gradient(gap, points), fooled(margins.detach(), self.share)
 
     def _reach(self, delta: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
-        """Returns the radius slightly beyond that at which a linear model would have its boundary."""
+        """Returns the radius at which a linear model would have its boundary."""
         dual = slope.flatten(1).norm(p=2 if self.norm == "L2" else 1, dim=1)
-        return (sizes(delta, self.norm) + gap.abs() / dual.clamp_min(1e-12)) * (1 + _LAST_GAMMA)
+        return sizes(delta, self.norm) + gap.abs() / dual.clamp_min(1e-12)
 
     def _radius(self, radius: Tensor, gamma: float, shortest: Tensor, won: Tensor, reach: Tensor) -> Tensor:
-        """Returns the next radius (N,): smaller after success, larger after failure (line 6 to 14)."""
+        """Returns the next radius (N,): smaller after success, larger after failure (lines 6 to 14)."""
         smaller = torch.minimum(radius * (1 - gamma), shortest)
-        larger = torch.where(shortest.isfinite(), radius * (1 + gamma), reach)
+        grown = torch.where(radius.isfinite(), radius * (1 + gamma), 0)
+        larger = torch.where(shortest.isfinite(), grown, torch.maximum(grown, reach))
         return torch.where(won, smaller, larger)
