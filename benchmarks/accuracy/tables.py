@@ -291,6 +291,20 @@ def crosscheck(r: Mapping[str, Any]) -> str:
     return table(heads, lines)
 
 
+def crosscheck_cifar10(r: Mapping[str, Any]) -> str:
+    """Returns the table of crosscheck_cifar10.py."""
+    heads = ["attack", "images", "compared", "ours", "theirs", "other implementation"]
+    lines = []
+    for name, row in r["rows"].items():
+        if row["compared"] == "robust accuracy":
+            values = [percent(row[who]["robust_accuracy"], row[who]["interval"]) for who in ("ours", "theirs")]
+        else:
+            values = [f"{row[who]['median_norm_of_fooled']:.4f}" for who in ("ours", "theirs")]
+        other = f"{row['other']['package']} {row['other']['version']}"
+        lines.append([name, str(row["images"]), row["compared"], *values, other])
+    return table(heads, lines)
+
+
 def gate_accuracy(r: Mapping[str, Any]) -> str:
     """Returns the first table of alloy_gate.py: purifiers with and without the gate."""
     heads = ["classifier", "purifier", "gate", "standard", "purifier-blind PGD", "mean of the two"]

@@ -23,10 +23,15 @@ def _length(perturbations: Tensor) -> Tensor:
     return perturbations.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
 
-def project(perturbations: Tensor, eps: float, norm: Norm) -> Tensor:
-    """Moves perturbations (N, C, H, W) to the nearest point of the ball of radius eps."""
+def sizes(perturbations: Tensor, norm: Norm) -> Tensor:
+    """Norm of each image's perturbation, (N,)."""
+    return perturbations.flatten(1).norm(p=2 if norm == "L2" else torch.inf, dim=1)
+
+
+def project(perturbations: Tensor, eps: float | Tensor, norm: Norm) -> Tensor:
+    """Moves perturbations (N, C, H, W) to the nearest point of the ball of radius eps, a number or (N, 1, 1, 1)."""
     if norm == "Linf":
-        return perturbations.clamp(-eps, eps)
+        return perturbations.clamp(-eps, eps)  # type: ignore[arg-type]
     return perturbations * (eps / _length(perturbations)).clamp_max(1)
 
 

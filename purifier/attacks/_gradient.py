@@ -19,9 +19,9 @@ from purifier.attacks.losses import cross_entropy
 class GradientAttack(Attack):
     """Climbs a model's loss inside a norm ball around each image; `PGD` documents the options.
 
-    Subclasses override `_default_alpha` (the step size), `_start` (the first perturbation), `_view` (what the model
-    sees of the images) or `_direct` (the direction of a step). They turn the options of this class that they offer
-    into arguments by declaring the field again.
+    Subclasses override `_default_alpha` (the step size), `_start` (the first perturbation), `_ahead` (the points at
+    which gradients are taken), `_view` (what the model sees of them), `_direct` (the direction of a step) or `_step`
+    (the step itself). They turn the options of this class that they offer into arguments by declaring the field again.
     """
 
     eps: float = 8 / 255
@@ -66,11 +66,15 @@ class GradientAttack(Attack):
         delta = (images + delta).clamp(0, 1) - images
         direction = torch.zeros_like(images)
         for _ in range(self.steps):
-            direction = self._direct(self._gradient(model, images + delta, targets), direction)
-            delta = project(delta + ascend(direction, self.alpha, self.norm), self.eps, self.norm)
-            delta = (images + delta).clamp(0, 1) - images
+            gradient = self._gradient(model, self._ahead(images + delta, direction), targets)
+            direction = self._direct(gradient, direction)
+            delta = self._moved(images, delta, direction)
             bar.update()
         return images + delta
+
+    def _moved(self, images: Tensor, delta: Tensor, direction: Tensor) -> Tensor:
+        delta = project(delta + self._step(direction), self.eps, self.norm)
+        return (images + delta).clamp(0, 1) - images
 
     def _gradient(self, model: Model, images: Tensor, targets: Any) -> Tensor:
         with torch.enable_grad():
@@ -87,6 +91,10 @@ class GradientAttack(Attack):
         """Returns the first perturbation, within the ball."""
         return torch.zeros_like(images)
 
+    def _ahead(self, points: Tensor, direction: Tensor) -> Tensor:
+        """Returns the points at which the gradient is taken, given the previous direction (zero at first)."""
+        return points
+
     def _view(self, images: Tensor) -> Tensor:
         """Returns what the model sees of images; gradients flow through it."""
         return images
@@ -94,3 +102,7 @@ class GradientAttack(Attack):
     def _direct(self, gradient: Tensor, previous: Tensor) -> Tensor:
         """Returns the direction of a step, given the gradient and the previous direction (zero at first)."""
         return gradient
+
+    def _step(self, direction: Tensor) -> Tensor:
+        """Returns the step in a direction, of size `alpha`."""
+        return ascend(direction, self.alpha, self.norm)

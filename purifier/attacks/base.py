@@ -49,6 +49,8 @@ class Attack(ABC):
     bounded: ClassVar[bool] = True
     # False for detectors, which return their losses in train mode only.
     _needs_eval: ClassVar[bool] = True
+    # What an attack without a radius does, for errors.
+    _aim: ClassVar[str] = "looks for the smallest perturbation"
 
     eps: float
     alpha: float
@@ -123,8 +125,8 @@ class Attack(ABC):
         """
         if not self.bounded:
             raise OptionError(
-                f"expected an attack with a radius, got {self.name}, which looks for the smallest perturbation; "
-                "measure the size of what it finds instead"
+                f"expected an attack with a radius, got {self.name}, which {self._aim}; measure the size of what it "
+                "finds instead"
             )
         check_eps(eps, self.norm)
         attack = copy.copy(self)

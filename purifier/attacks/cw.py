@@ -16,6 +16,7 @@ from torch import Tensor
 from purifier._errors import OptionError
 from purifier._options import check_bool, check_integer
 from purifier.attacks._progress import progress_bar
+from purifier.attacks._smallest import Smallest
 from purifier.attacks.base import COMPUTED, Attack, Model, input_gradient, pick
 from purifier.attacks.losses import margin as logit_margin
 
@@ -83,7 +84,7 @@ class CW(Attack):
         self.margin = logit_margin if self.margin is None else self.margin
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        smallest = _Smallest(images)
+        smallest = Smallest(images, "L2")
         c = torch.full((len(images),), self.c, dtype=images.dtype, device=images.device)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         with progress_bar(self.name, self.search * self.steps) as bar:
@@ -93,7 +94,7 @@ class CW(Attack):
                 c = torch.where(high.isinf(), 10 * c, (low + high) / 2)
         return smallest.images
 
-    def _descend(self, model: Model, images: Tensor, targets: Any, c: Tensor, smallest: _Smallest, bar: Any) -> Tensor:
+    def _descend(self, model: Model, images: Tensor, targets: Any, c: Tensor, smallest: Smallest, bar: Any) -> Tensor:
         """Runs one round, updates `smallest`, and returns which images (N,) fooled the model."""
         adam = _Adam(torch.atanh((2 * images - 1) * _INSIDE), self.alpha)
         found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -138,20 +139,6 @@ class CW(Attack):
     def _won(self, margins: Tensor, counted: Tensor) -> Tensor:
         won = ((margins > 0) & (margins >= self.kappa)).sum(1)
         return (won > 0) & (won >= self.share * counted.sum(1))
-
-
-class _Smallest:
-    """The smallest perturbation found so far that fools the model, for each image."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.clone()
-        self._length = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
-
-    def update(self, index: Tensor, points: Tensor, images: Tensor) -> None:
-        length = (points - images[index]).flatten(1).norm(dim=1)
-        smaller = length < self._length[index]
-        self._length[index[smaller]] = length[smaller]
-        self.images[index[smaller]] = points[smaller]
 
 
 @dataclass

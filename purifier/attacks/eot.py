@@ -8,7 +8,7 @@ section 4.2, https://arxiv.org/abs/1802.00420.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -118,13 +118,10 @@ class EOT(Around):
         return super().__call__(model, images, targets)
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        loss = _climbed(self.attack)
-        if loss is None:
+        climbing = on_mean_loss(self.attack, [model] * self.samples)
+        if climbing is None:
             return self.attack(lambda points: self._mean_output(model, points), images, targets)
-        # The attack passes its images to the loss, which calls the model.
-        attack: Any = copy.copy(self.attack)
-        attack.loss = lambda points, truth: _MeanLoss.apply(points, truth, model, loss, self.samples)
-        return attack(lambda points: points, images, targets)
+        return climbing(lambda points: points, images, targets)
 
     def _mean_output(self, model: Model, points: Tensor) -> Tensor:
         outputs = [logits_in(model(points)) for _ in range(self.samples)]
@@ -151,6 +148,20 @@ def averaged(attack: Attack, samples: int) -> Attack:
     return EOT(attack, samples=samples)
 
 
+def on_mean_loss(attack: Attack, models: Sequence[Model]) -> Attack | None:
+    """Returns a copy whose loss is the mean of the attack's loss over models; None if it uses the outputs themselves.
+
+    The copy attacks the identity: it passes its images to the loss, which calls the models.
+    """
+    loss = _climbed(attack)
+    if loss is None:
+        return None
+    changed: Any = copy.copy(attack)
+    changed.loss = lambda points, truth: _MeanLoss.apply(points, truth, models, loss)
+    attacking: Attack = changed
+    return attacking
+
+
 def _climbed(attack: Attack) -> Loss | None:
     """Returns the loss of an attack that uses the model only through its loss; None for other attacks."""
     if isinstance(attack, GradientAttack):
@@ -161,25 +172,25 @@ def _climbed(attack: Attack) -> Loss | None:
 
 
 class _MeanLoss(torch.autograd.Function):
-    """The mean loss over calls of a model. Each call's gradient is added at once, so that no graph is kept."""
+    """The mean loss over calls of models. Each call's gradient is added at once, so that no graph is kept."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, targets: Any, model: Model, loss: Loss, samples: int) -> Tensor:
+    def forward(ctx: Any, points: Tensor, targets: Any, models: Sequence[Model], loss: Loss) -> Tensor:
         total, gradient = torch.zeros((), device=points.device), torch.zeros_like(points)
         wanted = ctx.needs_input_grad[0]
-        for _ in range(samples):
+        for model in models:
             with torch.set_grad_enabled(wanted):
                 leaf = points.detach().requires_grad_(wanted)
                 one = loss(model(leaf), targets)
             per_image(one, points)
             if wanted:
                 gradient += input_gradient(one, leaf)
-            total = total + one.detach() / samples
-        ctx.save_for_backward(gradient / samples)
+            total = total + one.detach() / len(models)
+        ctx.save_for_backward(gradient / len(models))
         return total
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         # A loss per image depends on that image only. A scalar loss has one factor for all images.
-        return gradient * outer.view(-1, *[1] * (gradient.ndim - 1)), None, None, None, None
+        return gradient * outer.view(-1, *[1] * (gradient.ndim - 1)), None, None, None

@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,13 @@ from purifier._options import check_fields, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through, through_floors
-from purifier.attacks.eot import averaged
+from purifier.attacks.ensemble import Ensemble, check_models
+from purifier.attacks.eot import averaged, on_mean_loss
 from purifier.attacks.losses import logits_in
+from purifier.models.layers import check_eval
 from purifier.models.normalised import Normalised, Reversed
 
-Average = Literal["logits", "probabilities"]
+Average = Literal["logits", "probabilities", "losses"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -94,8 +96,10 @@ class Transfer(ThreatModel):
     """The attacker has other models of the same task, but neither the model nor the purifier.
 
     Args:
-        *surrogates: Models of images in [0, 1]. Several are attacked together, through the mean of their outputs.
-        average: "logits" for the mean logits, or "probabilities" for the logarithm of the mean probabilities.
+        *surrogates: Models of images in [0, 1]. Several are attacked together, as an ensemble.
+        average: "logits" for the mean logits, "probabilities" for the logarithm of the mean probabilities, or "losses"
+            for the mean of the attack's loss over the surrogates, whose outputs may then differ in shape. "losses"
+            needs an attack that climbs a loss, such as PGD.
         names: Names of the surrogates for result files. None means the names of their classes.
 
     Raises:
@@ -107,11 +111,11 @@ class Transfer(ThreatModel):
     def __init__(
         self, *surrogates: Callable[..., Any], average: Average = "logits", names: Sequence[str] | None = None
     ) -> None:
-        if not surrogates or not all(callable(surrogate) for surrogate in surrogates):
-            got = ", ".join(type(surrogate).__name__ for surrogate in surrogates) or "none"
-            raise OptionError(f"expected at least one surrogate model to attack, got {got}; pass Transfer(model)")
-        if average not in ("logits", "probabilities"):
-            raise OptionError(f"expected average='logits' or average='probabilities', got {average!r}")
+        check_models(surrogates, "Transfer")
+        if average not in get_args(Average):
+            raise OptionError(
+                f"expected average='logits', average='probabilities' or average='losses', got {average!r}"
+            )
         if names is not None and len(names) != len(surrogates):
             raise OptionError(f"expected a name for each of {len(surrogates)} surrogates, got {len(names)}: {names}")
         self.surrogates = [one if as_purified_model(one) is None else whole_model(one) for one in surrogates]
@@ -120,8 +124,20 @@ class Transfer(ThreatModel):
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`; the defended model is never called."""
-        surrogate = self.surrogates[0] if len(self.surrogates) == 1 else _Ensemble(self.surrogates, self.average)
-        return _check_attack(attack)(surrogate, images, targets)
+        checked = _check_attack(attack)
+        if len(self.surrogates) == 1:
+            return checked(self.surrogates[0], images, targets)
+        if self.average != "losses":
+            return checked(Ensemble(*self.surrogates, average=self.average), images, targets)
+        climbing = on_mean_loss(checked, self.surrogates)
+        if climbing is None:
+            raise OptionError(
+                f"expected an attack that climbs a loss, such as PGD, for average='losses', got {shown(attack)}; use "
+                "average='logits'"
+            )
+        for surrogate in self.surrogates:
+            check_eval(surrogate)
+        return climbing(lambda points: points, images, targets)
 
     def settings(self) -> dict[str, Any]:
         """Returns the name, the surrogates' names and how they are averaged."""
@@ -250,29 +266,6 @@ def whole_model(defended: Callable[..., Any]) -> Callable[..., Any]:
     """Returns purifier and model as a function of RGB images in [0, 1]."""
     checked = _check_defended(defended)
     return _in_unit_range(checked, checked.convention)
-
-
-class _Ensemble(nn.Module):
-    def __init__(self, models: Sequence[Callable[..., Any]], average: Average) -> None:
-        super().__init__()
-        self.models = models
-        # Registered as modules, so that their modes are checked.
-        self.modules_among = nn.ModuleList(model for model in models if isinstance(model, nn.Module))
-        self.average = average
-        self.training = any(model.training for model in self.modules_among)
-
-    def forward(self, images: Tensor) -> Tensor:
-        outputs = [logits_in(model(images)) for model in self.models]
-        shapes = [tuple(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in outputs]
-        if len(set(shapes)) > 1 or not all(isinstance(o, Tensor) and o.ndim > 1 for o in outputs):
-            raise InputError(
-                f"expected surrogates with logits of one shape to average, got {', '.join(map(str, shapes))}; attack "
-                "them one by one, each in its own Transfer"
-            )
-        logits = torch.stack(outputs)
-        if self.average == "logits":
-            return logits.mean(0)
-        return logits.log_softmax(2).logsumexp(0) - torch.tensor(float(len(outputs))).log()
 
 
 def _in_unit_range(model: Any, convention: Convention) -> Callable[..., Any]:

@@ -224,7 +224,9 @@ def _checked(made: Any, kind: type[_T], name: str) -> _T:
 def make_threat(
     text: str, *, surrogates: Sequence[Callable[..., Any]] = (), names: Sequence[str] | None = None
 ) -> ThreatModel:
-    """Builds a threat model: blind, transfer, aware or bpda; the last two take samples=N (EOT) and submissions=N.
+    """Builds a threat model: blind, transfer, aware or bpda.
+
+    The last two take samples=N (EOT) and submissions=N, and "transfer" takes average=logits, probabilities or losses.
 
     Args:
         text: NAME:key=value. "file.py:T" names a class derived from `attacks.ThreatModel`.
@@ -248,12 +250,14 @@ def make_threat(
         return _checked(own(**options), ThreatModel, name)  # type: ignore[type-abstract]
     if name not in kinds:
         raise UnknownNameError(f"expected a threat out of {', '.join(kinds)}, got {name!r}{nearest(name, kinds)}")
-    _refuse_unknown(options, ["samples", "submissions"] if name in ("aware", "bpda") else [], f"threat {name}")
+    direct = ["samples", "submissions"]
+    known = {"aware": direct, "bpda": direct, "transfer": ["average"]}.get(name, [])
+    _refuse_unknown(options, known, f"threat {name}")
     if name != "transfer":
         return kinds[name](**options)
     if not surrogates:
         raise OptionError("expected a surrogate for the threat transfer, got none; give --surrogate MODEL")
-    return kinds[name](*surrogates, names=names)
+    return kinds[name](*surrogates, names=names, **options)
 
 
 def make_certification(text: str) -> Certification:

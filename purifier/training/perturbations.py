@@ -10,10 +10,10 @@ from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from purifier._errors import OptionError, nearest
-from purifier.attacks import APGD, CW, DIFGSM, MIFGSM, PGD, SSP, TIFGSM, Attack, Square
+from purifier.attacks import APGD, CW, DIFGSM, MIFGSM, PGD, SSP, TIFGSM, Attack, Ensemble, Square
 from purifier.attacks.losses import margin
 from purifier.training.extractors import Extractor, ExtractorLine, number
 from purifier.training.label_free import between, divergence, gaussian, top_class_loss
@@ -143,18 +143,6 @@ def targets_of(kind: str, extractor: Extractor, images: Tensor) -> Tensor | None
     return output.float().softmax(1)
 
 
-class Ensemble(nn.Module):
-    """The mean of the logits of several classifiers with the same classes."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to logits (N, K); gradients flow."""
-        return torch.stack([network(images).float() for network in self.networks]).mean(0)
-
-
 def resolve_sources(
     lines: Sequence[SourceLine], extractors: Sequence[Extractor], classifiers: Sequence[Extractor]
 ) -> list[Source]:
@@ -210,7 +198,7 @@ def _ensemble(line: SourceLine, members: Sequence[Extractor]) -> Extractor:
             f"expected networks with the same classes in {line.kind}:{line.extractor}, got "
             f"{', '.join(f'{name} with {count}' for name, count in classes.items())}; attack them one by one"
         )
-    return Extractor(ExtractorLine(line.extractor, "", (), 0.0), Ensemble([one.network for one in members]))
+    return Extractor(ExtractorLine(line.extractor, "", (), 0.0), Ensemble(*(one.network for one in members)))
 
 
 def read_sources(lines: Sequence[str]) -> list[SourceLine]:

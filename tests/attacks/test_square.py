@@ -127,7 +127,7 @@ def test_queries_are_its_steps() -> None:
         ({"queries": 0}, "expected queries to be an integer of at least 1, got 0"),
         ({"queries": 1.5}, "expected queries to be an integer of at least 1, got 1.5"),
         ({"p": 0}, r"expected p in \(0, 1\], got 0"),
-        ({"loss": "dlr"}, 'expected loss="margin", "ce" or a function, got \'dlr\''),
+        ({"loss": "dlr"}, "expected loss to be 'margin' or 'ce' or a function, got 'dlr'"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:

@@ -174,9 +174,9 @@ def test_settings_say_everything() -> None:
     assert Blind().settings() == {"name": "blind"}
     assert surrogates.settings() == {"name": "transfer", "surrogates": ["a", "b"], "average": "probabilities"}
     assert Aware(samples=3).settings() == {"name": "aware", "samples": 3, "submissions": 1}
-    assert BPDA().settings() == {"name": "bpda", "substitute": None, "samples": 1}
+    assert BPDA().settings() == {"name": "bpda", "substitute": None, "samples": 1, "submissions": 1}
     assert BPDA(Purifier.from_pretrained("gs")).settings()["substitute"] == "Purifier"
-    assert repr(Aware(samples=3)) == "Aware(samples=3)"
+    assert repr(Aware(samples=3)) == "Aware(samples=3, submissions=1)"
 
 
 @pytest.mark.parametrize("threat", [Blind(), Aware(), BPDA()])
@@ -190,7 +190,9 @@ def test_transfer_without_surrogates_or_with_wrong_options_is_refused() -> None:
         Transfer()
     with pytest.raises(OptionError, match="expected a name for each of 1 surrogates, got 2"):
         Transfer(classifier(), names=["a", "b"])
-    with pytest.raises(OptionError, match="expected average='logits' or average='probabilities'"):
+    with pytest.raises(
+        OptionError, match="expected average='logits', average='probabilities' or average='losses', got"
+    ):
         Transfer(classifier(), average="votes")
     with pytest.raises(OptionError, match="expected samples to be an integer of at least 1"):
         Aware(samples=0)

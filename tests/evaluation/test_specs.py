@@ -46,14 +46,24 @@ def test_every_attack_that_needs_nothing_else_can_be_named() -> None:
     assert {
         "APGD",
         "BIM",
+        "Boundary",
         "CW",
         "DIFGSM",
         "DeepFool",
         "FGSM",
+        "FMN",
+        "HopSkipJump",
+        "LowFrequencyPGD",
         "MIFGSM",
+        "NIFGSM",
         "PGD",
+        "Patch",
         "SSP",
+        "Spatial",
         "Square",
+        "Universal",
+        "VMIFGSM",
+        "VNIFGSM",
     } <= attack_names().keys()
     assert not {"Attack", "EOT", "Strongest", "DetectionAttack"} & attack_names().keys()
 

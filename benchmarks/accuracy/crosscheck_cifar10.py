@@ -1,0 +1,162 @@
+"""More of our attacks beside independent implementations, on CIFAR-10: many queries are cheap there.
+
+Install the other packages as benchmarks/accuracy/crosscheck_attacks.py says. Then run:
+
+    PURIFIER_KIT=<kit> PYTHONPATH=<folder> python -m benchmarks.accuracy.crosscheck_cifar10
+
+The model is `purifier.reference_model("cifar10-resnet20")`, undefended; the images are evenly spread over the kit's
+CIFAR-10 test set. For attacks with a radius, compare the robust accuracy. The others fool nearly every image: compare
+the median norm of their perturbations. Finished rows stay in benchmarks/results/crosscheck_cifar10.json, so a run that
+was stopped resumes; --again names attacks to measure again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import purifier
+from benchmarks.accuracy.crosscheck_attacks import BOUND, SEED, Other, predict
+from benchmarks.accuracy.tables import crosscheck_cifar10
+from benchmarks.kit import environment, read_result, write_result
+from benchmarks.recipes.cifar10 import load_part
+from purifier import attacks
+from purifier.evaluation.metrics.classification import interval
+
+NAME = "crosscheck_cifar10"
+EPS, STEPS = 2 / 255, 10
+# Largest relative difference of the median norms.
+NORM_BOUND = 0.03
+Run = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Pair:
+    """Our attack, the other implementation, the number of images, and the norm to compare (None: accuracy)."""
+
+    ours: attacks.Attack
+    other: Other
+    images: int
+    norm: float | None = None
+
+
+_STEPS: dict[str, Any] = {"eps": EPS, "alpha": EPS / 4, "steps": STEPS, "decay": 1.0}
+_VMI: dict[str, Any] = {**_STEPS, "samples": 5, "beta": 1.5}
+_THEIR_VMI: dict[str, Any] = {**_STEPS, "N": 5, "beta": 1.5}
+_SPATIAL = {"max_translation": 3, "max_rotation": 30, "num_translations": 5, "num_rotations": 5}
+_HOP: dict[str, Any] = {"steps": 6, "samples": 100, "gamma": 0.01}
+# foolbox divides gamma by the number of values.
+_THEIR_HOP = {"steps": 6, "initial_gradient_eval_steps": 100, "gamma": 0.01 * 3 * 32 * 32}
+_LINF = torch.inf
+PAIRS: dict[str, Pair] = {
+    "NI-FGSM": Pair(attacks.NIFGSM(**_STEPS), Other("torchattacks", "NIFGSM", _STEPS), 500),
+    "FMN, L2": Pair(attacks.FMN(steps=30), Other("foolbox", "L2FMNAttack", {"steps": 30}), 60, 2),
+    "FMN, Linf": Pair(attacks.FMN(steps=30, norm="Linf"), Other("foolbox", "LInfFMNAttack", {"steps": 30}), 60, _LINF),
+    "VMI-FGSM": Pair(attacks.VMIFGSM(**_VMI), Other("torchattacks", "VMIFGSM", _THEIR_VMI), 100),
+    "Spatial": Pair(attacks.Spatial(shift=3 / 32, angles=5), Other("foolbox", "SpatialAttack", _SPATIAL), 100),
+    "HopSkipJump, L2": Pair(attacks.HopSkipJump(**_HOP), Other("foolbox", "HopSkipJumpAttack", _THEIR_HOP), 20, 2),
+    "VNI-FGSM": Pair(attacks.VNIFGSM(**_VMI), Other("torchattacks", "VNIFGSM", _THEIR_VMI), 100),
+    "Boundary": Pair(
+        attacks.Boundary(steps=1000), Other("foolbox", "BoundaryAttack", {"steps": 1000, "tensorboard": False}), 20, 2
+    ),
+    "HopSkipJump, Linf": Pair(
+        attacks.HopSkipJump(**_HOP, norm="Linf"),
+        Other("foolbox", "HopSkipJumpAttack", {**_THEIR_HOP, "constraint": "linf"}),
+        20,
+        _LINF,
+    ),
+}
+# The archive has 10,000 files.
+_test_set = functools.cache(load_part)
+
+
+def pictures(count: int) -> tuple[Tensor, Tensor]:
+    """Returns images (count, 3, 32, 32) in [0, 1] and labels, evenly spread over the test set."""
+    images, labels = _test_set("test")
+    chosen = torch.arange(count) * len(labels) // count
+    return images[chosen].float() / 255, labels[chosen]
+
+
+def figures(model: nn.Module, run: Run, images: Tensor, labels: Tensor, norm: float | None) -> dict[str, Any]:
+    """Attacks every image; returns counts, norms of perturbations, and time."""
+    torch.manual_seed(SEED)
+    began = time.monotonic()
+    found = run(images, labels).detach()
+    seconds = time.monotonic() - began
+    before, after = predict(model, images) == labels, predict(model, found) == labels
+    fooled, right = before & ~after, int(after.sum())
+    norms = (found - images).flatten(1).norm(p=2 if norm is None else norm, dim=1)[fooled]
+    return {
+        "right": right,
+        "robust_accuracy": right / len(labels),
+        "interval": interval(right, len(labels)),
+        "fooled": int(fooled.sum()),
+        "median_norm_of_fooled": float(norms.median()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def compare(name: str, model: nn.Module) -> dict[str, Any]:
+    """Returns one row of the result file."""
+    pair = PAIRS[name]
+    images, labels = pictures(pair.images)
+    ours = pair.ours.seeded(SEED)
+    row: dict[str, Any] = {
+        "images": pair.images,
+        "standard_accuracy": int((predict(model, images) == labels).sum()) / pair.images,
+        "compared": "robust accuracy" if pair.norm is None else f"median L{pair.norm:g} norm",
+        "settings": ours.settings(),
+        "other": {
+            "package": pair.other.package,
+            "version": importlib.metadata.version(pair.other.package),
+            "attack": pair.other.attack,
+            "options": pair.other.options,
+        },
+        "ours": figures(model, lambda x, y: ours(model, x, y), images, labels, pair.norm),
+        "theirs": figures(model, pair.other.bind(model), images, labels, pair.norm),
+        "environment": environment(),
+    }
+    row["difference"] = row["ours"]["robust_accuracy"] - row["theirs"]["robust_accuracy"]
+    row["norm_ratio"] = row["ours"]["median_norm_of_fooled"] / row["theirs"]["median_norm_of_fooled"]
+    return row
+
+
+def apart(row: dict[str, Any]) -> bool:
+    """Whether the two implementations differ by more than the bound."""
+    if row["compared"] == "robust accuracy":
+        return bool(abs(row["difference"]) > BOUND)
+    return bool(abs(row["norm_ratio"] - 1) > NORM_BOUND)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure again")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    model = purifier.reference_model("cifar10-resnet20").requires_grad_(False)
+    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
+    for name in PAIRS:
+        if name in rows and name not in args.again:
+            continue
+        rows[name] = compare(name, model)
+        rows = {key: rows[key] for key in PAIRS if key in rows}
+        bounds = {"accuracy": BOUND, "norm": NORM_BOUND}
+        write_result(NAME, {"model": "cifar10-resnet20", "seed": SEED, "bounds": bounds, "rows": rows})
+    print(crosscheck_cifar10({"rows": rows}))
+    far = [name for name, row in rows.items() if apart(row)]
+    if far:
+        raise SystemExit(f"expected figures within the bounds of both implementations, got more for {', '.join(far)}")
+
+
+if __name__ == "__main__":
+    main()
