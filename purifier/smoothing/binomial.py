@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from purifier._errors import OptionError
+from purifier._errors import OptionError, shown
 
 # Halvings of [0, 1], after which a double has no more digits.
 _HALVINGS = 60
@@ -73,7 +73,7 @@ def check_alpha(alpha: float) -> None:
         OptionError: If it is not a number in (0, 1).
     """
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
-        raise OptionError(f"expected alpha in (0, 1), such as 0.001, got {alpha!r}")
+        raise OptionError(f"expected alpha in (0, 1), such as 0.001, got {shown(alpha)}")
 
 
 def _at_least(hits: int, draws: int, chance: float) -> float:
