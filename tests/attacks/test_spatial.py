@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
 
 from purifier import InputError, OptionError
 from purifier.attacks import Spatial
@@ -30,6 +32,14 @@ def test_shifts_follow_the_rotation_and_are_along_the_axes_of_the_result() -> No
     found = rotate_and_shift(images, only(90), only(0.25), only(0))
     turned = rotate_and_shift(images, only(90), only(0), only(0))
     assert torch.allclose(found[..., 2:, :], turned[..., :-2, :], atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 20)])
+def test_movements_are_those_of_torchvision(shape: tuple[int, int]) -> None:
+    images = torch.rand(1, 3, *shape, dtype=torch.double)
+    found = rotate_and_shift(images, only(20), only(2 / shape[0]), only(-3 / shape[1]))
+    expected = affine(images, -20, [-3, 2], 1.0, [0.0], InterpolationMode.BILINEAR)
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_oblong_images_are_turned_without_distortion() -> None:
