@@ -201,7 +201,8 @@ def default_cost() -> str:
         rows = blind_pgd(classifier)
         without, behind = (100 * rows[name]["standard"] for name in ("none", best_of(rows, DEFAULT)))
         lost.append(f"{without - behind:.1f} on {classifier} ({without:.1f} % to {behind:.1f} %)")
-    time = f"On a CPU, it takes {read_result('cost_cpu')['rows'][DEFAULT]['resnet50s']:.2f} times the time of a ResNet-50."
+    ratio = read_result("cost_cpu")["rows"][DEFAULT]["resnet50s"]
+    time = f"On a CPU, it takes {ratio:.2f} times the time of a ResNet-50."
     return f"On clean images, `{DEFAULT}` costs points of accuracy: {' and '.join(lost)}. {time}"
 
 
