@@ -201,8 +201,8 @@ def default_cost() -> str:
         rows = blind_pgd(classifier)
         without, behind = (100 * rows[name]["standard"] for name in ("none", best_of(rows, DEFAULT)))
         lost.append(f"{without - behind:.1f} on {classifier} ({without:.1f} % to {behind:.1f} %)")
-    ratio = read_result("cost_cpu")["rows"][DEFAULT]["resnet50s"]
-    time = f"On a CPU, it takes {ratio:.2f} times the time of a ResNet-50."
+    cost = read_result("cost_cpu")["rows"][DEFAULT]["resnet50s"]
+    time = f"On a CPU, it takes {cost:.2f} times the time of a ResNet-50."
     return f"On clean images, `{DEFAULT}` costs points of accuracy: {' and '.join(lost)}. {time}"
 
 
@@ -289,6 +289,20 @@ def crosscheck(r: Mapping[str, Any]) -> str:
         lengths = [f"{row[who]['mean_l2_of_fooled']:.3f}" for who in ("ours", "theirs")]
         theirs = f"{shares[1]}, {row['other']['package']} {row['other']['version']}"
         lines.append([name, str(row["images"]), shares[0], theirs, *lengths])
+    return table(heads, lines)
+
+
+def crosscheck_cifar10(r: Mapping[str, Any]) -> str:
+    """Returns the table of crosscheck_cifar10.py."""
+    heads = ["attack", "images", "compared", "ours", "theirs", "other implementation"]
+    lines = []
+    for name, row in r["rows"].items():
+        if row["compared"] == "robust accuracy":
+            values = [percent(row[who]["robust_accuracy"], row[who]["interval"]) for who in ("ours", "theirs")]
+        else:
+            values = [f"{row[who]['median_norm_of_fooled']:.4f}" for who in ("ours", "theirs")]
+        other = f"{row['other']['package']} {row['other']['version']}"
+        lines.append([name, str(row["images"]), row["compared"], *values, other])
     return table(heads, lines)
 
 
