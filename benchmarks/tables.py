@@ -65,7 +65,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy gate weights": _of("alloy_gate", accuracy.gate_weights),
     "half precision": _of("half_precision", accuracy.half_precision),
     "detail": _of("detail", accuracy.detail),
-    "crosscheck cifar10": _of("crosscheck_cifar10", accuracy.crosscheck_cifar10),
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),
     **{
         f"detection {name}": lambda make=make: make(read_result("detection", {}))
