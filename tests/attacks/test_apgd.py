@@ -102,7 +102,7 @@ def test_names_state_the_loss() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"loss": "mse"}, 'expected loss="ce", "dlr", "dlr-targeted" or a function, got \'mse\''),
+        ({"loss": "mse"}, "expected loss to be 'ce' or 'dlr' or 'dlr-targeted' or a function, got 'mse'"),
         ({"loss": "dlr-targeted", "targeted": True}, "takes labels to leave and chooses its goals itself"),
         ({"steps": 0}, "expected steps to be an integer of at least 1, got 0"),
         ({"steps": 1.5}, "expected steps to be an integer of at least 1, got 1.5"),

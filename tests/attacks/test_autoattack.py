@@ -108,7 +108,7 @@ def test_images_that_the_package_cannot_tile_are_refused(
 def test_names_and_options(package: type[FakeEnsemble]) -> None:
     attack = AutoAttack(version="rand", eps=0.1)
     assert (attack.name, attack.with_eps(0.2).eps) == ("AutoAttack-rand", 0.2)
-    with pytest.raises(OptionError, match="expected version='standard' or version='rand', got 'plus'"):
+    with pytest.raises(OptionError, match="expected version to be 'standard' or 'rand', got 'plus'"):
         AutoAttack(version="plus")
     with pytest.raises(OptionError, match="write 8/255, not 8"):
         AutoAttack(eps=8)

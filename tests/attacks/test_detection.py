@@ -185,7 +185,7 @@ def test_terms_of_a_kind_are_summed() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     model, images = detector("faster"), pictures(1, 3, 64, 64)
-    with pytest.raises(OptionError, match="expected kind='cls', 'loc' or 'cls\\+loc', got 'box'"):
+    with pytest.raises(OptionError, match="expected loss to be 'cls' or 'loc' or 'cls\\+loc' or a function, got 'box'"):
         DetectionAttack(PGD(), loss="box")
     with pytest.raises(OptionError, match=r"expected an attack on any loss for detection, .* got CW, which needs"):
         DetectionAttack(CW())

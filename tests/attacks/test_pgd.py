@@ -100,7 +100,7 @@ def test_dense_outputs_are_attacked_by_their_mean_loss() -> None:
     ("options", "text"),
     [
         ({"eps": 8}, "expected eps in units of the"),
-        ({"norm": "L1"}, "expected norm='Linf' or norm='L2', got 'L1'"),
+        ({"norm": "L1"}, "expected norm to be 'Linf' or 'L2', got 'L1'"),
         ({"restarts": 0}, "expected restarts to be an integer of at least 1, got 0"),
         ({"restarts": 1.5}, "expected restarts to be an integer of at least 1, got 1.5"),
         ({"steps": 1.5}, "expected steps to be an integer of at least 0, got 1.5"),

@@ -118,7 +118,7 @@ def test_features_that_are_not_a_batch_are_refused(images: torch.Tensor) -> None
     ("options", "text"),
     [
         ({"eps": 16}, "write 16/255, not 16"),
-        ({"distance": "l2"}, "expected distance='mae' or distance='squared', got 'l2'"),
+        ({"distance": "l2"}, "expected distance to be 'mae' or 'squared', got 'l2'"),
         ({"steps": -1}, "expected steps to be an integer of at least 0, got -1"),
         ({"steps": 1.5}, "expected steps to be an integer of at least 0, got 1.5"),
         ({"noise": 0}, r"noise in \(0, 1\]"),
