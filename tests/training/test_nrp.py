@@ -101,7 +101,8 @@ def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(p
 def test_two_processes_train_purifier_and_critic_together(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
     train_in_two(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}), photos, out)
-    first, second = (torch.load(out / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    places = (out / "weights-0.pt", tmp_path / "two-other" / "weights-1.pt")
+    first, second = (torch.load(place, weights_only=True) for place in places)
     assert same(first["model"], second["model"]) and same(first["critic"], second["critic"])
     purifier = Purifier.from_pretrained(out / "nrp-resg")
     assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())

@@ -70,7 +70,8 @@ def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, t
 def test_two_processes_train_together_on_attacks_of_their_own(photos: Path, tmp_path: Path) -> None:
     config = {**TINY, "batch_size": 8, "accumulate": 2}
     train_in_two(SCRIPT % config, photos, tmp_path / "two")
-    first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    places = (tmp_path / "two" / "weights-0.pt", tmp_path / "two-other" / "weights-1.pt")
+    first, second = (torch.load(place, weights_only=True) for place in places)
     assert same(first["model"], second["model"])
     purifier = Purifier.from_pretrained(tmp_path / "two" / "alloy")
     assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())
