@@ -49,6 +49,8 @@ class Attack(ABC):
     bounded: ClassVar[bool] = True
     # False for detectors, which return their losses in train mode only.
     _needs_eval: ClassVar[bool] = True
+    # False for attacks that search only some of the perturbations in the ball.
+    _whole_ball: ClassVar[bool] = True
     # What an attack without a radius does, for errors.
     _aim: ClassVar[str] = "looks for the smallest perturbation"
 

@@ -7,8 +7,10 @@ https://arxiv.org/abs/1903.00073.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +43,8 @@ class LowFrequencyPGD(PGD):
         True
     """
 
+    _whole_ball: ClassVar[bool] = False
+
     share: float = 0.25
 
     def __post_init__(self) -> None:
@@ -59,14 +63,15 @@ def low_pass(values: Tensor, share: float) -> Tensor:
     """Returns values (N, C, H, W) with a share of the DCT frequencies along each axis, at least the constant one."""
     if share == 1:
         return values
-    rows, columns = (_projection(size, share, values) for size in values.shape[-2:])
+    rows, columns = (_projection(size, share).to(values) for size in values.shape[-2:])
     return rows @ values @ columns
 
 
-def _projection(size: int, share: float, like: Tensor) -> Tensor:
-    """Returns the projection (size, size) onto the lowest frequencies of the orthonormal DCT-II."""
+@functools.lru_cache(maxsize=8)
+def _projection(size: int, share: float) -> Tensor:
+    """Returns, in float64, the projection (size, size) onto the lowest frequencies of the orthonormal DCT-II."""
     places = torch.arange(size, dtype=torch.float64)
     frequencies = places[: math.ceil(share * size)].unsqueeze(1)
     waves = torch.cos(math.pi * (places + 0.5) * frequencies / size)
     waves = waves / waves.norm(dim=1, keepdim=True)
-    return (waves.T @ waves).to(like)
+    return waves.T @ waves

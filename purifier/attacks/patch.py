@@ -15,19 +15,20 @@ from torch import Tensor
 from purifier._errors import InputError, OptionError
 from purifier._options import check_bool, check_integer, check_number
 from purifier.attacks._balls import Norm
-from purifier.attacks._gradient import GradientAttack
+from purifier.attacks._learning import LearningAttack
 from purifier.attacks._random import integers, uniform
 from purifier.attacks.base import Model, check_images, input_gradient
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Patch(GradientAttack):
+class Patch(LearningAttack):
     """Covers a square of each image with a patch that raises the model's loss, by steps along the gradient's sign.
 
     With `place="random"`, each step takes the mean loss over `samples` random places (expectation over
     transformation), and the result has the patch at one more random place. With `shared`, all images of the batch
     have one patch; `learn` returns it, and `apply` puts it on other images. For detectors, use
-    `DetectionAttack(Patch(...))`: one patch for each image.
+    `DetectionAttack(Patch(...))`: one patch for each image. `learn` returns (1, C, S, S) if `shared`, else
+    (N, C, S, S), in [0, 1].
 
     Args:
         size: Side of the patch as a share of the image's shorter side, in (0, 1].
@@ -57,6 +58,7 @@ class Patch(GradientAttack):
 
     bounded: ClassVar[bool] = False
     _aim: ClassVar[str] = "covers a part of the image"
+    _learned: ClassVar[str] = "patch"
 
     eps: float = field(default=1.0, init=False)
     norm: Norm = field(default="Linf", init=False)
@@ -78,23 +80,6 @@ class Patch(GradientAttack):
             check_number(name, getattr(self, name), low=1e-6 if name == "size" else 0, high=1)
         check_integer("samples", self.samples, low=1)
         check_bool("shared", self.shared)
-
-    def learn(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        """Returns patches (1, C, S, S) if `shared`, else (N, C, S, S), detached, in [0, 1].
-
-        Args:
-            model: Map from images to outputs, differentiable.
-            images: (N, C, H, W), N > 0, float32 or float64, in [0, 1].
-            targets: What the loss takes besides the outputs, such as labels (N,).
-
-        Raises:
-            InputError: If images, targets or model do not suit the attack, or there is no image.
-        """
-        self._check(model, images)
-        if not len(images):
-            raise InputError("expected at least one image to learn a patch from, got none")
-        with torch.inference_mode(False), torch.no_grad():
-            return self._learn(model, images.detach().clone().clamp(0, 1), targets, None)
 
     def apply(self, images: Tensor, patches: Tensor) -> Tensor:
         """Returns images (N, C, H, W) with patches (1 or N, C, S, S) at this attack's place; gradients flow to both.

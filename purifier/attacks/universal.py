@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import OptionError
 from purifier._options import check_integer
 from purifier.attacks._balls import ascend, project
-from purifier.attacks._gradient import GradientAttack
+from purifier.attacks._learning import LearningAttack
 from purifier.attacks._random import uniform
 from purifier.attacks.base import COMPUTED, Model, input_gradient, per_image, pick
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Universal(GradientAttack):
+class Universal(LearningAttack):
     """Learns one perturbation from all images of the call, and adds it to each of them.
 
-    `learn` returns the perturbation itself. To attack images that it has not seen, add it to them and clamp to [0, 1].
+    `learn` returns the perturbation itself, (1, C, H, W), within the ball. To attack images that it has not seen, add
+    it to them and clamp to [0, 1].
 
     Args:
         eps: Radius of the ball, in units of the [0, 1] image range (8/255, not 8).
@@ -49,6 +50,9 @@ class Universal(GradientAttack):
         torch.Size([1, 3, 8, 8])
     """
 
+    _learned: ClassVar[str] = "perturbation"
+    _whole_ball: ClassVar[bool] = False
+
     alpha: float = COMPUTED
     steps: int = 10
     batch: int = 32
@@ -60,23 +64,6 @@ class Universal(GradientAttack):
         check_integer("batch", self.batch, low=1)
         if not 0 < self.clip <= math.inf:
             raise OptionError(f"expected clip > 0, got {self.clip}")
-
-    def learn(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        """Returns the perturbation (1, C, H, W), detached, within the ball.
-
-        Args:
-            model: Map from images to outputs, differentiable.
-            images: (N, C, H, W), N > 0, float32 or float64, in [0, 1].
-            targets: What the loss takes besides the outputs, such as labels (N,).
-
-        Raises:
-            InputError: If images, targets or model do not suit the attack, or there is no image.
-        """
-        self._check(model, images)
-        if not len(images):
-            raise InputError("expected at least one image to learn a perturbation from, got none")
-        with torch.inference_mode(False), torch.no_grad():
-            return self._learn(model, images.detach().clone().clamp(0, 1), targets, None)
 
     def _climb(self, model: Model, images: Tensor, targets: Any, bar: Any) -> Tensor:
         return (images + self._learn(model, images, targets, bar)).clamp(0, 1)

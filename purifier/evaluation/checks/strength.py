@@ -15,10 +15,8 @@ from torch import Tensor
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.base import Loss
-from purifier.attacks.frequency import LowFrequencyPGD
 from purifier.attacks.losses import cross_entropy
 from purifier.attacks.pgd import PGD
-from purifier.attacks.universal import Universal
 from purifier.evaluation.checks.context import Context
 from purifier.evaluation.checks.finding import Check, Finding
 
@@ -67,7 +65,7 @@ def one_step(context: Context) -> Finding | None:
     inner: Any = getattr(context.attack, "attack", context.attack)
     climbs = isinstance(inner, GradientAttack | APGD) and inner.steps > 1 and not inner.targeted
     # Nor need attacks that search only a part of the ball.
-    climbs = climbs and inner.bounded and not isinstance(inner, LowFrequencyPGD | Universal)
+    climbs = climbs and inner.bounded and inner._whole_ball
     attack = inner if climbs else PGD(eps=8 / 255, alpha=2 / 255, steps=10)
     eps, norm = attack.eps, attack.norm
     once = PGD(eps=eps, alpha=eps, steps=1, norm=norm, random_start=False, loss=context.loss)
