@@ -100,15 +100,17 @@ def check_same(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
     Raises:
         OptionError: If a fact differs from the main process's in any process.
     """
-    theirs = from_main(accelerator, lambda: dict(facts))
-    found = next((name for name in facts if theirs.get(name) != facts[name]), None)
-    text = found and f"{found} {facts[found]!r} in process {accelerator.process_index}, {theirs.get(found)!r} in 0"
-    if accelerator.num_processes > 1:
-        texts: list[Any] = [None] * accelerator.num_processes
-        torch.distributed.all_gather_object(texts, text)
-        text = next(filter(None, texts), None)
-    if text:
-        raise OptionError(f"expected the same settings and images in all processes, got {text}; start all alike")
+    if accelerator.num_processes == 1:
+        return
+    everyone: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(everyone, dict(facts))
+    for rank, theirs in enumerate(everyone):
+        for name in facts:
+            if theirs.get(name) != everyone[0].get(name):
+                raise OptionError(
+                    "expected the same settings and images in all processes, got "
+                    f"{name} {theirs.get(name)!r} in process {rank}, {everyone[0].get(name)!r} in 0; start all alike"
+                )
 
 
 @contextmanager
