@@ -6,7 +6,7 @@ https://arxiv.org/abs/1902.02918. An abstention counts as an error. No attack is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,15 +21,10 @@ from purifier.evaluation.metrics.classification import interval
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.rows import Interval
 from purifier.smoothing import Smoothed, lower_bound
-from purifier.smoothing.binomial import check_alpha
+from purifier.smoothing.binomial import certified_radius, check_alpha, check_sigma
 
 # L2 norms in units of the [0, 1] range.
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
-CERTIFIED_NOTE = (
-    "Share of images, in %, that are right with a certificate: no perturbation of a smaller L2 norm than the radius "
-    "changes the prediction, whatever the attacker knows. An abstention counts as an error. Brackets hold 95 % "
-    "intervals over the choice of images."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +51,12 @@ class Certification:
         for name in ("draws", "first_draws"):
             check_integer(name, getattr(self, name), low=1, high=10_000_000)
         check_alpha(self.alpha)
-        # Smoothed checks sigma.
-        Smoothed(len, sigma=self.sigma)
+        check_sigma(self.sigma)
 
     @property
     def largest_radius(self) -> float:
         """The radius if all draws hit. No certificate has a larger one."""
-        return Smoothed(len, sigma=self.sigma).radius(lower_bound(self.draws, self.draws, self.alpha))
+        return certified_radius(lower_bound(self.draws, self.draws, self.alpha), self.sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,20 +153,3 @@ class Certifier:
             images[0].to(self.device), first_draws=options.first_draws, draws=options.draws, alpha=options.alpha
         )
         return {"index": index, "true": int(targets[0]), "label": found.label, "radius": found.radius}
-
-
-def certified_heads() -> list[str]:
-    """Returns the heads of the table of certified accuracy."""
-    return ["Purifier", "sigma", "draws", "n", *(f"radius {radius:g}" for radius in RADII), "abstained"]
-
-
-def certified_lines(rows: Iterable[CertifiedRow]) -> list[list[str]]:
-    """Returns the lines of that table; figures are in %, with intervals in brackets."""
-    return [
-        [
-            row.purifier, f"{row.certification.sigma:g}", f"{row.certification.draws:,}", str(row.images),
-            *(f"{100 * share:.1f} [{100 * low:.0f}-{100 * high:.0f}]" for share, (low, high) in row.accuracies),
-            f"{100 * row.abstained / row.images:.1f}",
-        ]
-        for row in rows
-    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import torch
 
@@ -64,6 +65,25 @@ def abstains(first: int, second: int, alpha: float) -> bool:
     if first + second == 0:
         return True
     return min(1.0, 2 * _at_least(max(first, second), first + second, 0.5)) > alpha
+
+
+def certified_radius(lower: float, sigma: float) -> float:
+    """Returns the L2 radius that follows from a lower bound of a class's probability under noise; 0 up to 1/2.
+
+    Theorem 1 of Cohen et al., for the second class at 1 minus the bound.
+    """
+    return sigma * NormalDist().inv_cdf(lower) if 0.5 < lower < 1 else 0.0
+
+
+def check_sigma(sigma: object) -> float:
+    """Returns the standard deviation of the noise.
+
+    Raises:
+        OptionError: If it is not a number above 0.
+    """
+    if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+        raise OptionError(f"expected sigma > 0, in units of the [0, 1] range, such as 0.25, got {shown(sigma)}")
+    return float(sigma)
 
 
 def check_alpha(alpha: float) -> None:

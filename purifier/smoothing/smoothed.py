@@ -12,11 +12,9 @@ attacker knows. The probability is estimated from random draws, so each certific
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -29,7 +27,14 @@ from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._wrapping import convention_of, load_for
 from purifier.models.layers import check_eval
-from purifier.smoothing.binomial import abstains, check_alpha, lower_bound, reaches_half
+from purifier.smoothing.binomial import (
+    abstains,
+    certified_radius,
+    check_alpha,
+    check_sigma,
+    lower_bound,
+    reaches_half,
+)
 
 # The label of a prediction that the draws do not support.
 ABSTAIN = -1
@@ -94,11 +99,10 @@ class Smoothed:
         batch_size: int = 100,
         generator: torch.Generator | None = None,
     ) -> None:
-        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
-            raise OptionError(f"expected sigma > 0, in units of the [0, 1] range, such as 0.25, got {sigma!r}")
+        self.sigma = check_sigma(sigma)
         if not callable(model):
             raise OptionError(f"expected a model that maps images to logits, got {type(model).__name__}")
-        self.model, self.sigma, self.generator = model, float(sigma), generator
+        self.model, self.generator = model, generator
         self.denoiser = None if denoiser is None else load_for(model, denoiser, {})
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         stated = convention_of(model, None, mean, std, None)
@@ -200,7 +204,7 @@ class Smoothed:
 
     def radius(self, lower: float) -> float:
         """Returns the radius that follows from a lower bound of a class's probability; 0 up to 1/2."""
-        return self.sigma * NormalDist().inv_cdf(lower) if 0.5 < lower < 1 else 0.0
+        return certified_radius(lower, self.sigma)
 
     @torch.no_grad()
     def counts(self, image: Tensor, draws: int) -> Tensor:

@@ -13,12 +13,12 @@ from typing import Any
 
 from purifier._errors import InputError
 from purifier._records import read_records
-from purifier.evaluation.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.checks import CHECKS
 from purifier.evaluation.defences import Variant
 from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, LEAST_SCORE, purified_name
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import view
+from purifier.evaluation.report.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
 from purifier.evaluation.report.markdown import FEW_CHECKS
 from purifier.evaluation.rows import CLEAN as CLEAN_ROW

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 
-from purifier.evaluation.certified import CERTIFIED_NOTE, certified_heads, certified_lines
+from purifier.evaluation.report.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.report.view import (
     Entry,
     Headline,
