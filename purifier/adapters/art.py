@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from purifier._errors import OptionError
 from purifier._purifier import Purifier
-from purifier.adapters.models import _require
+from purifier.adapters.models import check_installed, check_purifier
 from purifier.attacks.bpda import StraightThrough
 
 
@@ -27,9 +26,8 @@ def as_art(purifier: Purifier, *, apply_fit: bool = False, apply_predict: bool =
         OptionError: If it is no purifier.
         InputError: If ART is not installed.
     """
-    if not isinstance(purifier, Purifier):
-        raise OptionError(f"expected a Purifier, got {type(purifier).__name__}; call Purifier.from_pretrained first")
-    _require("art", "adversarial-robustness-toolbox")
+    check_purifier(purifier)
+    check_installed("art", "adversarial-robustness-toolbox")
     from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
 
     applied = purifier if purifier.differentiable else StraightThrough(purifier)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError
 from purifier._purifier import Purifier
-from purifier.adapters.models import Attackable
+from purifier.adapters.models import Attackable, check_purifier
 
 
 class MaiteModel:
@@ -89,8 +89,7 @@ def as_maite_augmentation(purifier: Purifier, *, name: str | None = None) -> Mai
     Raises:
         OptionError: If it is no purifier.
     """
-    if not isinstance(purifier, Purifier):
-        raise OptionError(f"expected a Purifier, got {type(purifier).__name__}; call Purifier.from_pretrained first")
+    check_purifier(purifier)
     return MaiteAugmentation(purifier, {"id": name or purifier.name or "purifier"})
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError
+from purifier._purifier import Purifier
 from purifier.attacks.bpda import straight_through, through_floors
 from purifier.attacks.losses import logits_in
 from purifier.attacks.threats import whole_model
@@ -82,12 +83,27 @@ def as_foolbox(defended: Callable[..., Any], **options: Any) -> Any:
         OptionError: If it has no purifier.
         InputError: If Foolbox is not installed.
     """
-    _require("foolbox", "foolbox")
+    check_installed("foolbox", "foolbox")
     import foolbox
 
     return foolbox.PyTorchModel(Attackable(defended), bounds=(0, 1), **options)
 
 
-def _require(package: str, distribution: str) -> None:
+def check_purifier(purifier: object) -> None:
+    """Checks that something is a purifier.
+
+    Raises:
+        OptionError: If it is not.
+    """
+    if not isinstance(purifier, Purifier):
+        raise OptionError(f"expected a Purifier, got {type(purifier).__name__}; call Purifier.from_pretrained first")
+
+
+def check_installed(package: str, distribution: str) -> None:
+    """Checks that another library is installed, without importing it.
+
+    Raises:
+        InputError: If it is not.
+    """
     if find_spec(package) is None:
         raise InputError(f"expected the package {package}, got none; install it with pip install {distribution}")

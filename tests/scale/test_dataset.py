@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,6 @@ purify_dataset(sys.argv[1], sys.argv[2], slow(), batch_size=1, address=sys.argv[
 def slow() -> Purifier:
     """A purifier that takes long enough to be killed at work."""
     return Purifier.from_pretrained("gs", iterations=300)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
-    memory = 80 << 20
-    built = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory})
-    built.add_node(num_cpus=1, object_store_memory=memory)
-    yield built
-    ray.shutdown()
-    built.shutdown()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    from ray.cluster_utils import Cluster
-
-    built = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
-    built.add_node(num_cpus=1, object_store_memory=80 << 20)
-    yield built.address
-    ray.shutdown()
-    built.shutdown()
+@pytest.fixture
+def address(cluster: Any) -> str:
+    found: str = cluster.address
+    return found
 
 
 @pytest.fixture
@@ -69,10 +63,10 @@ def without_times(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{**row.to_dict(), "milliseconds": None} for row in evaluation.rows]
 
 
-def test_workers_measure_what_one_process_does_and_resume(cluster: str, data: LabelledImages, tmp_path: Path) -> None:
+def test_workers_measure_what_one_process_does_and_resume(address: str, data: LabelledImages, tmp_path: Path) -> None:
     here = run(data, tmp_path / "here")
     counts: list[int] = []
-    engine = OnRay(cluster, Workers(least=2))
+    engine = OnRay(address, Workers(least=2))
     there = run(data, tmp_path / "there", engine=engine, progress=counts.append)
     assert without_times(here) == without_times(there) and sum(counts) == 4 * len(data)
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
@@ -83,9 +77,9 @@ def test_workers_measure_what_one_process_does_and_resume(cluster: str, data: La
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
-def test_a_model_that_cannot_be_sent_is_refused(cluster: str, data: LabelledImages, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_sent_is_refused(address: str, data: LabelledImages, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="expected a model and data that can be pickled for the workers"):
-        run(data, tmp_path / "other", Unsent().eval(), engine=OnRay(cluster))
+        run(data, tmp_path / "other", Unsent().eval(), engine=OnRay(address))
 
 
 class Unsent(nn.Module):
@@ -100,7 +94,7 @@ class Unsent(nn.Module):
         return self.model(images)
 
 
-def test_the_command_line_evaluates_on_ray(cluster: str, tmp_path: Path) -> None:
+def test_the_command_line_evaluates_on_ray(address: str, tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "data")
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))[:4]
     labels = tmp_path / "labels.csv"
@@ -110,7 +104,7 @@ def test_the_command_line_evaluates_on_ray(cluster: str, tmp_path: Path) -> None
         "--threat", "blind", "--attack", "PGD:steps=1", "--purifier", "gs", "--probe-images", "0", "--out",
     ]  # fmt: skip
     there = CliRunner().invoke(
-        command, [*arguments, str(tmp_path / "there"), "--engine", "ray", "--address", cluster, "--workers", "1"]
+        command, [*arguments, str(tmp_path / "there"), "--engine", "ray", "--address", address, "--workers", "1"]
     )
     assert there.exit_code == 0, there.output
     here = CliRunner().invoke(command, [*arguments, str(tmp_path / "here")])
