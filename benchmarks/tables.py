@@ -21,6 +21,7 @@ from benchmarks.accuracy import detection_results, headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import tables as recipes
+from benchmarks.scale import serving
 from benchmarks.speed import gate_cost
 from benchmarks.speed import table as speed
 from benchmarks.stale import check_results
@@ -83,6 +84,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad yolox targets": _of("gad_yolox", recipes.gad_task_targets),
     "cifar10 classifiers": _of("cifar10_targets", recipes.cifar10_targets),
     "demo classifier": _of("demo_classifier", recipes.demo_classifier),
+    "serving": lambda: serving.markdown(read_result(serving.NAME, {})),
+    "serving memory": lambda: serving.memory_markdown(read_result(serving.NAME, {})),
     "speed cpu gs": _of("speed_cpu_gs", speed.markdown),
     "speed cpu networks": _of("speed_cpu_networks", speed.markdown),
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),
