@@ -78,7 +78,7 @@ class Scoring(Facts):
         height, width = images.shape[-2:]
         if images.is_meta or images.numel() == 0:
             return images.new_empty((*images.shape[:-3], 1, height, width), dtype=torch.float32)
-        pixels = gate.spread(self._probabilities(images), height, width)
+        pixels = gate.spread(self.gate_logits(images).sigmoid(), height, width)
         return pixels.to(images.device).view(*images.shape[:-3], 1, height, width)
 
     def _scores(self, images: Tensor) -> Tensor:
@@ -86,10 +86,16 @@ class Scoring(Facts):
         self.gated_part()
         if images.is_meta or images.numel() == 0:
             return images.new_empty(images.shape[:-3], dtype=torch.float32)
-        return _mean(self._probabilities(images)).to(images.device).view(images.shape[:-3])
+        return _mean(self.gate_logits(images).sigmoid()).to(images.device).view(images.shape[:-3])
 
-    def _probabilities(self, images: Tensor) -> Tensor:
-        """Returns the gate's probabilities for the cells of images (..., 3, H, W), (N, 1, ceil(H / 8), ceil(W / 8))."""
+    def gate_logits(self, images: Tensor) -> Tensor:
+        """Returns the gate's logits for the cells of images (..., 3, H, W), (N, 1, ceil(H / 8), ceil(W / 8)).
+
+        Without checks of the images, float32 or better, on the purifier's device.
+
+        Raises:
+            OptionError: If this purifier does not have exactly one gate.
+        """
         part, gate = self.gated_part()
         batch = images.to(device=self.device, dtype=self.dtype).reshape(-1, *images.shape[-3:])
         tile = None if torch.compiler.is_exporting() else self._tile
@@ -100,7 +106,7 @@ class Scoring(Facts):
                 batch = (link(batch) if tile is None else apply_tiled(link, batch, tile)).clamp(0, 1)
             stage = Stage(gate.logits, halo=gate.halo, align=gate.cell, cell=gate.cell)
             logits = gate.logits(batch) if tile is None else apply_stage(stage, batch, tile)
-            return _exact(logits).sigmoid()
+            return _exact(logits)
 
     def gated_part(self) -> tuple[Method, Gate]:
         """Returns the one method of the sequence that has a gate, and its gate.

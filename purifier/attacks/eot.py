@@ -153,7 +153,7 @@ def on_mean_loss(attack: Attack, models: Sequence[Model]) -> Attack | None:
 
     The copy attacks the identity: it passes its images to the loss, which calls the models.
     """
-    loss = _climbed(attack)
+    loss = climbed_loss(attack)
     if loss is None:
         return None
     changed: Any = copy.copy(attack)
@@ -162,7 +162,7 @@ def on_mean_loss(attack: Attack, models: Sequence[Model]) -> Attack | None:
     return attacking
 
 
-def _climbed(attack: Attack) -> Loss | None:
+def climbed_loss(attack: Attack) -> Loss | None:
     """Returns the loss of an attack that uses the model only through its loss; None for other attacks."""
     if isinstance(attack, GradientAttack):
         return attack.loss

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from purifier._attaching import as_purified_model
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, PurifierWarning, shown
-from purifier._options import check_fields, check_integer
+from purifier._options import check_fields, check_integer, check_number
 from purifier._purified_model import PurifiedModel
+from purifier.attacks._hiding import hiding
 from purifier.attacks.base import Attack, plain
 from purifier.attacks.bpda import straight_through, through_floors
 from purifier.attacks.ensemble import Ensemble, check_models
@@ -155,26 +156,35 @@ class Aware(ThreatModel):
             purifier is random.
         submissions: How often each attacked image is submitted if the purifier is random. Evaluations of classifiers
             count it as correct only if every submission is, because an attacker can try again.
+        gate_weight: Above 0, the attack also hides from the purifier's gate, whose `attack_score` is then no sign of
+            it: its loss is that of the model minus this weight times the mean of the gate's logits above -6 (Carlini
+            and Wagner, 2017, https://arxiv.org/abs/1705.07263). Try several weights, such as 0.3 and 1.
 
     Raises:
-        OptionError: If an option is out of its range.
+        OptionError: If an option is out of its range. In a call, if `gate_weight` is above 0 and the purifier has not
+            one gate, or the attack climbs no loss.
     """
 
     name = "aware"
     samples: int = 1
     submissions: int = 1
+    gate_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("samples", self.samples, low=1)
         check_integer("submissions", self.submissions, low=1)
+        check_number("gate_weight", self.gate_weight, low=0, high=1e6)
 
     def __call__(self, attack: Attack, defended: Callable[..., Any], images: Any, targets: Any) -> Any:
         """See `ThreatModel`. Warns if the gradient of the purifier is too poor for an honest figure."""
         checked = _check_defended(defended)
         if getattr(_check_attack(attack), "gradient", True):
             _warn_of_gradients(checked.purifier, self.samples)
-        return averaged(attack, self.samples)(whole_model(through_floors(checked)), images, targets)
+        model = whole_model(through_floors(checked))
+        if self.gate_weight:
+            attack, model = hiding(attack, checked.purifier, model, self.gate_weight)
+        return averaged(attack, self.samples)(model, images, targets)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

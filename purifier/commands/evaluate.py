@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from purifier.evaluation import Evaluation, EvaluationSettings, ImageSet, LoadedModel
 
 _TASKS = ("classification", "detection", "segmentation")
-_SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "trained")
+_SETTINGS = ("batch_size", "seed", "votes", "eight_bit", "defend", "probe_images", "trained")
 
 
 @click.command("evaluate")
@@ -68,7 +68,7 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
     metavar="NAME:key=value",
     help="What the attacker knows. blind: the model. transfer: only other models. aware: model and purifier. bpda: "
     "both, with the identity as the purifier's gradient. aware:samples=8,submissions=10 averages 8 calls of a random "
-    "purifier (EOT) and submits each image 10 times. "
+    "purifier (EOT) and submits each image 10 times. aware:gate_weight=0.3 also hides from the purifier's gate. "
     "certified:sigma=0.25,draws=1000: randomised smoothing, with the purifiers as denoisers.",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
@@ -82,6 +82,13 @@ _SETTINGS = ("batch_size", "seed", "eight_bit", "defend", "probe_images", "train
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images in a batch.")
 @device_option
 @click.option("--dtype", default="auto", show_default=True, help="Dtype of the purifiers; auto is float32.")
+@click.option(
+    "--votes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Calls of a random purifier for each submission, of which the class that most predict counts.",
+)
 @click.option("--eight-bit", is_flag=True, help="Also measure with the attacked images rounded to 8 bits.")
 @click.option("--defend-dtype", "defend", multiple=True, help="Also run the purifiers in bf16 or fp16.")
 @click.option("--ignore-index", type=int, help="Mask value of the pixels to ignore (segmentation).  [default: 255]")
@@ -159,7 +166,13 @@ def command(
 
 
 def _settings(
-    batch_size: int, seed: int, eight_bit: bool, defend: Sequence[str], probe_images: int, trained: Sequence[str]
+    batch_size: int,
+    seed: int,
+    votes: int,
+    eight_bit: bool,
+    defend: Sequence[str],
+    probe_images: int,
+    trained: Sequence[str],
 ) -> EvaluationSettings:
     from purifier.evaluation import EvaluationSettings
 
@@ -167,6 +180,7 @@ def _settings(
     return EvaluationSettings(
         batch_size=batch_size,
         seed=seed,
+        votes=votes,
         eight_bit=eight_bit,
         defend_dtypes=long_dtypes(defend),
         probe_images=probe_images,

@@ -108,20 +108,25 @@ class CellRunner:
         milliseconds = {}
         for name, way in self.defences.runs(cell.purifiers):
             found, times = [], []
-            for number in range(self._submissions(cell, name)):
+            submissions, votes = self._calls(cell, name)
+            for number in range(submissions * votes):
                 with self._randomness(cell, first, name, way, number), torch.inference_mode():
                     purified, took = self.defences.timed(name, way, images)
                     found.append(self.task.record(self.defences.model(purified), targets))
                     times.append(took)
-            predictions.setdefault(way.key, {})[name] = self.task.worst(found, targets)
+            judged = [
+                self.task.majority(one)
+                for one in (found[start : start + votes] for start in range(0, len(found), votes))
+            ]
+            predictions.setdefault(way.key, {})[name] = self.task.worst(judged, targets)
             if way == Variant():
                 milliseconds[name] = round(times[0], 4)
         return predictions, milliseconds
 
-    def _submissions(self, cell: Cell, name: str) -> int:
-        """How often an attacked image goes through a purifier; once if that is the same every time."""
+    def _calls(self, cell: Cell, name: str) -> tuple[int, int]:
+        """How often an image is submitted, and goes through the purifier each time; once if that is always the same."""
         random = name != UNDEFENDED and getattr(self.defences.purifiers[name], "random", False)
-        return getattr(cell.threat, "submissions", 1) if random else 1
+        return (getattr(cell.threat, "submissions", 1), self.settings.votes) if random else (1, 1)
 
     def _randomness(
         self, cell: Cell, first: int, name: str, way: Variant, number: int = 0

@@ -238,6 +238,7 @@ class _Run:
             "batch_size": self.settings.batch_size,
             "seed": self.settings.seed,
             "device": self.defences.device.type,
+            **({"votes": self.settings.votes} if self.settings.votes > 1 else {}),
             "variants": [variant.key for variant in self.defences.variants],
             "versions": {key: value for key, value in versions().items() if key != "python"},
         }
@@ -258,11 +259,12 @@ class _Run:
         return {"purifier": identity, "certification": asdict(certification)}
 
     def _probe_head(self, name: str) -> dict[str, Any]:
-        attack, samples = self._strongest()
+        attack, samples, submissions = self._strongest()
         return {
             "purifier": purifier_identity(self.defences.purifiers[name]),
             "attack": None if attack is None else attack.settings(),
             "samples": samples,
+            "submissions": submissions,
             "probe_images": self.settings.probe_images,
             "trained_eps": self.settings.trained_eps.get(name),
             "trained_size": self.settings.trained_size.get(name),
@@ -306,24 +308,29 @@ class _Run:
             known = tuple(names.get(number, f"class {number}") for number in range(self.data.folders))
         return known
 
-    def _strongest(self) -> tuple[Attack | None, int]:
-        """The attack and the number of EOT samples that the live checks use."""
+    def _strongest(self) -> tuple[Attack | None, int, int]:
+        """The attack, the number of EOT samples and that of submissions that the live checks use."""
         attacks = [cell.attack for cell in self.cells if cell.attack is not None and cell.attack.gradient]
         strongest = max(attacks, key=lambda a: (getattr(a, "steps", 0), getattr(a, "eps", 0)), default=None)
-        return strongest, max((getattr(cell.threat, "samples", 1) for cell in self.cells), default=1)
+        samples, submissions = (
+            max((getattr(cell.threat, name, 1) for cell in self.cells), default=1)
+            for name in ("samples", "submissions")
+        )
+        return strongest, samples, submissions
 
     def _probe(self, name: str, records: Records) -> list[Finding]:
         if not self.settings.probe_images:
             return []
         if 0 not in records.by_index:
             images, labels = to_device(self.data.load(self._probed()), self.defences.device)
-            attack, samples = self._strongest()
+            attack, samples, submissions = self._strongest()
             findings = probe(
                 self.defences.defended[name],
                 images,
                 labels,
                 attack=attack,
                 samples=samples,
+                submissions=submissions,
                 trained_eps=self.settings.trained_eps.get(name),
                 trained_size=self.settings.trained_size.get(name),
             )

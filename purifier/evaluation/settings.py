@@ -21,6 +21,8 @@ class EvaluationSettings:
         batch_size: Images in a batch. A run can only resume with the same batch size.
         seed: Seed of everything random. A run that resumes gives the same figures as one that was never interrupted.
         eight_bit: Whether to also measure with the attacked images rounded to 8 bits, as image files are.
+        votes: How often each submission of an image goes through a random purifier. The class that most of these
+            predictions name counts, as with `purifier.smoothing.Majority`. Classifiers only.
         defend_dtypes: Further dtypes to run the purifiers in, such as "bfloat16". The attack's dtype does not change.
         pictures: Number of images to keep for the report, for each combination of purifier, attack and threat model.
         probe_images: Number of images for the self-checks that run the model. They take about 40 forward and backward
@@ -32,6 +34,7 @@ class EvaluationSettings:
     batch_size: int = 16
     seed: int = 0
     eight_bit: bool = False
+    votes: int = 1
     defend_dtypes: tuple[str, ...] = ()
     pictures: int = 4
     probe_images: int = 8
@@ -40,6 +43,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_integer("batch_size", self.batch_size, low=1, high=_MOST)
+        check_integer("votes", self.votes, low=1, high=_MOST)
         for name in ("pictures", "probe_images"):
             check_integer(name, getattr(self, name), low=0, high=_MOST)
         check_seed(self.seed)

@@ -226,7 +226,8 @@ def make_threat(
 ) -> ThreatModel:
     """Builds a threat model: blind, transfer, aware or bpda.
 
-    The last two take samples=N (EOT) and submissions=N, and "transfer" takes average=logits, probabilities or losses.
+    The last two take samples=N (EOT) and submissions=N, and "aware" also gate_weight=W. "transfer" takes
+    average=logits, probabilities or losses.
 
     Args:
         text: NAME:key=value. "file.py:T" names a class derived from `attacks.ThreatModel`.
@@ -251,7 +252,7 @@ def make_threat(
     if name not in kinds:
         raise UnknownNameError(f"expected a threat out of {', '.join(kinds)}, got {name!r}{nearest(name, kinds)}")
     direct = ["samples", "submissions"]
-    known = {"aware": direct, "bpda": direct, "transfer": ["average"]}.get(name, [])
+    known = {"aware": [*direct, "gate_weight"], "bpda": direct, "transfer": ["average"]}.get(name, [])
     _refuse_unknown(options, known, f"threat {name}")
     if name != "transfer":
         return kinds[name](**options)

@@ -65,6 +65,16 @@ class Task(ABC):
             InputError: If the outputs are not those of such a model.
         """
 
+    def majority(self, found: list[list[Any]]) -> list[Any]:
+        """Returns what `record` found in most of several calls, for each image.
+
+        Raises:
+            OptionError: If there are several and the task cannot vote.
+        """
+        if len(found) > 1:
+            raise OptionError("expected votes=1, got more; only classifiers vote")
+        return found[0]
+
     def worst(self, found: list[list[Any]], targets: Any) -> list[Any]:
         """Returns what `record` found in one of several submissions: the worst of them for each image.
 
@@ -119,6 +129,10 @@ class Classification(Task):
             )
         predictions: list[Any] = torch.where(outputs.isnan().any(1), -1, outputs.argmax(1)).tolist()
         return predictions
+
+    def majority(self, found: list[list[Any]]) -> list[Any]:
+        # Of several classes with as many votes, the lowest number, as `smoothing.Majority` has it.
+        return [max(sorted(set(column)), key=column.count) for column in zip(*found, strict=True)]
 
     def worst(self, found: list[list[Any]], targets: Any) -> list[Any]:
         labels = targets.tolist()

@@ -173,10 +173,10 @@ def test_settings_say_everything() -> None:
     surrogates = Transfer(classifier(), classifier(), names=["a", "b"], average="probabilities")
     assert Blind().settings() == {"name": "blind"}
     assert surrogates.settings() == {"name": "transfer", "surrogates": ["a", "b"], "average": "probabilities"}
-    assert Aware(samples=3).settings() == {"name": "aware", "samples": 3, "submissions": 1}
+    assert Aware(samples=3).settings() == {"name": "aware", "samples": 3, "submissions": 1, "gate_weight": 0.0}
     assert BPDA().settings() == {"name": "bpda", "substitute": None, "samples": 1, "submissions": 1}
     assert BPDA(Purifier.from_pretrained("gs")).settings()["substitute"] == "Purifier"
-    assert repr(Aware(samples=3)) == "Aware(samples=3, submissions=1)"
+    assert repr(Aware(samples=3)) == "Aware(samples=3, submissions=1, gate_weight=0.0)"
 
 
 @pytest.mark.parametrize("threat", [Blind(), Aware(), BPDA()])

@@ -145,7 +145,9 @@ def test_a_purifier_that_adds_noise_is_found_unless_the_attack_averages(net: nn.
     finding = next(f for f in probe(planted(noisy, net), *batch) if f.check == "randomness without EOT")
     assert "two calls differ by" in finding.measured
     assert "EOT" in finding.explanation
-    assert "randomness without EOT" not in names(probe(planted(noisy, net), *batch, samples=20))
+    found = names(probe(planted(noisy, net), *batch, samples=20))
+    assert "randomness without EOT" not in found and "random defence judged once" in found
+    assert "random defence judged once" not in names(probe(planted(noisy, net), *batch, submissions=10))
 
 
 def test_dynamic_inference_is_found_also_where_its_noise_repeats(net: nn.Module, batch: Batch) -> None:

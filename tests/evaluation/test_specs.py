@@ -105,7 +105,8 @@ def test_purifiers_take_options_chains_and_noise() -> None:
 
 
 def test_threats_take_samples_and_surrogates() -> None:
-    assert make_threat("aware:samples=4").settings() == {"name": "aware", "samples": 4, "submissions": 1}
+    settings = {"name": "aware", "samples": 4, "submissions": 1, "gate_weight": 0.3}
+    assert make_threat("aware:samples=4,gate_weight=0.3").settings() == settings
     assert isinstance(make_threat("bpda"), attacks.BPDA)
     assert make_threat("transfer", surrogates=[len], names=["a"]).names == ["a"]
     with pytest.raises(OptionError, match="expected a surrogate for the threat transfer"):

@@ -75,6 +75,31 @@ def test_the_worst_of_several_is_a_wrong_prediction_if_there_is_one() -> None:
         Segmentation().worst([["a"], ["b"]], None)
 
 
+def test_votes_make_a_random_purifier_steadier(data: LabelledImages, tmp_path: Path) -> None:
+    def clean(votes: int, purifier: nn.Module) -> tuple[float, Evaluation]:
+        result = evaluate(
+            Colours(), data, purifiers={"toss": purifier}, attacks={}, threats={}, out=tmp_path / f"{votes}",
+            settings=EvaluationSettings(batch_size=1, votes=votes, probe_images=0),
+        )  # fmt: skip
+        return next(row.standard_accuracy for row in result.rows if row.purifier == "toss"), result  # type: ignore[union-attr]
+
+    (once, _), (voted, result) = clean(1, Tossing()), clean(25, Tossing())
+    assert once < 0.9 and voted == 1
+    assert result.settings["votes"] == 25
+    assert "Votes of a random purifier" in write_report(result, tmp_path / "25")["html"].read_text()
+    steady = Tossing(random=False)
+    clean(2, steady)
+    assert steady.calls <= len(data) + 2
+
+
+def test_votes_count_in_each_submission() -> None:
+    task = Classification()
+    assert task.majority([[0, 1, 2], [0, 2, 1], [3, 2, 2]]) == [0, 2, 2]
+    assert task.majority([[4, 1], [3, 1]]) == [3, 1]
+    with pytest.raises(OptionError, match="only classifiers vote"):
+        Segmentation().majority([["a"], ["b"]])
+
+
 def test_options_are_checked_and_stated() -> None:
     for threat in (Aware, BPDA):
         with pytest.raises(OptionError, match="submissions"):

@@ -33,6 +33,7 @@ class Context:
         loss: The loss function that the attack increases; None for a built-in loss.
         entropy: Whether the attack increases cross entropy.
         samples: Number of calls over which the attack averages its loss (EOT).
+        submissions: How often each attacked image is submitted.
     """
 
     view: View
@@ -44,6 +45,7 @@ class Context:
     loss: Loss | None
     entropy: bool
     samples: int
+    submissions: int
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class Context:
         attack: Attack | None,
         loss: Loss | None,
         samples: int,
+        submissions: int,
     ) -> Self:
         """Reads view, bare model and purifier off the defended model, and loss and samples off the attack."""
         view, bare, purifier = defended, None, None
@@ -64,7 +67,7 @@ class Context:
         entropy = climbed in (None, "ce", cross_entropy)
         own = climbed if callable(climbed) and not entropy else None
         many = max(samples, getattr(attack, "samples", 1))
-        return cls(view, bare, purifier, images.detach().clamp(0, 1), labels, attack, own, entropy, many)
+        return cls(view, bare, purifier, images.detach().clamp(0, 1), labels, attack, own, entropy, many, submissions)
 
     @cached_property
     def outputs(self) -> Any:

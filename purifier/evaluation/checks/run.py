@@ -38,6 +38,7 @@ CHECKS: tuple[Check, ...] = (
     gradients.UNTRUE,
     quantising.QUANTISING,
     randomness.RANDOM,
+    randomness.ONCE,
     strength.ONE_STEP,
     strength.UNBOUNDED,
     tables.FALLING,
@@ -55,6 +56,7 @@ _LIVE: tuple[Callable[[Context], Finding | None], ...] = (
     gradients.untrue_gradients,
     quantising.quantising,
     randomness.randomness,
+    randomness.judged_once,
     strength.one_step,
     strength.unbounded,
 )
@@ -75,6 +77,7 @@ def probe(
     attack: Attack | None = None,
     loss: Loss | None = None,
     samples: int = 1,
+    submissions: int = 1,
     trained_eps: Range | None = None,
     trained_size: Range | None = None,
 ) -> list[Finding]:
@@ -91,6 +94,7 @@ def probe(
         attack: The attack of the evaluation, whose loss, eps and samples are checked.
         loss: The loss that the attack increases; None means the attack's own, or else cross entropy.
         samples: Number of calls over which the threat model averages (EOT).
+        submissions: How often the threat model submits each attacked image.
         trained_eps: The largest eps the purifier was trained for, or the smallest and the largest.
         trained_size: The smallest and the largest side in pixels; one number means half to twice that side.
 
@@ -104,7 +108,7 @@ def probe(
     found: list[Finding] = []
     if len(images) >= clean.FEWEST:
         with isolated_randomness(images.device, seed=0):
-            context = Context.of(defended, images, labels, attack, loss, samples)
+            context = Context.of(defended, images, labels, attack, loss, samples, submissions)
             found = [finding for check in _LIVE if (finding := check(context))]
     if any(finding.check == outputs.RANGE.name for finding in found):  # which is why it is poor
         found = [finding for finding in found if finding.check != clean.POOR.name]

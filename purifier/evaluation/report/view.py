@@ -32,6 +32,12 @@ THREAT_NOTES = {
     "bpda": "attacker knows the purifier, substitute gradients",
     WORST_CASE: "correct only if every aware attack of this radius fails",
 }
+# Options of threat models that make them stronger: their usual value, and what a title says of another one.
+_STRONGER = {
+    "samples": (1, "EOT {}"),
+    "submissions": (1, "worst of {}"),
+    "gate_weight": (0, "hidden from the gate ({})"),
+}
 _ORDER = tuple(THREAT_TITLES)
 _NORMS = {"Linf": "L∞", "L2": "L2"}
 _MEASURES = {"pixel_accuracy": "pixel accuracy", "mean_iou": "mIoU", "map": "mAP", "map_50": "mAP@0.5"}
@@ -133,19 +139,19 @@ def attack_title(row: TableRow) -> str:
 
 
 def threat_of(row: TableRow) -> str:
-    """Returns the key of a row's column: its threat model, and the number of EOT samples and of submissions, if any."""
+    """Returns the key of a row's column: its threat model, and the options that make it stronger, such as samples=5."""
     options = row.settings.get("threat", {})
-    samples, submissions = options.get("samples", 1), options.get("submissions", 1)
-    numbers = [samples, submissions] if submissions > 1 else [samples] if samples > 1 else []
-    return " ".join([row.threat, *map(str, numbers)])
+    changed = [
+        f"{name}={options[name]:g}" for name, (usual, _) in _STRONGER.items() if options.get(name, usual) != usual
+    ]
+    return " ".join([row.threat, *changed])
 
 
 def threat_title(key: str) -> str:
     """Returns the title of a column of `threat_of`."""
-    threat, *numbers = key.split()
-    samples, submissions = (*numbers, "1", "1")[:2]
-    averaged = f", EOT {samples}" if samples != "1" else ""
-    return THREAT_TITLES[threat] + averaged + (f", worst of {submissions}" if submissions != "1" else "")
+    threat, *changed = key.split()
+    options = [_STRONGER[name][1].format(value) for name, value in (option.split("=") for option in changed)]
+    return ", ".join([THREAT_TITLES[threat], *options])
 
 
 def threat_kind(key: str) -> str:
