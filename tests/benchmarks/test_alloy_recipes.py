@@ -23,6 +23,7 @@ from purifier.training.extractors import read_extractors
 from purifier.training.perturbations import read_sources
 from purifier.training.settings import PhotographTraining
 from tests.builders import small_purifier
+from tests.scenes import class_folders
 
 RECIPES = Path(alloy_ablation.__file__).parent
 FILES = sorted(RECIPES.glob("*.yaml"))
@@ -60,6 +61,23 @@ def test_every_settings_file_trains(file: Path, small_kit: Path, tmp_path: Path)
     train(method, file, small_kit, tmp_path / "run", **(same if values.get("init") == "alloy-s" else smaller))
     name = values.get("name", values.get("network"))
     assert Purifier.from_pretrained(tmp_path / "run" / name).name == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("gad-aware*.yaml")), ids=lambda file: file.stem)
+def test_every_settings_file_against_aware_attackers_trains(file: Path, tmp_path: Path) -> None:
+    for made, known in zip(class_folders(tmp_path / "colours").iterdir(), ("cat", "dog", "cow"), strict=True):
+        made.rename(tmp_path / "colours" / known)
+    smaller = {
+        "steps": 3, "batch_size": 4, "size": 32, "filters": 4, "blocks": 1, "precision": "no", "device": "cpu",
+        "validation_every": 2, "validation_images": 2, "validate_every": 3, "checkpoint_every": 3,
+    }  # fmt: skip
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in smaller.items()]
+    fixed, out = ["--model=reference:demo", f"--data={tmp_path / 'colours'}"], tmp_path / "run"
+    done = CliRunner().invoke(command, ["gad", *fixed, f"--config={file}", f"--out={out}", *options])
+    assert done.exit_code == 0, done.output
+    trained = Purifier.from_pretrained(out / "gad")
+    assert trained.method.options["patch"] == yaml.safe_load(file.read_text()).get("patch", 2)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

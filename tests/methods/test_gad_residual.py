@@ -49,7 +49,25 @@ def test_features_and_outputs_in_one_call_equal_those_of_two() -> None:
     assert torch.equal(features, method.features(images))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", ["filters", "blocks", "fine_blocks"])
+@pytest.mark.parametrize("patch", [1, 4, 8])
+@pytest.mark.parametrize("skip", [False, True])
+def test_patches_of_other_sizes_keep_shape_and_range_and_see_the_image(patch: int, skip: bool) -> None:
+    torch.manual_seed(0)
+    method, images = GADResidual(filters=4, blocks=1, patch=patch, skip=skip), pictures(2, 3, 33, 20)
+    torch.nn.init.normal_(method.last.weight, std=0.1)
+    out = method(images)
+    assert out.shape == images.shape and out.min() >= 0 and out.max() <= 1 and not torch.equal(out, images)
+    assert method.options["patch"] == patch
+    fine, _ = method._encoded(images)
+    assert fine.shape[-2:] == tuple(-(-side // (2 * patch)) * 2 for side in images.shape[-2:])
+
+
+def test_a_patch_that_is_no_power_of_two_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected a power of 2 as patch, got 6"):
+        GADResidual(patch=6)
+
+
+@pytest.mark.parametrize("name", ["filters", "blocks", "fine_blocks", "patch"])
 def test_options_out_of_range_are_refused(name: str) -> None:
     with pytest.raises(OptionError, match=rf"expected {name} .* got -1"):
         GADResidual(**{name: -1})

@@ -46,11 +46,12 @@ class GADTraining(LoopConfig):
         threat: "blind": the paper's losses, against attacks on the model alone. "aware": adversarial training against
             attacks through purifier and model; its only loss is the model's own. "both": half of the attacks are
             blind. The settings of the paper's losses, `variant` to `critic_layers`, do not matter then.
-        network: "gad", the paper's generator, or "residual", a small one for images of 32 pixels, which has no use
+        network: "gad", the paper's generator, or "residual", a small one on patches of the image, which has no use
             for `norm`, `start` and `downsamples`.
-        filters: Width of the generator at full size; of the residual network at half the size.
-        blocks: Number of residual blocks of the generator; of the residual network at a quarter of the size.
-        fine_blocks: Number of residual blocks of the residual network at half the size.
+        filters: Width of the generator at full size; of the residual network at the resolution of its patches.
+        blocks: Number of residual blocks of the generator; of the residual network at half that resolution.
+        fine_blocks: Number of residual blocks of the residual network at the resolution of its patches.
+        patch: Side of a patch of the residual network in pixels: 2 suits images of 32 pixels, 8 those of 128.
         clean_share: Share of each batch that is not attacked, with threat "aware" or "both".
         eps_warmup: Share of the steps in which the radius of the attack grows from 0, with threat "aware" or "both".
         skip: Whether the residual network changes the image, and starts as the identity, or draws it anew.
@@ -108,6 +109,7 @@ class GADTraining(LoopConfig):
     filters: int = 32
     blocks: int = 6
     fine_blocks: int = 1
+    patch: int = 2
     skip: bool = True
     clean_share: float = 0.0
     eps_warmup: float = 0.2
@@ -145,7 +147,7 @@ class GADTraining(LoopConfig):
         super().__post_init__()
         for name in ("attack_steps", "size", "downsamples", "fine_blocks"):
             check_integer(name, getattr(self, name), low=0)
-        for name, low in (("vectors", 1), ("validation_every", 2), ("validation_images", 1)):
+        for name, low in (("vectors", 1), ("patch", 1), ("validation_every", 2), ("validation_images", 1)):
             check_integer(name, getattr(self, name), low=low)
         for name in ("clean_share", "eps_warmup", "head_start", "head_weight"):
             check_number(name, getattr(self, name), low=0, high=1)

@@ -84,7 +84,11 @@ class GADRecipe:
         config = self.config
         if config.network == "residual":
             method: Method = GADResidual(
-                filters=config.filters, fine_blocks=config.fine_blocks, blocks=config.blocks, skip=config.skip
+                filters=config.filters,
+                fine_blocks=config.fine_blocks,
+                blocks=config.blocks,
+                patch=config.patch,
+                skip=config.skip,
             )
         else:
             method = GAD(
