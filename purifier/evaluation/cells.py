@@ -14,6 +14,7 @@ from torch import Tensor
 from purifier._random import isolated_randomness, seed_of
 from purifier.data.sets import ImageSet
 from purifier.evaluation.defences import Defences, Variant
+from purifier.evaluation.metrics.perturbation import patch_statistics
 from purifier.evaluation.pictures import save_pictures
 from purifier.evaluation.plan import UNDEFENDED, Cell
 from purifier.evaluation.settings import EvaluationSettings
@@ -185,6 +186,6 @@ def to_device(value: Any, device: torch.device) -> Any:
 
 
 def _sizes(clean: Tensor, attacked: Tensor) -> dict[str, float]:
-    """Largest change of a value, and Euclidean length of the perturbation."""
-    change = attacked - clean
-    return {"linf": float(change.abs().max()), "l2": float(change.double().norm())}
+    """Largest change of a value, Euclidean length of the perturbation, and its mean and skewness in patches."""
+    change = (attacked - clean).cpu()
+    return {"linf": float(change.abs().max()), "l2": float(change.double().norm()), **patch_statistics(change)}

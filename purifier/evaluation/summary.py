@@ -16,6 +16,9 @@ from purifier.evaluation.plan import UNDEFENDED, Cell
 from purifier.evaluation.rows import AWARE_THREATS, CLEAN, WORST_CASE, Interval, MeasureRow, Row
 from purifier.evaluation.tasks import Classification, Segmentation, Task
 
+# What records state of the perturbation in patches.
+_PATCHES = ("patch_mean", "patch_skewness")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -146,6 +149,7 @@ def _facts(cell: Cell, records: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         "queries": hasattr(cell.attack, "queries"),
         "largest_linf": max(record["linf"] for record in records.values()),
         "median_l2": statistics.median(record["l2"] for record in records.values()),
+        **{name: statistics.median(found) for name in _PATCHES if (found := _stated(name, records))},
     }
     return {
         "attack": cell.attack.name,
@@ -155,6 +159,12 @@ def _facts(cell: Cell, records: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
         "steps": getattr(cell.attack, "steps", getattr(cell.attack, "queries", None)),
         "settings": settings,
     }
+
+
+def _stated(name: str, records: Mapping[int, dict[str, Any]]) -> list[float]:
+    """Returns a figure of all records; empty if some were written before it was measured."""
+    found = [record[name] for record in records.values() if name in record]
+    return found if len(found) == len(records) else []
 
 
 def _radius(cell: Cell) -> float | None:

@@ -14,6 +14,7 @@ from purifier.attacks.base import Attack, Loss
 from purifier.evaluation.checks import (
     certificates,
     clean,
+    coarse,
     gradients,
     outputs,
     quantising,
@@ -44,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     tables.FALLING,
     tables.BLACK_BOX,
     tables.BLIND_ONLY,
+    coarse.COARSE,
     trained.OUTSIDE,
     certificates.FEW_DRAWS,
 )
@@ -66,6 +68,7 @@ _TABLES: tuple[Callable[[Sequence[Row]], Finding | None], ...] = (
     tables.falling_rows,
     tables.black_box_rows,
     tables.blind_only_rows,
+    coarse.coarse_rows,
 )
 
 
