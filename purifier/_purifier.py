@@ -250,7 +250,7 @@ class Purifier(_hub.HubMixin, Scoring):
     ) -> Purifier:
         """Returns a purifier that adds Gaussian noise, clipped to +-eps, first. It shares the weights of this one.
 
-        This is dynamic inference, section 4.1 of the NRP paper (https://arxiv.org/abs/2006.04924).
+        This is dynamic inference, appendix B.1 of the NRP paper (https://arxiv.org/abs/2006.04924).
 
         Args:
             sigma: Standard deviation of the Gaussian noise, in units of the [0, 1] range.

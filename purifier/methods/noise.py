@@ -1,6 +1,6 @@
 """Projected Gaussian noise, the first half of dynamic inference.
 
-Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, section 4.1
+Naseer et al., "A Self-supervised Approach for Adversarial Robustness", CVPR 2020, appendix B.1
 (https://arxiv.org/abs/2006.04924). Against attackers who know the purifier, noise of sigma 0.05 is added before
 purifying, limited to an absolute value of 16/255; the noisy image is clamped to [0, 1].
 """

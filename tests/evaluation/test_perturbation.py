@@ -44,9 +44,11 @@ def test_patches_without_a_change_do_not_count_and_small_images_are_one_patch() 
 
 def test_an_attack_of_low_frequencies_is_named_and_pgd_is_not(tmp_path: Path) -> None:
     data = labelled_images(class_folders(tmp_path / "data", size=28), 28, classes=COLOURS)
+    attacks = {"fine": PGD(eps=EPS, steps=1), "coarse": LowFrequencyPGD(eps=EPS, steps=2)}
+    settings = EvaluationSettings(probe_images=0, pictures=0)
     result = evaluate(
-        Colours(), data, purifiers={},
-        attacks={"fine": PGD(eps=EPS, steps=1), "coarse": LowFrequencyPGD(eps=EPS, steps=2)}, threats={"blind": Blind()}, out=tmp_path / "out", settings=EvaluationSettings(probe_images=0, pictures=0),
+        Colours(), data, purifiers={}, attacks=attacks, threats={"blind": Blind()}, out=tmp_path / "out",
+        settings=settings,
     )  # fmt: skip
     rows = [row for row in result.rows if isinstance(row, Row) and row.settings.get("attack_key") == "coarse"]
     assert rows and all(row.settings["patch_mean"] > 0.3 for row in rows)
