@@ -28,6 +28,16 @@ _THREATS = ("clean", "blind", "transfer", "aware")
 _LINF = "PGD Linf 16/255"
 # What is measured on another model than ResNet-50: the model, its attack, and the results by threat model.
 _OWN = {"gad-cifar10-resnet20": ("cifar10-resnet20", "PGD 8/255", "gad_cifar10_resnet20")}
+_MOMENTUM = "MI-FGSM 16/255"
+# The rows of the default's table, by the key of their figure.
+_ATTACKERS = {
+    "clean": "none",
+    "blind": "blind, PGD",
+    "momentum": "blind, MI-FGSM",
+    "transfer": "transfer from MobileNetV2, PGD",
+    "moved": "transfer from MobileNetV2, MI-FGSM",
+    "aware": "aware, PGD",
+}
 Figure = dict[str, Any]
 
 
@@ -49,6 +59,7 @@ def _row(name: str, time: float | None) -> dict[str, Any]:
     return {
         "name": name,
         "method": config["method"],
+        "loads": config.get("stand_in"),
         "parameters": parameters,
         "gmac": gmac,
         "resnet50s": time,
@@ -141,8 +152,8 @@ def markdown() -> str:
         images = clean["images"] if clean else None
         lines.append(
             [
-                f"[{row['name']}](../weights/{row['name']}/README.md)",
-                row["method"],
+                f"[{row['name']}](../weights/{row['name']}/README.md)" + (", the default" if row["name"] == DEFAULT else ""),
+                row["method"] + (f", loads {row['loads']}" if row.get("loads") else ""),
                 f"{row['parameters']:,}",
                 _ABSENT if row["gmac"] is None and row["parameters"] else str(row["gmac"] or "no network"),
                 _ABSENT if row["resnet50s"] is None else f"{row['resnet50s']:.2f}",
@@ -165,9 +176,11 @@ def _cell(found: Figure | None, images: int | None) -> str:
 
 def of_default() -> str:
     """Returns what the default purifier does against each attacker, in front of ResNet-50."""
-    row = next(row for row in rows() if row["name"] == DEFAULT)
+    row = dict(next(row for row in rows() if row["name"] == DEFAULT))
     bare = resnet50("none")
     bare["aware"] = bare["blind"]  # there is no purifier to know of
-    named = {"clean": "none", "blind": "blind", "transfer": "transfer, from MobileNetV2", "aware": "aware"}
-    lines = [[text, _cell(bare[threat], None), _cell(row[threat], None)] for threat, text in named.items()]
-    return table(["attacker", "ResNet-50 alone", f"ResNet-50 behind {DEFAULT}"], lines)
+    for found, name in ((bare, "none"), (row, DEFAULT)):
+        found |= evaluated(tables.honest_rows("resnet50_blind"), name, "momentum", f"{_MOMENTUM}, blind")
+        found |= evaluated(tables.honest_rows("resnet50_transfer"), name, "moved", f"{_MOMENTUM}, transfer")
+    lines = [[text, _cell(bare[threat], None), _cell(row[threat], None)] for threat, text in _ATTACKERS.items()]
+    return table(["attacker, attack", "ResNet-50 alone", f"ResNet-50 behind {DEFAULT}"], lines)

@@ -182,7 +182,7 @@ def _write_table(scores: Scores, out: Path | None, source: Path, threshold: Thre
     root = source if is_folder(source) else source.parent
     for path, score in scores.values.items():
         marked = [int(score > threshold.value)] if threshold else []
-        writer.writerow([path.relative_to(root).as_posix(), f"{score:.6f}", *marked])
+        writer.writerow([path.relative_to(root).as_posix(), f"{score:.6g}", *marked])
     if out is None:
         click.echo(text.getvalue(), nl=False)
         return
