@@ -18,7 +18,7 @@ Results: gad_aware_<part>.json, with _ for -.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ from benchmarks.recipes.gad_measure import part_of
 from purifier import Purifier
 from purifier.attacks import PGD, Attack, AutoAttack, Aware, Blind
 from purifier.evaluation import Row, labelled_images
+from purifier.evaluation.rows import WORST_CASE
 
+# The trained purifier's name in the results, and that of its folder in weights/.
+NAME, SHIPPED = "gad-aware", "gad-cifar10-resnet20-aware"
+PARTS = ("gad_aware_auto_8", "gad_aware_auto_4", "gad_aware_steps")
 EPS = (8, 4)
 STEPS = (10, 20, 50, 100)
 
@@ -57,16 +61,24 @@ def parts() -> dict[str, dict[str, dict[str, Attack]]]:
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The table of a result file."""
-    rows = []
-    for row in found["rows"]:
+def markdown(*results: Mapping[str, Any]) -> str:
+    """The table of result files: a row for each attack."""
+    cells: dict[tuple[str, str, int], dict[str, str]] = {}
+    for row in (row for found in results for row in found["rows"] if row["threat"] != WORST_CASE):
         entry = Row.from_dict(row)
         low, high = entry.robust_interval
-        name = row["settings"].get("attack_key", "no attack")
-        share = f"{100 * entry.robust_accuracy:.1f} ({100 * low:.0f}-{100 * high:.0f})"
-        rows.append([entry.purifier, name, entry.threat, str(entry.images), share])
-    return table(["purifier", "attack", "threat", "n", "accuracy %"], rows)
+        key = (entry.settings.get("attack_key", "none"), entry.threat, entry.images)
+        cells.setdefault(key, {})[entry.purifier] = (
+            f"{100 * entry.robust_accuracy:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+        )
+    # Clean images once, of the result with the most.
+    clean = max(key for key in cells if key[1] == "none")
+    lines = [
+        [name, threat, str(images), found.get("none", "as blind"), found[NAME]]
+        for (name, threat, images), found in cells.items()
+        if threat != "none" or (name, threat, images) == clean
+    ]
+    return table(["attack", "attacker", "n", "ResNet-20 alone, %", f"behind {SHIPPED}, %"], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {"rows": [], "settings": {}}
     for name, attacks in parts()[args.part].items():
         evaluation = measured(
-            f"{args.part} {name}", cifar10_targets.resnet20(), data, purifiers={"gad-aware": purifier},
+            f"{args.part} {name}", cifar10_targets.resnet20(), data, purifiers={NAME: purifier},
             attacks=attacks, threats={name: threats[name]}, out=args.work / f"{args.part}-{name}-{args.images}",
             batch_size=50,
         )  # fmt: skip
         part = part_of(evaluation)
         found["settings"][name] = part["settings"]
         found["rows"] += part["rows"]
-    found |= {"weights": weights_of({"gad-aware": purifier}), "environment": environment()}
+    found |= {"weights": weights_of({SHIPPED: purifier}), "environment": environment()}
     write_result(f"gad_aware_{args.part.replace('-', '_')}", found)
     print(markdown(found))
 
