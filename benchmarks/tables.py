@@ -20,6 +20,7 @@ from benchmarks import zoo
 from benchmarks.accuracy import detection_results, headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
+from benchmarks.recipes import aware_measure
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import serving
 from benchmarks.speed import gate_cost
@@ -75,6 +76,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
     "ncis selection": _of("select_ncis", recipes.ncis_selection),
+    "gad aware": lambda: aware_measure.markdown(*(read_result(name, {"rows": []}) for name in aware_measure.PARTS)),
     "gad resnet20": partial(recipes.gad_accuracy, "resnet20"),
     "gad resnet20 targets": _of("gad_cifar10_resnet20_blind", recipes.gad_targets, "resnet20"),
     "gad vgg8": partial(recipes.gad_accuracy, "vgg8"),

@@ -18,16 +18,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.accuracy import tables
 from benchmarks.kit import ROOT, read_result
 from benchmarks.markdown import percent, table
+from benchmarks.recipes import aware_measure
 from purifier import _hub
 from purifier._wrapping import DEFAULT
 from purifier.methods import build
 
 JSON = ROOT / "weights" / "zoo.json"
-_ABSENT = "not measured"
+_ABSENT, _MARK = "not measured", ", the default"
 _THREATS = ("clean", "blind", "transfer", "aware")
 _LINF = "PGD Linf 16/255"
+_AWARE = aware_measure.SHIPPED
 # What is measured on another model than ResNet-50: the model, its attack, and the results by threat model.
-_OWN = {"gad-cifar10-resnet20": ("cifar10-resnet20", "PGD 8/255", "gad_cifar10_resnet20")}
+_OWN = {
+    "gad-cifar10-resnet20": ("cifar10-resnet20", "PGD 8/255", "gad_cifar10_resnet20"),
+    _AWARE: ("cifar10-resnet20", "PGD 8/255", "gad_aware_auto_8"),
+}
 _MOMENTUM = "MI-FGSM 16/255"
 # The rows of the default's table, by the key of their figure.
 _ATTACKERS = {
@@ -129,6 +134,13 @@ def blind_pgd(row: Mapping[str, Any]) -> dict[str, Figure]:
 def own_model(name: str) -> dict[str, Figure]:
     """Returns the figures of a purifier in front of the one model that it was trained for."""
     _, attack, result = _OWN[name]
+    if name == _AWARE:
+        rows, own = read_result(result)["rows"], aware_measure.NAME
+        return (
+            evaluated(rows, own, "clean", "no attack")
+            | evaluated(rows, own, "blind", f"{attack}, blind")
+            | evaluated(rows, own, "aware", "AutoAttack 8/255, aware")
+        )
     blind, aware = read_result(f"{result}_blind")["rows"], read_result(f"{result}_aware")["rows"]
     return (
         evaluated(blind, name, "clean", "no attack")
@@ -152,7 +164,7 @@ def markdown() -> str:
         images = clean["images"] if clean else None
         lines.append(
             [
-                f"[{row['name']}](../weights/{row['name']}/README.md)" + (", the default" if row["name"] == DEFAULT else ""),
+                f"[{row['name']}](../weights/{row['name']}/README.md){_MARK if row['name'] == DEFAULT else ''}",
                 row["method"] + (f", loads {row['loads']}" if row.get("loads") else ""),
                 f"{row['parameters']:,}",
                 _ABSENT if row["gmac"] is None and row["parameters"] else str(row["gmac"] or "no network"),

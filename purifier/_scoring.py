@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -150,3 +150,14 @@ def _mean(probabilities: Tensor) -> Tensor:
 
 def _exact(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def has_gate(purifier: Any) -> bool:
+    """Whether this is a purifier with exactly one gate, which scores images."""
+    if not isinstance(purifier, Scoring):
+        return False
+    try:
+        purifier.gated_part()
+    except OptionError:
+        return False
+    return True

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.figures import FAINT, INK, blank, tidy, write
 from benchmarks.markdown import percent, table
+from purifier.evaluation.detected import area_under_roc, limit_at
 from purifier.evaluation.metrics.classification import interval
 
 # False-positive rates at which detection is stated.
@@ -26,21 +24,14 @@ _DRAWN = (
 
 def rates_at(clean: Sequence[float]) -> list[float]:
     """Returns the thresholds that shares of `RATES` of the clean scores exceed."""
-    ordered = sorted(clean)
-    return [ordered[max(0, math.ceil(len(ordered) * (1 - rate) - 1e-9) - 1)] for rate in RATES]
-
-
-def area(attacked: Sequence[float], clean: Sequence[float]) -> float:
-    """Returns the area under the ROC curve: the chance that an attacked score exceeds a clean one; ties count half."""
-    a, c = torch.tensor(attacked)[:, None], torch.tensor(clean)[None]
-    return ((a > c).double() + 0.5 * (a == c).double()).mean().item()
+    return [limit_at(clean, rate) for rate in RATES]
 
 
 def row_of(scores: Sequence[float], clean: Sequence[float], limits: Sequence[float]) -> dict[str, Any]:
     """Returns the figures of one set of scores: the area, and the share above each threshold with its interval."""
     above = [sum(score > limit for score in scores) for limit in limits]
     shares = [{"share": n / len(scores), "interval": list(interval(n, len(scores)))} for n in above]
-    return {"n": len(scores), "auc": area(scores, clean), "above": shares, "scores": list(scores)}
+    return {"n": len(scores), "auc": area_under_roc(scores, clean), "above": shares, "scores": list(scores)}
 
 
 def markdown_of(result: dict[str, Any]) -> dict[str, str]:

@@ -25,7 +25,6 @@ from torchvision.transforms.functional import adjust_sharpness
 from tqdm import tqdm
 
 from benchmarks.accuracy.alloy_gate import Change, harmless
-from benchmarks.accuracy.detection_results import area
 from benchmarks.kit import load_sources, photographs
 from benchmarks.lite import lite1
 from benchmarks.markdown import table
@@ -33,6 +32,7 @@ from benchmarks.recipes.alloy_judge import held_out
 from benchmarks.recipes.extractors import mobilenet
 from purifier._files import replacing
 from purifier.attacks import MIFGSM, PGD, Attack
+from purifier.evaluation.detected import area_under_roc
 from purifier.methods._gate import Gate
 from purifier.methods.gated import gate_of
 from purifier.training.label_free import top_class_loss
@@ -127,7 +127,7 @@ def judged(gate: Gate, benign: dict[str, Tensor], moved: dict[str, Tensor]) -> s
             rows.append([f"{bias:g}", f"{floor:.3f}", *skipped, *(f"{value:.2f}" for value in open_.values())])
     head = ["bias", "floor", "skipped, clean", "skipped, worst change", *of_moved]
     surest = of_benign["as they are"].mean((1, 2, 3)).tolist()
-    found = [f"{name}: {area(one.mean((1, 2, 3)).tolist(), surest):.3f}" for name, one in of_moved.items()]
+    found = [f"{name}: {area_under_roc(one.mean((1, 2, 3)).tolist(), surest):.3f}" for name, one in of_moved.items()]
     return f"{table(head, rows)}\n\nArea under the ROC curve of the mean logit, against clean: {', '.join(found)}"
 
 

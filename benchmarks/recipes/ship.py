@@ -1,4 +1,4 @@
-"""Writes a trained purifier as `weights/` has it: in half precision, named after its folder.
+"""Writes a trained purifier as `weights/` has it: named after its folder, in half precision unless --exact is given.
 
 python -m benchmarks.recipes.ship RUN/PURIFIER weights/NAME
 """
@@ -12,9 +12,10 @@ from pathlib import Path
 from purifier import Purifier
 
 
-def ship(folder: Path, to: Path) -> None:
-    """Saves a purifier again, in half precision, with its training.yaml."""
-    purifier = Purifier.from_pretrained(folder).half()
+def ship(folder: Path, to: Path, exact: bool = False) -> None:
+    """Saves a purifier again, in half precision unless `exact`, with its training.yaml."""
+    purifier = Purifier.from_pretrained(folder)
+    purifier = purifier if exact else purifier.half()
     purifier.name = to.name
     purifier.save_pretrained(to)
     (to / "training.yaml").write_text(without_places((folder / "training.yaml").read_text()))
@@ -29,8 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("to", type=Path)
+    parser.add_argument("--exact", action="store_true", help="keep single precision, for weights that were measured so")
     args = parser.parse_args()
-    ship(args.folder, args.to)
+    ship(args.folder, args.to, args.exact)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 from purifier.data.finding import boxed_images, labelled_images, masked_images
 from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
 from purifier.evaluation.certified import Certification, CertifiedRow
+from purifier.evaluation.detected import DetectedRow
 from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
 from purifier.evaluation.report import write_report
@@ -18,6 +19,7 @@ __all__ = [
     "BoxedImages",
     "Certification",
     "CertifiedRow",
+    "DetectedRow",
     "Evaluation",
     "EvaluationSettings",
     "ImageSet",

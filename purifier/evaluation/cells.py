@@ -76,6 +76,7 @@ class CellRunner:
         if cell.attack is not None and pictures:
             chosen = self._telling(cell, targets, predictions)[:pictures]
             self._save_pictures(cell, batch, sorted(chosen), images, attacked)
+        scores = self._scores(cell, attacked)
         names = self.data.names
         return [
             {
@@ -85,6 +86,7 @@ class CellRunner:
                 "predictions": {
                     key: {name: kept[place] for name, kept in by_name.items()} for key, by_name in predictions.items()
                 },
+                **({"scores": {name: found[place] for name, found in scores.items()}} if scores else {}),
                 **({"milliseconds": milliseconds} if cell.attack is None else _sizes(images[place], attacked[place])),
             }
             for place, index in enumerate(batch)
@@ -123,6 +125,14 @@ class CellRunner:
             if way == Variant():
                 milliseconds[name] = round(times[0], 4)
         return predictions, milliseconds
+
+    def _scores(self, cell: Cell, images: Any) -> dict[str, list[float]]:
+        """Returns the attack scores of a classifier's images, for each purifier that has one gate."""
+        if not isinstance(self.task, Classification):
+            return {}
+        scored = [name for name in cell.purifiers if name in self.defences.scored]
+        with torch.inference_mode():
+            return {name: self.defences.purifiers[name].attack_score(images).tolist() for name in scored}
 
     def _calls(self, cell: Cell, name: str) -> tuple[int, int]:
         """How often an image is submitted, and goes through the purifier each time; once if that is always the same."""

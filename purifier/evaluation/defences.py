@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from purifier._attaching import attached, without
 from purifier._identity import model_identity
 from purifier._purified_model import PurifiedModel
+from purifier._scoring import has_gate
 from purifier.attacks.threats import bare_model
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.inference.precision import resolve_dtype
@@ -117,6 +118,11 @@ class Defences:
         convention = self.defended[UNDEFENDED].convention
         order = {} if convention.channels == "RGB" else {"channels": convention.channels}
         return {**known, "normalisation": convention.normalisation, **order}
+
+    @cached_property
+    def scored(self) -> list[str]:
+        """Names of the purifiers that give attack scores."""
+        return [name for name, purifier in self.purifiers.items() if has_gate(purifier)]
 
     def runs(self, names: Sequence[str]) -> list[tuple[str, Variant]]:
         """Returns every variant of the named purifiers; the bare model does not depend on the dtype."""

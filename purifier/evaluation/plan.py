@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError, shown
+from purifier._scoring import has_gate
 from purifier.attacks import SSP, Attack, Blind, Transfer
 from purifier.attacks.threats import ThreatModel
 from purifier.data.sets import ImageSet
@@ -161,6 +162,8 @@ def plan(
 
 
 def _pointless(attack: Attack, threat: ThreatModel, purifier: Any) -> str | None:
+    if getattr(threat, "gate_weight", 0) and not has_gate(purifier):
+        return "the purifier has no gate to hide from"
     if isinstance(attack, SSP):
         return "SSP uses neither the model nor the purifier, so an aware attacker gains nothing; see its blind figure"
     if attack.gradient and threat.name == "aware" and not getattr(purifier, "differentiable", True):

@@ -30,8 +30,10 @@ from purifier.evaluation.certified import Certification, CertifiedRow, Certifier
 from purifier.evaluation.checks import Finding, inspect, probe
 from purifier.evaluation.checks.certificates import few_draws
 from purifier.evaluation.checks.clean import POOR, foreign_labels, poor_rows
+from purifier.evaluation.checks.detectors import unaware_detectors
 from purifier.evaluation.checks.outputs import RANGE
 from purifier.evaluation.defences import Defences
+from purifier.evaluation.detected import DetectedRow, detected_rows
 from purifier.evaluation.plan import UNDEFENDED, Attacked, Cell, Skipped, check_arguments, plan
 from purifier.evaluation.rows import MeasureRow, Row
 from purifier.evaluation.settings import EvaluationSettings
@@ -55,6 +57,7 @@ class Evaluation:
         skipped: Combinations that were not measured because their figures would mean nothing.
         folder: Folder of the records and pictures.
         certified: A `CertifiedRow` for each certification and purifier.
+        detected: A `DetectedRow` for each attack on images and each purifier with a gate (classifiers only).
         classes: Names of the classes by number, if they are known.
     """
 
@@ -65,6 +68,7 @@ class Evaluation:
     skipped: list[Skipped]
     folder: Path
     certified: tuple[CertifiedRow, ...] = ()
+    detected: tuple[DetectedRow, ...] = ()
     classes: tuple[str, ...] | None = None
 
 
@@ -185,15 +189,21 @@ class _Run:
         certify = Certifier(defences.model, defences.purifiers, self.data, defences.device, self.settings.seed)
         certified = tuple(certify(*each, self.progress) for each in certificates)
         found = {name: cell_records.by_index for name, cell_records in records.items()}
+        detected = detected_rows(self.cells, found)
         rows = Table(self.cells, found, self.defences).rows(self.task, self.data)
         return Evaluation(
             task=self.task.name,
             settings={**shared, **self._described()},
             rows=rows,
-            findings=[*self._findings(rows, probes, found[self.cells[0].name]), *few_draws(certified)],
+            findings=[
+                *self._findings(rows, probes, found[self.cells[0].name]),
+                *few_draws(certified),
+                *unaware_detectors(detected),
+            ],
             skipped=self.skipped,
             folder=self.out,
             certified=certified,
+            detected=detected,
             classes=self._classes(),
         )
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from purifier._errors import InputError, OptionError, PurifierError
+from purifier._errors import InputError, PurifierError
 from purifier._images import Picture, encode_image, put_together, read_size, take_apart
 from purifier._opening import FORMATS, opened
+from purifier._scoring import has_gate
 from purifier.inference.pictures import batches, purify_pictures
 
 if TYPE_CHECKING:
@@ -105,15 +106,6 @@ class Purifying:
                 found.append(Outcome(item.key, item.target, error=str(error) or type(error).__name__))
         seconds = (time.perf_counter() - start) / len(batch)
         return [replace(outcome, seconds=seconds) for outcome in found]
-
-
-def has_gate(purifier: Purifier) -> bool:
-    """Whether a purifier has exactly one gate, which scores images."""
-    try:
-        purifier.gated_part()
-    except OptionError:
-        return False
-    return True
 
 
 def format_ending(content: bytes | None) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.accuracy import detection, headline
 from benchmarks.accuracy.attacked_images import Pictures
-from benchmarks.accuracy.detection_results import area, markdown_of, rates_at, row_of
+from benchmarks.accuracy.detection_results import markdown_of, rates_at, row_of
 from benchmarks.speed import gate_cost
 from purifier import Purifier, reference_model
 from purifier.attacks import PGD
@@ -83,11 +83,6 @@ def test_an_attacker_who_knows_the_gate_lowers_its_logits(clean: Pictures) -> No
     ]
     blind, aware = (watched(images)[:, -1].mean() for images in excess)
     assert aware < blind
-
-
-def test_the_area_is_the_chance_that_an_attacked_image_scores_higher() -> None:
-    assert area([3, 4], [1, 2]) == 1 and area([1, 2], [3, 4]) == 0
-    assert area([1, 3], [2, 2]) == 0.5 and area([2], [2, 2]) == 0.5
 
 
 def test_thresholds_are_exceeded_by_their_share_of_clean_images() -> None:

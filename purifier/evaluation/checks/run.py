@@ -15,6 +15,7 @@ from purifier.evaluation.checks import (
     certificates,
     clean,
     coarse,
+    detectors,
     gradients,
     outputs,
     quantising,
@@ -48,6 +49,7 @@ CHECKS: tuple[Check, ...] = (
     coarse.COARSE,
     trained.OUTSIDE,
     certificates.FEW_DRAWS,
+    detectors.UNAWARE,
 )
 _LIVE: tuple[Callable[[Context], Finding | None], ...] = (
     outputs.wrong_range,

@@ -54,6 +54,7 @@ def as_json(evaluation: Evaluation, command: str | None = None) -> dict[str, Any
         "settings": evaluation.settings,
         "rows": [row.to_dict() for row in evaluation.rows],
         "certified": [row.to_dict() for row in evaluation.certified],
+        "detected": [row.to_dict() for row in evaluation.detected],
         "findings": [{"purifier": name, **vars(finding)} for name, finding in evaluation.findings],
         "skipped": [vars(skipped) for skipped in evaluation.skipped],
     }

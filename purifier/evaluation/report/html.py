@@ -18,9 +18,9 @@ from purifier.evaluation.defences import Variant
 from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, LEAST_SCORE, purified_name
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import view
-from purifier.evaluation.report.certified import CERTIFIED_NOTE, certified_heads, certified_lines
 from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
 from purifier.evaluation.report.markdown import FEW_CHECKS
+from purifier.evaluation.report.section import sections
 from purifier.evaluation.rows import CLEAN as CLEAN_ROW
 from purifier.evaluation.rows import WORST_CASE, Measures, TableRow
 from purifier.evaluation.run import Evaluation
@@ -91,9 +91,7 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         title=view.capitalised(view.measure_title(rows)),
         few_checks=FEW_CHECKS,
         table=view.headline(rows),
-        certified_note=CERTIFIED_NOTE,
-        certified_heads=certified_heads(),
-        certified=certified_lines(evaluation.certified),
+        sections=sections(evaluation.certified, evaluation.detected),
         colours=tint,
         undefended=UNDEFENDED,
         missing=view.undefended_note,

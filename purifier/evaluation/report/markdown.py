@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Sequence
 
-from purifier.evaluation.report.certified import CERTIFIED_NOTE, certified_heads, certified_lines
+from purifier.evaluation.report.section import sections
 from purifier.evaluation.report.view import (
     Entry,
     Headline,
@@ -44,7 +44,7 @@ def document(evaluation: Evaluation) -> str:
         f"{rows[0].images} images. Figures are {measure_title(rows)}. Brackets hold 95 % intervals over the choice of "
         f"images. {warning(rows)}",
         _headline(headline(rows)),
-        *_certified(evaluation),
+        *_sections(evaluation),
         "## All measures",
         _all(rows),
         "## Self-checks",
@@ -66,8 +66,8 @@ def summary(evaluation: Evaluation) -> str:
     text = aligned(lines)
     found = [f"self-check {f.check}{f' ({name})' if name else ''}: {f.measured}" for name, f in evaluation.findings]
     rows = evaluation.rows
-    if evaluation.certified:
-        text += ["", "certified accuracy", *aligned([certified_heads(), *certified_lines(evaluation.certified)])]
+    for section in sections(evaluation.certified, evaluation.detected):
+        text += ["", section.title.lower(), *aligned([section.heads, *section.lines])]
     note = f"{rows[0].images} images. Figures are {measure_title(rows)}. {warning(rows)}"
     return "\n".join([*text, "", note, *found])
 
@@ -78,10 +78,12 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _certified(evaluation: Evaluation) -> list[str]:
-    if not evaluation.certified:
-        return []
-    return ["## Certified accuracy", CERTIFIED_NOTE, as_table(certified_heads(), certified_lines(evaluation.certified))]
+def _sections(evaluation: Evaluation) -> list[str]:
+    return [
+        text
+        for section in sections(evaluation.certified, evaluation.detected)
+        for text in (f"## {section.title}", section.note, as_table(section.heads, section.lines))
+    ]
 
 
 def _headline(table: Headline) -> str:
