@@ -26,13 +26,13 @@ PRINTS = {
 }
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+def run(script: str, *arguments: str) -> str:
+    return python(str(EXAMPLES / script), *arguments)
+
+
+def python(*arguments: str) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -51,7 +51,7 @@ for call in sys.argv[1:]:
 def test_the_wrapping_examples_print_predictions() -> None:
     names = ("gs", "ncis", "gs", "ncis")
     calls = [f"{EXAMPLES / script} --purifier {name}" for script, name in zip(sorted(PRINTS), names, strict=True)]
-    printed = run("-c", TOGETHER, *calls).split("---\n")
+    printed = python("-c", TOGETHER, *calls).split("---\n")
     for script, found in zip(sorted(PRINTS), printed[:-1], strict=True):
         assert re.fullmatch(PRINTS[script], found), script
 
@@ -63,7 +63,7 @@ def test_the_folder_example_purifies_every_image_and_nothing_else(tmp_path: Path
     Image.fromarray(pixels).save(source / "a.png")
     Image.fromarray(pixels[:, ::-1]).save(source / "b.JPG", "JPEG")
     (source / "notes.txt").write_text("no picture")
-    printed = run(str(EXAMPLES / "purify_a_folder.py"), str(source), str(target), "--purifier", "gs", "--tile", "16")
+    printed = run("purify_a_folder.py", str(source), str(target), "--purifier", "gs", "--tile", "16")
     assert sorted(path.name for path in target.iterdir()) == ["a.png", "b.png"]
     *purified, skipped = printed.splitlines()
     assert purified == [str(target / "a.png"), str(target / "b.png")]
@@ -81,16 +81,7 @@ def test_the_training_example_prints_the_accuracies(tmp_path: Path) -> None:
                 pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     folders = [str(tmp_path / part) for part in ("train", "test")]
-    printed = run(
-        str(EXAMPLES / "harden_your_model.py"),
-        *folders,
-        "--out",
-        str(tmp_path / "out"),
-        "--steps",
-        "2",
-        "--batch-size",
-        "4",
-    )
+    printed = run("harden_your_model.py", *folders, "--out", str(tmp_path / "out"), "--steps", "2", "--batch-size", "4")
     shares = [float(line.split()[0]) for line in printed.splitlines()[-5:]]
     assert all(share in (0, 0.25, 0.5, 0.75, 1) for share in shares)
     assert shares[1] <= shares[0] and shares[4] <= shares[2]
@@ -103,7 +94,7 @@ def test_the_datasets_example_purifies_every_picture(tmp_path: Path) -> None:
         path = tmp_path / "in" / f"class{number % 2}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(number))
-    printed = run(str(EXAMPLES / "datasets_map.py"), str(tmp_path / "in"), str(tmp_path / "out"), "--purifier", "gs")
+    printed = run("datasets_map.py", str(tmp_path / "in"), str(tmp_path / "out"), "--purifier", "gs")
     assert printed == "3 pictures, columns image, label\n"
     found = datasets.load_from_disk(str(tmp_path / "out"))
     assert sorted(found["label"]) == [0, 0, 1]
@@ -118,7 +109,7 @@ def test_the_webdataset_example_purifies_its_batches(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, BytesIO(content))
-    printed = run(str(EXAMPLES / "webdataset_pipeline.py"), str(tmp_path / "0.tar"), "--purifier", "gs", "--size", "16")
+    printed = run("webdataset_pipeline.py", str(tmp_path / "0.tar"), "--purifier", "gs", "--size", "16")
     assert re.fullmatch(r"\(2, 3, 16, 16\) in \[0\.\d\d, 0\.\d\d\], classes \[1 2\]\n", printed), printed
 
 

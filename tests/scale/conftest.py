@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
     """A local Ray cluster of two nodes with one CPU each."""
     ray: Any = pytest.importorskip("ray", reason="needs ray, of the extra scale")
