@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from benchmarks.scale.services import free_port
 from purifier.training.checkpoints import load_checkpoint
@@ -74,18 +75,23 @@ def _left(out: Path) -> dict[str, Any]:
     return halfway
 
 
-def starve_others() -> None:
-    """Keeps this process to a core, where its other threads run only if Python and all other processes do not.
+def starve_threads() -> None:
+    """Keeps this process to a core, where the threads that talk to other processes run when Python does not.
 
-    The threads that talk to another process are then still busy with the last exchange when a training is over.
+    They are then still busy with the last exchange when a training is over.
     """
-    if hasattr(os, "SCHED_IDLE"):
-        cores = sorted(os.sched_getaffinity(0))
-        core = {cores[int(os.environ["RANK"]) % len(cores)]}
-        for thread in (int(path.name) for path in Path("/proc/self/task").iterdir()):
-            os.sched_setaffinity(thread, core)
-            if thread != os.getpid():
-                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    if not hasattr(os, "SCHED_IDLE"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(os.environ["RANK"]) % len(cores)]})
+    start = torch.distributed.init_process_group
+
+    def starve(*arguments: Any, **settings: Any) -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        start(*arguments, **settings)
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+    torch.distributed.init_process_group = starve
 
 
 def start_hosts(

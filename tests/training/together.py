@@ -19,12 +19,10 @@ from purifier.training.nrp import NRPRecipe, NRPTraining
 from tests.training import test_denoiser, test_ncis, test_nrp
 from tests.training.alloy import builders as alloy_builders
 from tests.training.gad import builders as gad_builders
-from tests.training.processes import starve_others
+from tests.training.processes import starve_threads
 from tests.training.states import gradients
 
 PHOTOS, CLASSES = "photos", "classes"
-# The last training, at whose end both processes leave.
-STARVED = "ncis-again"
 
 
 def settings(data: Path) -> dict[str, Any]:
@@ -74,10 +72,9 @@ def train(config: Any, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    starve_threads()
     torch.set_num_threads(1)
     critic._WIDTHS = test_nrp.NARROW
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     for name, config in settings(data).items():
-        if name == STARVED:
-            starve_others()
         torch.save(train(config, out / name), out / name / "networks.pt")
