@@ -77,4 +77,7 @@ def main() -> None:
     critic._WIDTHS = test_nrp.NARROW
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     for name, config in settings(data).items():
-        torch.save(train(config, out / name), out / name / "networks.pt")
+        found = train(config, out / name)
+        # Nothing follows the last training, at whose end the other threads may be busy.
+        if found:
+            torch.save(found, out / name / "networks.pt")
