@@ -82,7 +82,7 @@ def test_a_function_is_the_same_in_every_process() -> None:
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
         ).stdout
-        for environment in ({**os.environ, "PYTHONHASHSEED": str(seed)} for seed in (1, 2, 3))
+        for environment in ({**os.environ, "PYTHONHASHSEED": str(seed)} for seed in (1, 2))
     }
     assert len(said) == 1
 

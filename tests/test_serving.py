@@ -42,12 +42,13 @@ def test_a_service_answers_counts_and_refuses(name: str, tmp_path: Path) -> None
         with closing(Client(name, port)) as client:
             return client.post(content)
 
-    with running(name, tmp_path / "log") as (port, _):
+    # Ray reports its metrics every ten seconds otherwise.
+    with running(name, tmp_path / "log", RAY_metrics_report_interval_ms="500") as (port, _):
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(post, pictures))
         assert post(b"x" * (10 * 2**20 + 1))[0] == 413
         metrics = f"http://127.0.0.1:{port + 1}/metrics" if name == "ray" else f"http://127.0.0.1:{port}/metrics/"
-        deadline = time.monotonic() + 30  # Ray reports every few seconds
+        deadline = time.monotonic() + 30
         while count(metrics, "images") < 8:
             assert time.monotonic() < deadline
             time.sleep(0.5)

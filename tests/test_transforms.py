@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from transformers import ViTImageProcessor
@@ -18,6 +17,7 @@ from transformers import ViTImageProcessor
 from purifier import InputError, OptionError, Purifier
 from purifier.transforms import Purify, PurifyFirst
 from tests.builders import pictures
+from tests.noise import Noise
 
 IMAGE = pictures(1, 3, 20, 16)[0]
 
@@ -66,23 +66,10 @@ def test_a_tensor_that_is_not_an_image_is_refused(purify: Purifier) -> None:
         Purify(purify)(torch.rand(4, 8, 8))
 
 
-class Noise(Dataset[tuple[Tensor, int]]):
-    """Pictures of a transform's making."""
-
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        return self.transform(pictures(1, 3, 16, 16, seed=number)[0]), number
-
-
 @pytest.mark.slow
 def test_it_works_in_spawned_workers_of_a_data_loader(purify: Purifier) -> None:
     data = Noise(Purify(purify))
-    batches = list(DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context="spawn"))
+    batches = list(DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="spawn"))
     found = torch.cat([images for images, _ in batches])
     assert torch.equal(found, torch.stack([data[number][0] for number in range(4)]))
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.speed import compare
 from benchmarks.speed.forms import MATMUL, OPTIONS, Form, Place, build, method, operations, pictures
 from benchmarks.speed.table import markdown, ratio_targets
 
@@ -23,18 +26,35 @@ ROW = {
 PLACE = Place("cpu", 1, 1, 24, 24, 16, False)
 
 
-def speed(*arguments: object) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, "-W", "error::DeprecationWarning", "-m", "benchmarks.speed.compare"]
-    tiny = ["--size", "24", "--batch", "2", "--threads", "1", "--runs", "3", "--warmup", "0", "--matmul", "64"]
-    return subprocess.run([*script, *tiny, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+TINY = ["--size", "24", "--batch", "2", "--threads", "1", "--runs", "3", "--warmup", "0", "--matmul", "64"]
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    call = [sys.executable, "-W", "error::DeprecationWarning", "-m", "benchmarks.speed.compare"]
+    return subprocess.run([*call, *TINY, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the script in this process, and returns what it prints.
+
+    It also measures memory in this process, because starting one for every form is slow.
+    """
+    monkeypatch.setattr("benchmarks.speed.forms.in_fresh_process", lambda function, *rest: function(*rest))
+
+    def run(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["compare", *TINY, *map(str, arguments)])
+        compare.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.slow
-def test_the_gpu_preset_prints_its_whole_table_on_a_cpu(tmp_path: Path) -> None:
+def test_the_gpu_preset_prints_its_whole_table_on_a_cpu(speed: Callable[..., str], tmp_path: Path) -> None:
     out, work = tmp_path / "speed.json", tmp_path / "work"
     call = ["--preset", "gpu", "--device", "cpu", "--compile", "none", "--work", work, "--out", out]
-    done = speed(*call)
-    assert done.returncode == 0, done.stderr
+    printed = speed(*call)
     result = json.loads(out.read_text())
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["speed.json"]
     assert not result["as_the_preset_says"]
@@ -54,29 +74,34 @@ def test_the_gpu_preset_prints_its_whole_table_on_a_cpu(tmp_path: Path) -> None:
     assert targets["nrp: share of the measured bfloat16 matrix rate"]["measured"] > 0
     assert targets["nrp-resg: any dtype"]["measured"] > 0
     assert targets["ncis: bfloat16, compiled"]["holds"] is None
-    assert markdown(result) in done.stdout
+    assert markdown(result) in printed
 
     before = {path.name: path.stat().st_mtime_ns for path in work.iterdir()}
-    again = speed(*call)
-    assert again.returncode == 0, again.stderr
+    speed(*call)
     assert {path.name: path.stat().st_mtime_ns for path in work.iterdir()} == before
     assert json.loads(out.read_text()) == result
 
 
 @pytest.mark.slow
-def test_other_settings_than_the_presets_are_printed_and_not_written() -> None:
+def test_other_settings_than_the_presets_are_printed_and_not_written(speed: Callable[..., str]) -> None:
     results = sorted((ROOT / "benchmarks" / "results").iterdir())
-    done = speed("--methods", "gs", "--large", "26x30", "--dtype", "float32")
-    assert done.returncode == 0, done.stderr
-    assert "Not written" in done.stdout
-    assert "| gs: float32, large picture | at least 1.50x |" in done.stdout
-    assert "1 x 26 x 30" in done.stdout
+    printed = speed("--methods", "gs", "--large", "26x30", "--dtype", "float32")
+    assert "Not written" in printed
+    assert "| gs: float32, large picture | at least 1.50x |" in printed
+    assert "1 x 26 x 30" in printed
     assert sorted((ROOT / "benchmarks" / "results").iterdir()) == results
+
+
+@pytest.mark.slow
+def test_the_script_measures_memory_in_fresh_processes() -> None:
+    done = script("--methods", "ncis", "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| ncis \| ours i=7 \| float32 .* 0\.\d+ GB \|$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
 def test_the_gpu_preset_says_where_there_is_no_gpu() -> None:
-    done = speed("--preset", "gpu", "--methods", "gs")
+    done = script("--preset", "gpu", "--methods", "gs")
     assert done.returncode != 0
     assert "torch finds no CUDA device" in done.stderr and "Traceback" not in done.stderr
 

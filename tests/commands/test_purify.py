@@ -380,7 +380,7 @@ def test_old_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_killed_run_is_completed_with_the_files_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    for number in range(24):
+    for number in range(14):
         photograph(tmp_path / "in" / f"{number:02}.png", size=(160, 120) if number % 3 else (120, 120), seed=number)
     options = ["--purifier", "tvm", "--device", "cpu", "--dtype", "float32", "--batch-size", "4"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
@@ -396,9 +396,9 @@ def test_a_killed_run_is_completed_with_the_files_of_an_uninterrupted_one(tmp_pa
     process.kill()
     process.wait()
     left = files(broken)
-    assert 5 <= len(left) < 24
-    assert f"purified {24 - len(left)}, skipped {len(left)}, failed 0" in run_to(broken).stdout
-    assert run_to(whole).exit_code == 0 and len(files(whole)) == 24
+    assert 5 <= len(left) < 14
+    assert f"purified {14 - len(left)}, skipped {len(left)}, failed 0" in run_to(broken).stdout
+    assert run_to(whole).exit_code == 0 and len(files(whole)) == 14
     assert files(broken) == files(whole)
     assert left.items() <= files(whole).items()
 

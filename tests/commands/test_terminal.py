@@ -41,9 +41,8 @@ def test_only_characters_that_control_a_terminal_are_escaped(text: str, shown: s
 
 
 @LINUX
-@pytest.mark.parametrize("arguments", [("list",), ("--help",)], ids=str)
-def test_a_full_standard_output_is_a_failure(arguments: tuple[str, ...]) -> None:
-    done = shell('"$0" "$@" > /dev/full', *arguments)
+def test_a_full_standard_output_is_a_failure() -> None:
+    done = shell('"$0" "$@" > /dev/full', "--help")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: expected files and outputs that can be read and written, got No space left on device"
@@ -202,13 +201,19 @@ def too_long(folder: Path) -> Path:
     ],
 )  # fmt: skip
 def test_a_place_that_cannot_be_written_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: Callable[[Path], Path], call: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    out: Callable[[Path], Path],
+    call: str,
 ) -> None:
     from purifier.methods.nrp import NRPResG
 
     for name in ("bear", "bird", "cat"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40), (90, 90, 200)).save(tmp_path / "data" / name / "0.png")
+    # Starting processes to measure memory is slow.
+    monkeypatch.setattr("purifier.commands.bench.in_fresh_process", lambda function, *rest: function(*rest))
     torch.save(NRPResG(filters=3, blocks=1).state_dict(), tmp_path / "a.pth")
     place = out(tmp_path)
     parts = [part.format(data=tmp_path / "data", out=place, checkpoint=tmp_path / "a.pth") for part in call.split()]

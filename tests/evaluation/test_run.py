@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ import purifier
 from purifier import InputError, OptionError, Purifier, evaluation
 from purifier._records import read_records
 from purifier.attacks import BPDA, FGSM, PGD, SSP, Aware, Blind, DeepFool, Square, Transfer
+from purifier.cli import command
 from purifier.evaluation import (
     Attacked,
     Evaluation,
@@ -209,9 +211,9 @@ def test_a_run_resumes_after_its_batches_were_cut_at_any_place(
 ENTRY = f"{Path(__file__).parents[1] / 'scenes.py'}:colours"
 
 
-def command(folder: Path, out: Path) -> list[str]:
+def arguments(folder: Path, out: Path) -> list[str]:
     return [
-        sys.executable, "-c", "from purifier.cli import main; main()", "evaluate", "--model", ENTRY,
+        "evaluate", "--model", ENTRY,
         "--data", str(folder), "--size", "16", "--batch-size", "3", "--purifier", "gs:iterations=1,dynamic=true",
         "--attack", "PGD:steps=2", "--threat", "blind", "--threat", "aware:samples=2", "--device", "cpu",
         "--out", str(out),
@@ -221,9 +223,9 @@ def command(folder: Path, out: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_run_that_was_killed_gives_what_an_uninterrupted_one_gives(data: LabelledImages, tmp_path: Path) -> None:
     folder, out, whole = tmp_path / "data", tmp_path / "out", tmp_path / "whole"
-    run = subprocess.Popen(
-        command(folder, out), env={**os.environ, "SLOW_MODEL": "0.3"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    start = [sys.executable, "-c", "from purifier.cli import main; main()", *arguments(folder, out)]
+    slow = {**os.environ, "SLOW_MODEL": "0.3"}
+    run = subprocess.Popen(start, env=slow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     watched = out / "records" / "blind--PGD-steps=2-eps=8_255.jsonl"
     deadline = time.monotonic() + 120
     while not read_records(watched):
@@ -236,8 +238,8 @@ def test_a_run_that_was_killed_gives_what_an_uninterrupted_one_gives(data: Label
     assert 0 < len(read_records(watched)) < 12
     assert not (out / "results.json").exists()
     for place in (out, whole):
-        done = subprocess.run(command(folder, place), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(command, arguments(folder, place))
+        assert done.exit_code == 0, done.output
     assert kept(out) == kept(whole)
     counts = [
         [

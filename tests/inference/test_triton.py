@@ -15,7 +15,6 @@ from torch import nn
 from purifier import OptionError, Purifier, PurifierError, reference_model
 from purifier.cli import command
 from purifier.inference import _graphs
-from purifier.inference.export import export
 from purifier.inference.triton import export_triton
 
 MODEL = """
@@ -44,23 +43,30 @@ def ensemble(repository: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return tensors
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """alloy-s in front of the demo classifier."""
+    folder = tmp_path_factory.mktemp("repository")
+    export_triton(Purifier.from_pretrained("alloy-s"), folder, reference_model("demo").eval(), max_batch_size=16)
+    return folder
+
+
 @pytest.mark.slow
-def test_the_steps_of_the_ensemble_are_the_purified_model(tmp_path: Path) -> None:
+def test_the_steps_of_the_ensemble_are_the_purified_model(repository: Path) -> None:
     purifier, model = Purifier.from_pretrained("alloy-s"), reference_model("demo").eval()
-    export_triton(purifier, tmp_path, model, max_batch_size=16)
     for shape in ((3, 3, 64, 64), (1, 3, 47, 70)):
         images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
             expected = purifier.wrap(model)(images).numpy()
-        assert np.abs(ensemble(tmp_path, images.numpy())["output"] - expected).max() <= 1e-3
-    text = (tmp_path / "purifier" / "config.pbtxt").read_text()
+        assert np.abs(ensemble(repository, images.numpy())["output"] - expected).max() <= 1e-3
+    text = (repository / "purifier" / "config.pbtxt").read_text()
     assert 'platform: "onnxruntime_onnx"\nmax_batch_size: 16\n' in text and "dynamic_batching {" in text
     assert '{ name: "images" data_type: TYPE_FP32 dims: [ 3, -1, -1 ] }' in text
     assert (
         '{ name: "output" data_type: TYPE_FP32 dims: [ 5 ] }'.replace("5", str(len(model.classes)))
-        in (tmp_path / "purified_model" / "config.pbtxt").read_text()
+        in (repository / "purified_model" / "config.pbtxt").read_text()
     )
-    assert (tmp_path / "purified_model" / "1").is_dir()
+    assert (repository / "purified_model" / "1").is_dir()
 
 
 def test_the_command_puts_the_normalisation_into_the_model(tmp_path: Path) -> None:
@@ -106,17 +112,17 @@ def test_a_model_whose_file_differs_or_does_not_run_is_not_kept(
     run_onnx = _graphs.run_onnx
     monkeypatch.setattr(_graphs, "run_onnx", broken)
     with pytest.raises(PurifierError, match="not kept"):
-        export_triton(Purifier.from_pretrained("gs"), tmp_path, model, size=(32, 40))
+        export_triton(Purifier.from_pretrained("bit-depth"), tmp_path, model, size=(32, 40))
     assert list((tmp_path / "model" / "1").iterdir()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what OpenVINO says of its own code
-def test_openvino_runs_the_onnx_file(tmp_path: Path) -> None:
+def test_openvino_runs_the_onnx_file(repository: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="needs openvino")
     purifier = Purifier.from_pretrained("alloy-s")
-    export(purifier, tmp_path / "p.onnx")
-    compiled = openvino.Core().compile_model(tmp_path / "p.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    file = repository / "purifier" / "1" / "model.onnx"
+    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for shape in ((2, 3, 64, 80), (1, 3, 33, 47)):
         images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():

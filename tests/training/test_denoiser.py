@@ -15,18 +15,12 @@ from purifier.cli import command
 from purifier.smoothing import Smoothed
 from purifier.training.checkpoints import load_checkpoint
 from purifier.training.denoiser import DenoiserRecipe, DenoiserTraining, train
-from tests.training.processes import train_in_two
 
 TINY: dict[str, Any] = {
     "steps": 8, "batch_size": 2, "crop_size": 32, "filters": 4, "blocks": 1, "levels": 2, "precision": "no",
     "checkpoint_every": 3, "validate_every": 4, "validation_every": 4, "validation_images": 2, "warmup_steps": 2,
     "device": "cpu", "ema_decay": 0.9,
 }  # fmt: skip
-SCRIPT = """
-import sys
-from purifier.training.denoiser import DenoiserTraining, train
-train(DenoiserTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-"""
 
 
 def settings(photos: Path, **options: Any) -> DenoiserTraining:
@@ -98,10 +92,3 @@ def test_settings_out_of_range_are_refused(photos: Path, options: dict[str, Any]
 def test_a_network_that_does_not_classify_is_refused(photos: Path) -> None:
     with pytest.raises(InputError, match=r"expected a classifier with logits .* as 'f', got another network"):
         DenoiserRecipe(settings(photos, classifiers=("f=tests.training.test_denoiser:features:1",)))
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_denoiser(photos: Path, tmp_path: Path) -> None:
-    train_in_two(SCRIPT % TINY, photos, tmp_path / "two")
-    assert load_checkpoint(tmp_path / "two" / "checkpoint.pt")["step"] == TINY["steps"]
-    assert Purifier.from_pretrained(tmp_path / "two" / "denoiser")(torch.rand(1, 3, 16, 16)).isfinite().all()

@@ -57,7 +57,7 @@ def test_one_host_writes_and_a_lost_one_ends_the_training_which_goes_on(photos: 
     assert all(wait(hosts)) and "expected all 2 processes to train on" in log(outs[0])
     halfway = load_checkpoint(outs[0] / "checkpoint.pt")
     assert halfway is not None and 0 < halfway["step"] < TINY["steps"]
-    assert wait(start_hosts(SCRIPT % TINY, [photos] * 2, outs)) == [0, 0], log(outs[0])
+    assert wait(start_hosts(SCRIPT % TINY, [photos] * 2, outs, launcher="torchrun")) == [0, 0], log(outs[0])
     assert not list(outs[1].rglob("*.pt")) and not list(outs[1].rglob("*.safetensors"))
     train(NCISTraining(data=(str(photos),), **TINY), tmp_path / "one")
     one, two = (Purifier.from_pretrained(tmp_path / name / "ncis") for name in ("one", "first"))
@@ -71,7 +71,7 @@ def test_hosts_that_are_not_alike_are_refused_under_accelerate_too(photos: Path,
     for path in sorted(photos.iterdir())[1:]:
         (fewer / path.name).write_bytes(path.read_bytes())
     outs = [tmp_path / "first", tmp_path / "second"]
-    assert all(wait(start_hosts(SCRIPT % TINY, [photos, fewer], outs, accelerate=True)))
+    assert all(wait(start_hosts(SCRIPT % TINY, [photos, fewer], outs, launcher="accelerate")))
     assert all("expected the same settings and images in all processes, got images" in log(out) for out in outs)
 
 

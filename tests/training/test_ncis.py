@@ -1,4 +1,4 @@
-"""The NCIS training: resuming after a kill, two processes, initial weights, and a folder that loads."""
+"""The NCIS training: resuming, initial weights, and a folder that loads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from purifier import InputError, OptionError, Purifier
 from purifier.training.checkpoints import load_checkpoint
-from purifier.training.ncis import NCISTraining, train
-from tests.training.processes import killed_and_resumed, train_in_two
+from purifier.training.ncis import NCISRecipe, NCISTraining, train
+from tests.training.processes import broken_off
 
 TINY = {
     "steps": 12,
@@ -27,32 +27,14 @@ TINY = {
     "iterations": 2,
     "device": "cpu",
 }
-SCRIPT = """
-import sys, time, torch
-torch.set_num_threads(1)
-from purifier.training.ncis import NCISTraining, NCISRecipe, train
-slow = NCISRecipe.losses
-def losses(self, model, batch, step):
-    time.sleep(float(sys.argv[3]))
-    return slow(self, model, batch, step)
-NCISRecipe.losses = losses
-train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-"""
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, tmp_path: Path) -> None:
-    halfway = killed_and_resumed(SCRIPT % TINY, photos, tmp_path)
-    assert 0 < halfway["step"] < TINY["steps"]
-    files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
-    assert files[0] == files[1]
-
-
-@pytest.mark.slow
-def test_two_processes_train_twice(photos: Path, tmp_path: Path) -> None:
-    again = "train(NCISTraining(data=(sys.argv[1],), **%r), sys.argv[2] + '-again')"
-    train_in_two(SCRIPT % TINY + again % TINY, photos, tmp_path / "two")
-    files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("two", "two-again")]
+def test_a_run_that_breaks_off_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, tmp_path: Path) -> None:
+    config = NCISTraining(data=(str(photos),), **TINY)
+    train(config, tmp_path / "unbroken")
+    broken_off(lambda: train(config, tmp_path / "broken"), NCISRecipe, tmp_path / "broken")
+    train(config, tmp_path / "broken")
+    files = [(tmp_path / name / "ncis" / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
     assert files[0] == files[1]
 
 

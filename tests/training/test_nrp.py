@@ -1,4 +1,4 @@
-"""The NRP training: losses, settings, every ablation, two processes, resuming, and a folder that loads."""
+"""The NRP training: losses, settings, every ablation, resuming, and a folder that loads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from purifier.training import critic
 from purifier.training.checkpoints import load_checkpoint
 from purifier.training.loop import fit
 from purifier.training.nrp import NRPRecipe, NRPTraining, feature_loss, pixel_loss, train
-from tests.training.processes import killed_and_resumed, train_in_two
+from tests.training.processes import killed
 from tests.training.states import close, gradients, same, weights
 
 Settings = Callable[..., NRPTraining]
@@ -47,22 +47,17 @@ CRITIC = {**TINY, "crop_size": 32, "adversarial_weight": 5e-3}
 # Moves all scores alike, which the relativistic losses do not see.
 SHIFT = {"head.3.bias"}
 SCRIPT = """
-import os, sys, time, torch
+import sys, time, torch
 torch.set_num_threads(1)
 from purifier.training import critic
 from purifier.training.nrp import NRPTraining, NRPRecipe, train
 critic._WIDTHS = %r
-losses, used = NRPRecipe.losses, []
+losses = NRPRecipe.losses
 def slow(self, model, batch, step):
-    used[:] = [self]
     time.sleep(float(sys.argv[3]))
     return losses(self, model, batch, step)
 NRPRecipe.losses = slow
 train(NRPTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-networks = {"model": used[0].model, "critic": used[0].critic or torch.nn.Identity()}
-found = {name: dict(network.named_parameters()) for name, network in networks.items()}
-found["gradients"] = {name: weight.grad for name, weight in found["model"].items()}
-torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
 """
 
 
@@ -84,10 +79,14 @@ def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPR
 
 
 @pytest.mark.slow
-def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, tmp_path: Path) -> None:
-    config = {**CRITIC, "steps": 10, "validate_every": 4, "critic_from": 1, "clean_share": 0.5, "batch_size": 4}
-    halfway = killed_and_resumed(SCRIPT % (NARROW, config), photos, tmp_path)
-    assert 0 < halfway["step"] < config["steps"]
+def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(
+    photos: Path, tmp_path: Path, settings: Settings
+) -> None:
+    changes = {"steps": 10, "validate_every": 4, "critic_from": 1, "clean_share": 0.5, "batch_size": 4}
+    halfway = killed(SCRIPT % (NARROW, {**CRITIC, **changes}), photos, tmp_path / "killed")
+    assert 0 < halfway["step"] < changes["steps"]
+    for name in ("unbroken", "killed"):
+        train(settings(CRITIC, **changes), tmp_path / name)
     files = [(tmp_path / name / "nrp-resg" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
     assert files[0] == files[1]
     for network in ("model", "average", "critic"):
@@ -95,30 +94,6 @@ def test_a_killed_run_with_a_critic_ends_with_the_same_bits_as_an_unbroken_one(p
     assert not same(halfway["critic"], weights(tmp_path / "killed", "critic"))
     histories = [load_checkpoint(tmp_path / name / "checkpoint.pt")["history"] for name in ("unbroken", "killed")]
     assert histories[0] == histories[1] and [row["step"] for row in histories[0]] == [4, 8, 10]
-
-
-@pytest.mark.slow
-def test_two_processes_train_purifier_and_critic_together(photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "two"
-    train_in_two(SCRIPT % (NARROW, {**CRITIC, "batch_size": 8, "accumulate": 2}), photos, out)
-    places = (out / "weights-0.pt", tmp_path / "two-other" / "weights-1.pt")
-    first, second = (torch.load(place, weights_only=True) for place in places)
-    assert same(first["model"], second["model"]) and same(first["critic"], second["critic"])
-    purifier = Purifier.from_pretrained(out / "nrp-resg")
-    assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())
-    assert "psr_ssp" in (out / "nrp-resg" / "README.md").read_text()
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_weights_of_one_if_nothing_is_random(
-    photos: Path, tmp_path: Path, settings: Settings
-) -> None:
-    config = {**TINY, "clean_share": 1.0, "batch_size": 4}
-    train_in_two(SCRIPT % (NARROW, config), photos, tmp_path / "two")
-    two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
-    model = fit_to(settings(config), tmp_path / "one").model
-    assert close(dict(model.named_parameters()), two["model"])
-    assert close(gradients(model), two["gradients"])
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path: Path, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The Alloy training: losses by hand, resuming after a kill, two processes, settings, and a folder that loads."""
+"""The Alloy training: losses by hand, resuming, settings, and a folder that loads."""
 
 from __future__ import annotations
 
@@ -20,25 +20,10 @@ from purifier.training.checkpoints import load_checkpoint
 from purifier.training.loop import fit
 from tests.builders import small_purifier
 from tests.training.alloy.builders import TINY, configuration
-from tests.training.processes import killed_and_resumed, train_in_two
-from tests.training.states import close, gradients, same, weights
+from tests.training.processes import broken_off
+from tests.training.states import gradients, same, weights
 
 Settings = Callable[..., AlloyTraining]
-SCRIPT = """
-import os, sys, time, torch
-torch.set_num_threads(1)
-from purifier.training.alloy import AlloyRecipe, AlloyTraining, train
-losses, used = AlloyRecipe.losses, []
-def slow(self, model, batch, step):
-    used[:] = [self]
-    time.sleep(float(sys.argv[3]))
-    return losses(self, model, batch, step)
-AlloyRecipe.losses = slow
-train(AlloyTraining(data=(sys.argv[1],), **%r), sys.argv[2])
-found = {"model": dict(used[0].model.named_parameters())}
-found["gradients"] = {name: weight.grad for name, weight in found["model"].items()}
-torch.save(found, sys.argv[2] + "/weights-" + os.environ.get("RANK", "0") + ".pt")
-"""
 
 
 @pytest.fixture
@@ -52,42 +37,18 @@ def fit_to(config: AlloyTraining, out: Path) -> AlloyRecipe:
     return recipe
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(photos: Path, tmp_path: Path) -> None:
-    config = {**TINY, "steps": 10, "validate_every": 4}
-    halfway = killed_and_resumed(SCRIPT % config, photos, tmp_path)
-    assert 0 < halfway["step"] < config["steps"]
-    files = [(tmp_path / name / "alloy" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+def test_a_run_that_breaks_off_ends_with_the_same_bits_as_an_unbroken_one(tmp_path: Path, settings: Settings) -> None:
+    config = settings(steps=10, validate_every=4)
+    train(config, tmp_path / "unbroken")
+    halfway = broken_off(lambda: train(config, tmp_path / "broken"), AlloyRecipe, tmp_path / "broken")
+    train(config, tmp_path / "broken")
+    files = [(tmp_path / name / "alloy" / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
     assert files[0] == files[1]
     for kind in ("model", "average"):
-        assert same(weights(tmp_path / "unbroken", kind), weights(tmp_path / "killed", kind))
-    assert not same(halfway["model"], weights(tmp_path / "killed"))
-    histories = [load_checkpoint(tmp_path / name / "checkpoint.pt")["history"] for name in ("unbroken", "killed")]
+        assert same(weights(tmp_path / "unbroken", kind), weights(tmp_path / "broken", kind))
+    assert not same(halfway["model"], weights(tmp_path / "broken"))
+    histories = [load_checkpoint(tmp_path / name / "checkpoint.pt")["history"] for name in ("unbroken", "broken")]
     assert histories[0] == histories[1] and [row["step"] for row in histories[0]] == [4, 8, 10]
-
-
-@pytest.mark.slow
-def test_two_processes_train_together_on_attacks_of_their_own(photos: Path, tmp_path: Path) -> None:
-    config = {**TINY, "batch_size": 8, "accumulate": 2}
-    train_in_two(SCRIPT % config, photos, tmp_path / "two")
-    places = (tmp_path / "two" / "weights-0.pt", tmp_path / "two-other" / "weights-1.pt")
-    first, second = (torch.load(place, weights_only=True) for place in places)
-    assert same(first["model"], second["model"])
-    purifier = Purifier.from_pretrained(tmp_path / "two" / "alloy")
-    assert bool(purifier(torch.rand(1, 3, 20, 20)).isfinite().all())
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_weights_of_one_if_nothing_is_random(
-    photos: Path, tmp_path: Path, settings: Settings
-) -> None:
-    # The pixel loss alone, because each process divides the feature loss by the features of its own part of the batch.
-    changes = {"sources": ("none:1",), "extractors": (), "batch_size": 4, "gate": 4}
-    train_in_two(SCRIPT % {**TINY, **changes}, photos, tmp_path / "two")
-    two = torch.load(tmp_path / "two" / "weights-0.pt", weights_only=True)
-    model = fit_to(settings(**changes), tmp_path / "one").model
-    assert close(dict(model.named_parameters()), two["model"])
-    assert close(gradients(model), two["gradients"])
 
 
 def test_training_writes_a_purifier_with_a_card(tmp_path: Path, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The GAD training: resuming after a kill, two processes, the command, and a folder that loads."""
+"""The GAD training: resuming, the command, and a folder that loads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,10 @@ import purifier
 from purifier import OptionError, Purifier
 from purifier.cli import command
 from purifier.training.checkpoints import load_checkpoint
-from purifier.training.gad import GADTraining, train
+from purifier.training.gad import GADRecipe, GADTraining, train
 from tests.builders import unchanged
 from tests.training.gad.builders import TINY, class_folders, classifier
-from tests.training.processes import killed_and_resumed, train_in_two
-
-SCRIPT = """
-import sys, time, torch
-torch.set_num_threads(1)
-from purifier.training.gad import GADTraining, GADRecipe, train
-from tests.training.gad.builders import classifier
-slow = GADRecipe.losses
-def losses(self, model, batch, step):
-    time.sleep(float(sys.argv[3]))
-    return slow(self, model, batch, step)
-GADRecipe.losses = losses
-train(GADTraining(data=sys.argv[1], **%r), sys.argv[2], model=classifier())
-"""
+from tests.training.processes import broken_off
 
 OWN_TASK = """
 import torch
@@ -64,25 +51,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return class_folders(tmp_path_factory.mktemp("classes"))
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_bits_as_an_unbroken_one(folders: Path, tmp_path: Path) -> None:
-    halfway = killed_and_resumed(SCRIPT % TINY, folders, tmp_path)
-    assert 0 < halfway["step"] < TINY["steps"]
-    files = [(tmp_path / name / "gad" / "model.safetensors").read_bytes() for name in ("unbroken", "killed")]
+def test_a_run_that_breaks_off_ends_with_the_same_bits_as_an_unbroken_one(folders: Path, tmp_path: Path) -> None:
+    config = GADTraining(data=str(folders), **TINY)
+    train(config, tmp_path / "unbroken", model=classifier())
+    broken_off(lambda: train(config, tmp_path / "broken", model=classifier()), GADRecipe, tmp_path / "broken")
+    train(config, tmp_path / "broken", model=classifier())
+    files = [(tmp_path / name / "gad" / "model.safetensors").read_bytes() for name in ("unbroken", "broken")]
     assert files[0] == files[1]
-    critics = [load_checkpoint(tmp_path / name / "checkpoint.pt")["critic"] for name in ("unbroken", "killed")]
+    critics = [load_checkpoint(tmp_path / name / "checkpoint.pt")["critic"] for name in ("unbroken", "broken")]
     assert all(torch.equal(value, critics[1][name]) for name, value in critics[0].items())
-
-
-@pytest.mark.slow
-def test_two_processes_train_together(folders: Path, tmp_path: Path) -> None:
-    # Without the terms of classes, whose centres are each process's own, and the attack's random start.
-    settings = {**TINY, "variant": "li", "eps": 1e-9}
-    train_in_two(SCRIPT % settings, folders, tmp_path / "two")
-    train(GADTraining(data=str(folders), **settings), tmp_path / "one", model=classifier())
-    one, two = (Purifier.from_pretrained(tmp_path / name / "gad") for name in ("one", "two"))
-    for a, b in zip(one.parameters(), two.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-3)
 
 
 def test_training_lowers_the_loss_and_writes_a_purifier_with_a_card(folders: Path, tmp_path: Path) -> None:
