@@ -135,7 +135,7 @@ def own_model(name: str) -> dict[str, Figure]:
     """Returns the figures of a purifier in front of the one model that it was trained for."""
     _, attack, result = _OWN[name]
     if name == _AWARE:
-        rows, own = read_result(result)["rows"], aware_measure.NAME
+        rows, own = read_result(result, {"rows": []})["rows"], aware_measure.NAME
         return (
             evaluated(rows, own, "clean", "no attack")
             | evaluated(rows, own, "blind", f"{attack}, blind")

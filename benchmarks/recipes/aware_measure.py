@@ -71,6 +71,8 @@ def markdown(*results: Mapping[str, Any]) -> str:
         cells.setdefault(key, {})[entry.purifier] = (
             f"{100 * entry.robust_accuracy:.1f} ({100 * low:.0f}-{100 * high:.0f})"
         )
+    if not cells:
+        return "Not measured yet."
     # Clean images once, of the result with the most.
     clean = max(key for key in cells if key[1] == "none")
     lines = [
