@@ -76,7 +76,7 @@ class CellRunner:
         if cell.attack is not None and pictures:
             chosen = self._telling(cell, targets, predictions)[:pictures]
             self._save_pictures(cell, batch, sorted(chosen), images, attacked)
-        scores = self._scores(cell, attacked)
+        scores = self._scores(cell, batch[0], attacked)
         names = self.data.names
         return [
             {
@@ -117,22 +117,22 @@ class CellRunner:
                     purified, took = self.defences.timed(name, way, images)
                     found.append(self.task.record(self.defences.model(purified), targets))
                     times.append(took)
-            judged = [
-                self.task.majority(one)
-                for one in (found[start : start + votes] for start in range(0, len(found), votes))
-            ]
+            judged = [self.task.majority(found[start : start + votes]) for start in range(0, len(found), votes)]
             predictions.setdefault(way.key, {})[name] = self.task.worst(judged, targets)
             if way == Variant():
                 milliseconds[name] = round(times[0], 4)
         return predictions, milliseconds
 
-    def _scores(self, cell: Cell, images: Any) -> dict[str, list[float]]:
+    def _scores(self, cell: Cell, first: int, images: Any) -> dict[str, list[float]]:
         """Returns the attack scores of a classifier's images, for each purifier that has one gate."""
         if not isinstance(self.task, Classification):
             return {}
-        scored = [name for name in cell.purifiers if name in self.defences.scored]
-        with torch.inference_mode():
-            return {name: self.defences.purifiers[name].attack_score(images).tolist() for name in scored}
+        found = {}
+        for name in cell.purifiers:
+            if name in self.defences.scored:
+                with self._randomness(cell, first, name, Variant()), torch.inference_mode():
+                    found[name] = self.defences.purifiers[name].attack_score(images).tolist()
+        return found
 
     def _calls(self, cell: Cell, name: str) -> tuple[int, int]:
         """How often an image is submitted, and goes through the purifier each time; once if that is always the same."""

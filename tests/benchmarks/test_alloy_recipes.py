@@ -64,6 +64,7 @@ def test_every_settings_file_trains(file: Path, small_kit: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:without a purifier the model scores")
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("gad-aware*.yaml")), ids=lambda file: file.stem)
 def test_every_settings_file_against_aware_attackers_trains(file: Path, tmp_path: Path) -> None:
     for made, known in zip(class_folders(tmp_path / "colours").iterdir(), ("cat", "dog", "cow"), strict=True):
