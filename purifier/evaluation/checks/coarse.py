@@ -17,7 +17,7 @@ from purifier.evaluation.rows import Row
 _MOST = 0.3
 COARSE = Check(
     "perturbation that smoothing keeps",
-    f"in patches of {PATCH} x {PATCH} pixels, the mean of the perturbation is over {_MOST:.0%} of its size, where "
+    f"in patches of {PATCH} x {PATCH} pixels, the mean of the perturbation is over {100 * _MOST:.0f} % of its size, where "
     "independent pixels would give 11 %",
     "Smoothing removes only what averages out within its kernel. What purifiers that smooth (gs, ncis, median, tvm) do "
     "under PGD does not carry over to this attack, nor the reverse: measure both.",
@@ -27,7 +27,7 @@ COARSE = Check(
 def coarse_rows(rows: Sequence[Row]) -> Finding | None:
     """Checks whether the perturbations of an attack have a mean of zero in patches."""
     seen = {
-        f"{row.attack} ({row.threat}) {row.settings['patch_mean']:.0%}"
+        f"{row.attack} ({row.threat}) {100 * row.settings['patch_mean']:.0f} %"
         for row in rows
         if row.settings.get("patch_mean", 0.0) > _MOST
     }

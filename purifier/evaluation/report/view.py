@@ -36,7 +36,7 @@ THREAT_NOTES = {
 _STRONGER = {
     "samples": (1, "EOT {}"),
     "submissions": (1, "worst of {}"),
-    "gate_weight": (0, "hidden from the gate ({})"),
+    "gate_weight": (0, "hiding ({})"),
 }
 _ORDER = tuple(THREAT_TITLES)
 _NORMS = {"Linf": "L∞", "L2": "L2"}
