@@ -17,8 +17,8 @@ from purifier.evaluation.rows import Row
 _MOST = 0.3
 COARSE = Check(
     "perturbation that smoothing keeps",
-    f"in patches of {PATCH} x {PATCH} pixels, the mean of the perturbation is over {100 * _MOST:.0f} % of its size, where "
-    "independent pixels would give 11 %",
+    f"in patches of {PATCH} x {PATCH} pixels, the mean of the perturbation is over {100 * _MOST:.0f} % of its size, "
+    "where independent pixels would give 11 %",
     "Smoothing removes only what averages out within its kernel. What purifiers that smooth (gs, ncis, median, tvm) do "
     "under PGD does not carry over to this attack, nor the reverse: measure both.",
 )

@@ -46,8 +46,8 @@ def _detected(rows: Iterable[DetectedRow]) -> Section:
     return Section(
         "Attack scores",
         "How well the purifier's gate tells attacked images from clean ones. Area: the chance that an attacked image "
-        f"has the higher score. Detected: share, in %, above the score that {100 * RATE:.0f} % of the clean images of this "
-        "evaluation exceed. Wrong and undetected: share that passes both. Brackets hold 95 % intervals.",
+        f"has the higher score. Detected: share, in %, above the score that {100 * RATE:.0f} % of the clean images of "
+        "this evaluation exceed. Wrong and undetected: share that passes both. Brackets hold 95 % intervals.",
         ["Purifier", "attack", "threat", "knows the gate", "n", "area", "detected", "wrong and undetected"],
         [
             [
