@@ -77,6 +77,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
     "ncis selection": _of("select_ncis", recipes.ncis_selection),
     "gad aware": lambda: aware_measure.markdown(*(read_result(name, {"rows": []}) for name in aware_measure.PARTS)),
+    "aware in short": lambda: aware_measure.in_short(read_result(aware_measure.PARTS[0], {"rows": []})),
     "gad resnet20": partial(recipes.gad_accuracy, "resnet20"),
     "gad resnet20 targets": _of("gad_cifar10_resnet20_blind", recipes.gad_targets, "resnet20"),
     "gad vgg8": partial(recipes.gad_accuracy, "vgg8"),

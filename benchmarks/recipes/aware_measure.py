@@ -83,6 +83,22 @@ def markdown(*results: Mapping[str, Any]) -> str:
     return table(["attack", "attacker", "n", "ResNet-20 alone, %", f"behind {SHIPPED}, %"], lines)
 
 
+def in_short(found: Mapping[str, Any]) -> str:
+    """A sentence of the result of `auto-8`."""
+    rows = {row["threat"]: Row.from_dict(row) for row in found["rows"] if row["purifier"] == NAME}
+    if "aware" not in rows:
+        return "Not measured yet."
+    aware, shown = rows["aware"], []
+    for share, (low, high) in (
+        (aware.robust_accuracy, aware.robust_interval), (aware.standard_accuracy, aware.standard_interval)
+    ):  # fmt: skip
+        shown.append(f"{100 * share:.1f} % ({100 * low:.0f}-{100 * high:.0f})")
+    return (
+        f"Behind `{SHIPPED}`, {shown[0]} of {aware.images:,} test images of CIFAR-10 stay right under AutoAttack at "
+        f"8/255 through purifier and model, and {shown[1]} are right without an attack."
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("purifier", type=Path, help="folder of the trained purifier")
