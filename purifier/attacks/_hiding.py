@@ -6,14 +6,13 @@ section 3, https://arxiv.org/abs/1705.07263.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
 from purifier._errors import OptionError, shown
 from purifier.attacks.base import Attack, Loss, per_image
-from purifier.attacks.eot import EOT, climbed_loss
+from purifier.attacks.eot import EOT, climbed_loss, with_loss
 
 # Logits that are low enough: the gate's weight is below 0.003 there.
 _LOW = -6.0
@@ -51,17 +50,15 @@ def hiding(attack: Attack, purifier: Any, model: Any, weight: float) -> tuple[At
 
 
 def _hidden(attack: Attack, weight: float) -> Attack:
-    if isinstance(attack, EOT):
-        return attack.inside(lambda inner: _hidden(inner, weight))
-    loss = climbed_loss(attack)
+    inner = attack
+    while isinstance(inner, EOT):
+        inner = inner.attack
+    loss = climbed_loss(inner)
     if loss is None:
         raise OptionError(
-            f"expected an attack that climbs a loss, such as PGD, for a gate_weight above 0, got {shown(attack)}"
+            f"expected an attack that climbs a loss, such as PGD, for a gate_weight above 0, got {shown(inner)}"
         )
-    changed: Any = copy.copy(attack)
-    changed.loss = _less_excess(loss, -weight if getattr(attack, "targeted", False) else weight)
-    hidden: Attack = changed
-    return hidden
+    return with_loss(attack, _less_excess(loss, -weight if getattr(inner, "targeted", False) else weight))
 
 
 def _less_excess(loss: Loss, weight: float) -> Loss:

@@ -8,7 +8,6 @@ https://arxiv.org/abs/1907.10310.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from purifier._random import isolated_randomness
 from purifier.attacks._gradient import GradientAttack
 from purifier.attacks.apgd import APGD
 from purifier.attacks.base import Attack, Loss, Model, check_images
-from purifier.attacks.eot import EOT, Around
+from purifier.attacks.eot import EOT, Around, with_loss
 
 Kind = Literal["cls", "loc", "cls+loc"]
 
@@ -140,7 +139,7 @@ class DetectionAttack(Around):
         return [image[0] for image in attacked]
 
     def _run(self, model: Model, images: Tensor, targets: Any) -> Tensor:
-        attack = _with_loss(self.attack, self._loss)
+        attack = with_loss(self.attack, self._loss)
         if callable(self.loss):
             return attack(model, images, targets)
         call: Any = model
@@ -166,14 +165,6 @@ class DetectionAttack(Around):
             return nullcontext()
         seed = int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
         return isolated_randomness(*(image.device for image in images), seed=seed)
-
-
-def _with_loss(attack: Attack, loss: Loss) -> Attack:
-    if isinstance(attack, EOT):
-        return attack.inside(lambda inner: _with_loss(inner, loss))
-    changed: Any = copy.copy(attack)
-    changed.loss = loss
-    return changed
 
 
 def detector_parts(model: Any) -> list[nn.Module]:

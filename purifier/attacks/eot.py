@@ -156,10 +156,17 @@ def on_mean_loss(attack: Attack, models: Sequence[Model]) -> Attack | None:
     loss = climbed_loss(attack)
     if loss is None:
         return None
+    return with_loss(attack, lambda points, truth: _MeanLoss.apply(points, truth, models, loss))
+
+
+def with_loss(attack: Attack, loss: Loss) -> Attack:
+    """Returns a copy that climbs another loss, also inside an `EOT`."""
+    if isinstance(attack, EOT):
+        return attack.inside(lambda inner: with_loss(inner, loss))
     changed: Any = copy.copy(attack)
-    changed.loss = lambda points, truth: _MeanLoss.apply(points, truth, models, loss)
-    attacking: Attack = changed
-    return attacking
+    changed.loss = loss
+    climbing: Attack = changed
+    return climbing
 
 
 def climbed_loss(attack: Attack) -> Loss | None:
