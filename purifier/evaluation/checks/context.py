@@ -74,6 +74,18 @@ class Context:
         """The defended model's outputs for the images."""
         return self.call(self.view, self.images)
 
+    @cached_property
+    def difference(self) -> float:
+        """How much the outputs of two calls on the same images differ, as a share of their largest value."""
+        with torch.no_grad():
+            first, second = (_tensors(self.view(self.images)) for _ in range(2))
+        differences = [
+            float((a - b).abs().max()) / max(float(a.abs().max()), 1e-12) if a.shape == b.shape else 1.0
+            for a, b in zip(first, second, strict=False)
+            if a.numel() and b.numel()
+        ]
+        return max(differences, default=0.0)
+
     @property
     def classifies(self) -> bool:
         """Whether outputs are (N, K) and labels (N,)."""
@@ -107,3 +119,14 @@ class Context:
         """Whether the prediction for each image is its label, (N,) bool."""
         verdict: Tensor = self.call(model or self.view, images).argmax(1) == self.labels
         return verdict
+
+
+def _tensors(outputs: object) -> list[Tensor]:
+    """The float tensors in nested outputs."""
+    if isinstance(outputs, Tensor):
+        return [outputs.detach().float()] if outputs.is_floating_point() else []
+    if isinstance(outputs, dict):
+        return _tensors(list(outputs.values()))
+    if isinstance(outputs, list | tuple):
+        return [tensor for value in outputs for tensor in _tensors(value)]
+    return []

@@ -6,9 +6,6 @@ https://arxiv.org/abs/1802.00420.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from purifier.evaluation.checks.context import Context
 from purifier.evaluation.checks.finding import Check, Finding
 
@@ -41,32 +38,9 @@ def judged_once(context: Context) -> Finding | None:
 def _found(check: Check, context: Context) -> Finding | None:
     """Returns the check's finding if calls differ."""
     stated = bool(getattr(context.purifier, "random", False))
-    difference = _difference(context)
-    if not stated and difference <= _TOLERANCE:
+    if not stated and context.difference <= _TOLERANCE:
         return None
     return check.found(
-        f"two calls differ by {difference:.2g} of the outputs' largest value"
+        f"two calls differ by {context.difference:.2g} of the outputs' largest value"
         + (" and the purifier states that it is random" if stated else "")
     )
-
-
-def _difference(context: Context) -> float:
-    with torch.no_grad():
-        first, second = (_tensors(context.view(context.images)) for _ in range(2))
-    differences = [
-        float((a - b).abs().max()) / max(float(a.abs().max()), 1e-12) if a.shape == b.shape else 1.0
-        for a, b in zip(first, second, strict=False)
-        if a.numel() and b.numel()
-    ]
-    return max(differences, default=0.0)
-
-
-def _tensors(outputs: object) -> list[Tensor]:
-    """The float tensors in nested outputs."""
-    if isinstance(outputs, Tensor):
-        return [outputs.detach().float()] if outputs.is_floating_point() else []
-    if isinstance(outputs, dict):
-        return _tensors(list(outputs.values()))
-    if isinstance(outputs, list | tuple):
-        return [tensor for value in outputs for tensor in _tensors(value)]
-    return []
