@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -27,12 +27,34 @@ JSON = ROOT / "weights" / "zoo.json"
 _ABSENT, _MARK = "not measured", ", the default"
 _THREATS = ("clean", "blind", "transfer", "aware")
 _LINF = "PGD Linf 16/255"
-_AWARE = aware_measure.SHIPPED
-# What is measured on another model than ResNet-50: the model, its attack, and the results by threat model.
+
+
+class Own(NamedTuple):
+    """Where the figures of a purifier are that was measured on another model than ResNet-50.
+
+    Attributes:
+        model: That model.
+        row: The purifier's name in the results.
+        blind: The result with the figures without an attack and under a blind one, and the heading of the latter.
+        aware: The result with the figure under an aware attack, and its heading.
+    """
+
+    model: str
+    row: str
+    blind: tuple[str, str]
+    aware: tuple[str, str]
+
+
 _OWN = {
-    "gad-cifar10-resnet20": ("cifar10-resnet20", "PGD 8/255", "gad_cifar10_resnet20"),
-    _AWARE: ("cifar10-resnet20", "PGD 8/255", "gad_aware_auto_8"),
-}
+    "gad-cifar10-resnet20": Own(
+        "cifar10-resnet20", "gad-cifar10-resnet20",
+        ("gad_cifar10_resnet20_blind", "PGD 8/255, blind"), ("gad_cifar10_resnet20_aware", "PGD 8/255, aware"),
+    ),
+    aware_measure.SHIPPED: Own(
+        "cifar10-resnet20", aware_measure.NAME,
+        ("gad_aware_auto_8", "PGD 8/255, blind"), ("gad_aware_auto_8", "AutoAttack 8/255, aware"),
+    ),
+}  # fmt: skip
 _MOMENTUM = "MI-FGSM 16/255"
 # The rows of the default's table, by the key of their figure.
 _ATTACKERS = {
@@ -68,7 +90,7 @@ def _row(name: str, time: float | None) -> dict[str, Any]:
         "parameters": parameters,
         "gmac": gmac,
         "resnet50s": time,
-        "model": _OWN[name][0] if name in _OWN else "resnet50",
+        "model": _OWN[name].model if name in _OWN else "resnet50",
         **{threat: measured.get(threat) for threat in (*_THREATS, "certified")},
         "license": front["license"],
         "datasets": front.get("datasets", []),
@@ -133,19 +155,13 @@ def blind_pgd(row: Mapping[str, Any]) -> dict[str, Figure]:
 
 def own_model(name: str) -> dict[str, Figure]:
     """Returns the figures of a purifier in front of the one model that it was trained for."""
-    _, attack, result = _OWN[name]
-    if name == _AWARE:
-        rows, own = read_result(result, {"rows": []})["rows"], aware_measure.NAME
-        return (
-            evaluated(rows, own, "clean", "no attack")
-            | evaluated(rows, own, "blind", f"{attack}, blind")
-            | evaluated(rows, own, "aware", "AutoAttack 8/255, aware")
-        )
-    blind, aware = read_result(f"{result}_blind")["rows"], read_result(f"{result}_aware")["rows"]
+    own = _OWN[name]
+    (blind, blind_column), (aware, aware_column) = own.blind, own.aware
+    unattacked = read_result(blind)["rows"]
     return (
-        evaluated(blind, name, "clean", "no attack")
-        | evaluated(blind, name, "blind", f"{attack}, blind")
-        | evaluated(aware, name, "aware", f"{attack}, aware")
+        evaluated(unattacked, own.row, "clean", "no attack")
+        | evaluated(unattacked, own.row, "blind", blind_column)
+        | evaluated(read_result(aware)["rows"], own.row, "aware", aware_column)
     )
 
 

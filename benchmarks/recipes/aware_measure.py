@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.kit import environment, weights_of, write_result
-from benchmarks.markdown import table
+from benchmarks.markdown import percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
 from benchmarks.recipes.gad_measure import part_of
@@ -66,11 +66,8 @@ def markdown(*results: Mapping[str, Any]) -> str:
     cells: dict[tuple[str, str, int], dict[str, str]] = {}
     for row in (row for found in results for row in found["rows"] if row["threat"] != WORST_CASE):
         entry = Row.from_dict(row)
-        low, high = entry.robust_interval
         key = (entry.settings.get("attack_key", "none"), entry.threat, entry.images)
-        cells.setdefault(key, {})[entry.purifier] = (
-            f"{100 * entry.robust_accuracy:.1f} ({100 * low:.0f}-{100 * high:.0f})"
-        )
+        cells.setdefault(key, {})[entry.purifier] = percent(entry.robust_accuracy, entry.robust_interval)
     if not cells:
         return "Not measured yet."
     # Clean images once, of the result with the most.
