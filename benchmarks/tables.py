@@ -22,7 +22,7 @@ from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import aware_measure
 from benchmarks.recipes import tables as recipes
-from benchmarks.scale import serving
+from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import gate_cost
 from benchmarks.speed import table as speed
 from benchmarks.stale import check_results
@@ -87,6 +87,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad yolox targets": _of("gad_yolox", recipes.gad_task_targets),
     "cifar10 classifiers": _of("cifar10_targets", recipes.cifar10_targets),
     "demo classifier": _of("demo_classifier", recipes.demo_classifier),
+    "scale dataset": lambda: dataset_table.markdown(read_result(dataset_table.NAME, {})),
     "serving": lambda: serving.markdown(read_result(serving.NAME, {})),
     "serving memory": lambda: serving.memory_markdown(read_result(serving.NAME, {})),
     "speed cpu gs": _of("speed_cpu_gs", speed.markdown),

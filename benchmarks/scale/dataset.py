@@ -32,11 +32,10 @@ from PIL import Image
 from ray.cluster_utils import Cluster
 
 from benchmarks import kit
-from benchmarks.markdown import table
+from benchmarks.scale.dataset_table import NAME, markdown
 from purifier import Purifier
 from purifier.scale import Totals, Workers, purify_dataset
 
-NAME = "scale_dataset"
 COMMAND = "import sys; from benchmarks.scale.dataset import on_ray; on_ray(*sys.argv[1:4], 2, sys.argv[4])"
 MEMORY = 100 << 20
 
@@ -170,24 +169,6 @@ def killed(work: Path, purifier: str, cluster: Any, kills: int) -> list[dict[str
 def same(work: Path, name: str) -> bool:
     """Whether a run's outputs are those of the one-machine command."""
     return contents(work / name) == contents(work / "here")
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """The table of the result file."""
-    if not found:
-        return "Not measured yet."
-    rows = [["`purifier purify`, 1 thread", "", f"{found['here']['images_per_second']:.1f}", "1.00", ""]]
-    for workers in ("1", "2"):
-        row = found["ray"][workers]
-        ratio = row["images_per_second"] / found["here"]["images_per_second"]
-        rows.append(
-            [
-                f"Ray, {workers} worker{'s' if workers != '1' else ''}", f"{row['seconds_to_first_part']:.0f}",
-                f"{row['images_per_second']:.1f}", f"{ratio:.2f}", f"{row['peak_worker_mb']:.0f}",
-            ]
-        )  # fmt: skip
-    heads = ["", "seconds to the first 256 pictures", "pictures a second after that", "ratio", "peak of a worker, MB"]
-    return table(heads, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
