@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import zoo
-from benchmarks.accuracy import detection_results, headline
+from benchmarks.accuracy import certified, detection_results, headline
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import aware_measure
@@ -95,8 +95,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),
     "art context": _of("art_context", speed.art_context),
     "tiled memory": _of("tiled_memory_ncis", speed.tiled_memory),
+    **{f"certified {part}": partial(certified.block, part) for part in certified.SIZES},
     "threats": zoo.of_default,
-    "zoo": zoo.markdown,
+    **{f"zoo {model}": partial(zoo.markdown, model) for model in zoo.TABLES},
 }
 
 

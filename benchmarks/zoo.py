@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.accuracy import tables
+from benchmarks.accuracy import certified, tables
 from benchmarks.kit import ROOT, read_result
 from benchmarks.markdown import percent, table
 from benchmarks.recipes import aware_measure
@@ -25,7 +25,13 @@ from purifier.methods import build
 
 JSON = ROOT / "weights" / "zoo.json"
 _ABSENT, _MARK = "not measured", ", the default"
-_THREATS = ("clean", "blind", "transfer", "aware")
+_THREATS = ("clean", "blind", "transfer", "aware", "certified")
+# The model of each table, and its columns of figures.
+TABLES = {
+    "resnet50": ("clean", "blind", "transfer", "aware"),
+    "cifar10-resnet20": ("clean", "blind", "aware", "certified"),
+}
+_RADIUS = 0.25
 _LINF = "PGD Linf 16/255"
 
 
@@ -37,12 +43,14 @@ class Own(NamedTuple):
         row: The purifier's name in the results.
         blind: The result with the figures without an attack and under a blind one, and the heading of the latter.
         aware: The result with the figure under an aware attack, and its heading.
+        certified: The result with the certified accuracy.
     """
 
     model: str
     row: str
-    blind: tuple[str, str]
-    aware: tuple[str, str]
+    blind: tuple[str, str] | None = None
+    aware: tuple[str, str] | None = None
+    certified: str | None = None
 
 
 _OWN = {
@@ -54,6 +62,7 @@ _OWN = {
         "cifar10-resnet20", aware_measure.NAME,
         ("gad_aware_auto_8", "PGD 8/255, blind"), ("gad_aware_auto_8", "AutoAttack 8/255, aware"),
     ),
+    **{name: Own("cifar10-resnet20", name, certified="certified_cifar10") for name in certified.SIGMAS},
 }  # fmt: skip
 _MOMENTUM = "MI-FGSM 16/255"
 # The rows of the default's table, by the key of their figure.
@@ -91,7 +100,7 @@ def _row(name: str, time: float | None) -> dict[str, Any]:
         "gmac": gmac,
         "resnet50s": time,
         "model": _OWN[name].model if name in _OWN else "resnet50",
-        **{threat: measured.get(threat) for threat in (*_THREATS, "certified")},
+        **{threat: measured.get(threat) for threat in _THREATS},
         "license": front["license"],
         "datasets": front.get("datasets", []),
     }
@@ -155,14 +164,18 @@ def blind_pgd(row: Mapping[str, Any]) -> dict[str, Figure]:
 
 def own_model(name: str) -> dict[str, Figure]:
     """Returns the figures of a purifier in front of the one model that it was trained for."""
-    own = _OWN[name]
-    (blind, blind_column), (aware, aware_column) = own.blind, own.aware
-    unattacked = read_result(blind)["rows"]
-    return (
-        evaluated(unattacked, own.row, "clean", "no attack")
-        | evaluated(unattacked, own.row, "blind", blind_column)
-        | evaluated(read_result(aware)["rows"], own.row, "aware", aware_column)
-    )
+    own, found = _OWN[name], dict[str, Figure]()
+    if own.blind:
+        unattacked = read_result(own.blind[0])["rows"]
+        found |= evaluated(unattacked, own.row, "clean", "no attack")
+        found |= evaluated(unattacked, own.row, "blind", own.blind[1])
+    if own.aware:
+        found |= evaluated(read_result(own.aware[0])["rows"], own.row, "aware", own.aware[1])
+    for row in read_result(own.certified, {"rows": []})["rows"] if own.certified else ():
+        if row["purifier"] == own.row:
+            (known,) = (one for one in row["accuracies"] if one["radius"] == _RADIUS)
+            found["certified"] = figure(known["share"], known["interval"], row["images"], f"L2 {_RADIUS}")
+    return found
 
 
 def document() -> str:
@@ -170,14 +183,15 @@ def document() -> str:
     return json.dumps({"purifiers": rows()}, indent=1) + "\n"
 
 
-def markdown() -> str:
-    """Returns the table of docs/zoo.md."""
-    heads = ["purifier", "method", "parameters", "GMAC", "time", "model", "clean", "blind", "transfer", "aware"]
-    heads += ["certified", "n", "licence", "trained on"]
+def markdown(model: str) -> str:
+    """Returns a table of docs/zoo.md: the purifiers that were measured in front of a model."""
+    threats = TABLES[model]
+    heads = ["purifier", "method", "parameters", "GMAC", "time", *threats, "n", "licence", "trained on"]
     lines = []
     for row in rows():
-        clean = row["clean"]
-        images = clean["images"] if clean else None
+        if row["model"] != model:
+            continue
+        images = next((row[threat]["images"] for threat in threats if row[threat]), None)
         lines.append(
             [
                 f"[{row['name']}](../weights/{row['name']}/README.md){_MARK if row['name'] == DEFAULT else ''}",
@@ -185,8 +199,7 @@ def markdown() -> str:
                 f"{row['parameters']:,}",
                 _ABSENT if row["gmac"] is None and row["parameters"] else str(row["gmac"] or "no network"),
                 _ABSENT if row["resnet50s"] is None else f"{row['resnet50s']:.2f}",
-                row["model"],
-                *(_cell(row[threat], images) for threat in (*_THREATS, "certified")),
+                *(_cell(row[threat], images) for threat in threats),
                 str(images or _ABSENT),
                 row["license"],
                 ", ".join(row["datasets"]) or "nothing",
