@@ -23,7 +23,7 @@ from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import aware_measure
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
-from benchmarks.speed import gate_cost
+from benchmarks.speed import cost, gate_cost
 from benchmarks.speed import table as speed
 from benchmarks.stale import check_results
 
@@ -90,6 +90,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scale dataset": lambda: dataset_table.markdown(read_result(dataset_table.NAME, {})),
     "serving": lambda: serving.markdown(read_result(serving.NAME, {})),
     "serving memory": lambda: serving.memory_markdown(read_result(serving.NAME, {})),
+    "cost": _of("cost_cpu", cost.markdown),
     "speed cpu gs": _of("speed_cpu_gs", speed.markdown),
     "speed cpu networks": _of("speed_cpu_networks", speed.markdown),
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.kit import environment, write_result
+from benchmarks.markdown import table
 from purifier import Purifier, list_purifiers
 
 
@@ -48,6 +49,18 @@ def measure(names: tuple[str, ...], *, rounds: int, batch: int, size: int) -> di
                     found[name].append(took)
     ratios = {name: [a / b for a, b in zip(times, found["resnet50"], strict=True)] for name, times in found.items()}
     return {name: {"seconds": median(found[name]), "resnet50s": median(ratios[name])} for name in forms}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table of the result file."""
+    batch = found["settings"]["batch"]
+    rows = sorted(found["rows"].items(), key=lambda entry: entry[1]["seconds"])
+    lines = [
+        ["ResNet-50 forward" if name == "resnet50" else f"`{name}`", f"{1000 * row['seconds'] / batch:.1f}",
+         f"{row['resnet50s']:.2f}"]
+        for name, row in rows
+    ]  # fmt: skip
+    return table(["", "ms an image", "ResNet-50s"], lines)
 
 
 def main() -> None:
