@@ -4,8 +4,9 @@
     python -m benchmarks.accuracy.detection plot                                          # draws the ROC curves
 
 `Purifier.attack_score` of images attacked on one classifier, without knowledge of the gate, against the clean images:
-the area under the ROC curve, and the share detected at thresholds that 1 % and 5 % of the clean images exceed. Then the
-shares of changed clean images above those thresholds. Then attacks that know the gate: PGD on the classifier's cross
+the area under the ROC curve, and the share detected at thresholds that 1 % and 5 % of the clean images exceed. Some
+attacks also after JPEG, against clean images with and without it. Then the shares of changed clean images above those
+thresholds. Then attacks that know the gate: PGD on the classifier's cross
 entropy minus a weight times the gate's logits, with exact gradients through both.
 
 The cache is that of headline.py, with further attacks; it resumes after a kill. Results: benchmarks/results/
@@ -49,7 +50,8 @@ ATTACKS: dict[str, Callable[[], Attack | None]] = {
     "Square 8/255, 300 queries": lambda: Square(eps=E8, queries=300, p=0.1),
     "APGD 4/255, 30 steps": lambda: APGD(eps=E4, steps=30),
 }
-# Attacks whose images are also scored after JPEG, as a service stores what it is sent.
+# Attacks whose images are also scored after JPEG: against clean images as they are, and against clean images after the
+# same JPEG, as in a service that calibrates on what it stores.
 COMPRESSED = ("PGD 4/255", "PGD 16/255")
 QUALITY = 90
 # Weights of the gate's logits in the losses of the attacks that know it. An image that one of them hides counts.
@@ -104,14 +106,18 @@ def _count(args: argparse.Namespace, attack: str) -> int:
 
 def attacks(args: argparse.Namespace, purifier: Purifier, network: nn.Module, pictures: Pictures) -> dict[str, Any]:
     """Returns the scores under each attack, also after JPEG, by the attack's name."""
-    compress, found = Purifier.from_pretrained("jpeg", quality=QUALITY), {}
+    compress, found = Purifier.from_pretrained("jpeg", quality=QUALITY), dict[str, Any]()
     for name in args.attacks:
         made, count = attacked_set(args, name, network, pictures), _count(args, name)
         found[name] = scores_of(purifier, made.__getitem__, count)
         if name in COMPRESSED:
-            found[f"{name}, then JPEG {QUALITY}"] = scores_of(purifier, lambda k, made=made: compress(made[k]), count)
+            found[_compressed(name)] = scores_of(purifier, lambda k, made=made: compress(made[k]), count)
         headline.log(name)
     return found
+
+
+def _compressed(attack: str) -> str:
+    return f"{attack}, then JPEG {QUALITY}"
 
 
 def aware(
@@ -159,6 +165,8 @@ def run(args: argparse.Namespace) -> None:
         change: scores_of(purifier, lambda k, edit=edit: edit(pictures.images[k : k + 1]), len(clean))
         for change, edit in changes().items()
     }
+    stored = harm[f"JPEG, quality {QUALITY}"]
+    beside = {_compressed(attack): found[_compressed(attack)] for attack in COMPRESSED if attack in found}
     result = {
         "settings": {
             "classifier": args.classifier, "purifier": name, "rates": list(RATES), "thresholds": limits,
@@ -167,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
         "weights": kit.weights_of({name: purifier}),
         "clean": clean,
         "attacks": {attack: row_of(scores, clean, limits) for attack, scores in found.items()},
+        "compressed": {attack: row_of(scores, stored, rates_at(stored)) for attack, scores in beside.items()},
         "changes": {change: row_of(scores, clean, limits) for change, scores in harm.items()},
         "aware": aware(args, purifier, network, pictures, limits),
         "environment": kit.environment(),

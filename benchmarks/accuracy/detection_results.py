@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ def markdown_of(result: dict[str, Any]) -> dict[str, str]:
     return {name: make(result) for name, make in TABLES.items()}
 
 
-def attacks_table(result: dict[str, Any]) -> str:
+def attacks_table(result: dict[str, Any], key: str = "attacks") -> str:
     """Attacks that do not know the gate."""
-    if not result:
+    if not result.get(key):
         return _MISSING
     heads = ["attack", "n", "area under the ROC curve", *(f"detected at {rate:.0%} false positives" for rate in RATES)]
-    return table(heads, [[name, str(row["n"]), f"{row['auc']:.3f}", *_shares(row)] for name, row in _rows(result)])
+    rows = [[name, str(row["n"]), f"{row['auc']:.3f}", *_shares(row)] for name, row in result[key].items()]
+    return table(heads, rows)
 
 
 def changes_table(result: dict[str, Any]) -> str:
@@ -75,13 +77,10 @@ def aware_table(result: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "attacks": attacks_table,
+    "compressed": partial(attacks_table, key="compressed"),
     "changes": changes_table,
     "aware": aware_table,
 }
-
-
-def _rows(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(result["attacks"].items())
 
 
 def _shares(row: dict[str, Any]) -> list[str]:
@@ -91,7 +90,7 @@ def _shares(row: dict[str, Any]) -> list[str]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Writes a PNG of ROC curves, with the false positives on a logarithmic axis."""
     clean = sorted(result["clean"], reverse=True)
-    rows = {name: row for name, row in _rows(result) if name in _DRAWN}
+    rows = {name: row for name, row in result["attacks"].items() if name in _DRAWN}
     figure = blank(5, 6.2)
     panel = figure.add_axes((0.14, 0.38, 0.82, 0.5))
     # Above the k-th highest clean score are k - 1 clean ones.

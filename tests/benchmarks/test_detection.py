@@ -57,6 +57,11 @@ def test_scores_figures_and_tables_are_those_of_the_images(found: dict[str, Any]
     assert [row["n"] for row in found["attacks"].values()] == [3] * 4
     assert found["attacks"]["PGD 16/255"]["auc"] == 1
     assert {"JPEG, quality 50", "half the size", "sharpened"} < set(found["changes"])
+    # Compressed pictures are held against the clean ones after the same compression.
+    stored, name = found["changes"]["JPEG, quality 90"]["scores"], "PGD 16/255, then JPEG 90"
+    beside = row_of(found["attacks"][name]["scores"], stored, rates_at(stored))
+    assert set(found["compressed"]) == {"PGD 4/255, then JPEG 90", name}
+    assert found["compressed"][name] == beside
     assert set(found["aware"]["rows"]) == {"0", "0.3", "1"}
     tables = markdown_of(found)
     assert all(name in tables["attacks"] for name in names) and "sharpened" in tables["changes"]
