@@ -68,6 +68,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "half precision": _of("half_precision", accuracy.half_precision),
     "detail": _of("detail", accuracy.detail),
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),
+    "crosscheck cifar10": lambda: accuracy.crosscheck_cifar10(read_result("crosscheck_cifar10", {"rows": {}})),
     **{
         f"detection {name}": lambda make=make: make(read_result("detection", {}))
         for name, make in detection_results.TABLES.items()
