@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import zoo
-from benchmarks.accuracy import certified, detection_results, headline
+from benchmarks.accuracy import certified, detection_results, headline, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import aware_measure
@@ -98,6 +98,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "art context": _of("art_context", speed.art_context),
     "tiled memory": _of("tiled_memory_ncis", speed.tiled_memory),
     **{f"certified {part}": partial(certified.block, part) for part in certified.SIZES},
+    **{f"services {name}": partial(services.block, name) for name in services.SERVICES},
     "threats": zoo.of_default,
     **{f"zoo {model}": partial(zoo.markdown, model) for model in zoo.TABLES},
 }

@@ -25,17 +25,18 @@ from purifier.commands._model_options import (
     loaded_name,
     long_dtypes,
 )
+from purifier.commands._ranked import TASK, ranked_options
 from purifier.commands._terminal import echo
 
 if TYPE_CHECKING:
     from purifier.evaluation import Evaluation, EvaluationSettings, ImageSet, LoadedModel
 
-_TASKS = ("classification", "detection", "segmentation")
+_TASKS = ("classification", "detection", "segmentation", TASK)
 _SETTINGS = ("batch_size", "seed", "votes", "eight_bit", "defend", "probe_images", "trained")
 
 
 @click.command("evaluate")
-@click.option("--model", "model_spec", required=True, metavar="MODEL", help=MODEL_HELP)
+@click.option("--model", "model_spec", metavar="MODEL", help=MODEL_HELP)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help=DATA_HELP)
 @click.option(
     "--labels",
@@ -43,7 +44,11 @@ _SETTINGS = ("batch_size", "seed", "votes", "eight_bit", "defend", "probe_images
     help="CSV file with the columns file,label; COCO JSON for detection; the folder of masks for segmentation.",
 )
 @click.option(
-    "--task", default="classification", show_default=True, type=click.Choice(_TASKS), help="The model's task."
+    "--task",
+    default="classification",
+    show_default=True,
+    type=click.Choice(_TASKS),
+    help="The model's task. ranked: a service that answers with ranked labels, with --client instead of --model.",
 )
 @click.option(
     "--purifier",
@@ -114,6 +119,7 @@ _SETTINGS = ("batch_size", "seed", "votes", "eight_bit", "defend", "probe_images
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to write.")
 @click.option("--overwrite", is_flag=True, help="Start again and replace the results in --out, also of other settings.")
 @engine_options
+@ranked_options
 def command(
     model_spec: str,
     task: str,

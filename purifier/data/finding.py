@@ -1,4 +1,4 @@
-"""Finding sets of images: class folders, CSV files of labels, folders of masks, COCO files of boxes."""
+"""Finding sets of images: folders, class folders, CSV files of labels, folders of masks, COCO files of boxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from purifier._opening import as_path, is_file
 from purifier.data.class_folders import check_names, images_by_class
 from purifier.data.coco import read_instances
 from purifier.data.images import image_folder, list_images
-from purifier.data.sets import BoxedImages, LabelledImages, MaskedImages
+from purifier.data.sets import BoxedImages, LabelledImages, MaskedImages, UnlabelledImages
 from purifier.data.tables import labelled_files
 
 
@@ -53,6 +53,21 @@ def labelled_images(
         size=size,
     )
     return found.spread(count)
+
+
+def unlabelled_images(folder: str | Path, size: int | None = 224, count: int | None = None) -> UnlabelledImages:
+    """Finds all images below a folder.
+
+    Args:
+        folder: The folder.
+        size: Side of the resized images in pixels. None keeps their own size.
+        count: Number of images, spread evenly over all. None means all.
+
+    Raises:
+        InputError: If there are no images.
+    """
+    root = image_folder(folder)
+    return UnlabelledImages(root=root, files=tuple(list_images([root])), size=size).spread(count)
 
 
 def masked_images(

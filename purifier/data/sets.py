@@ -142,6 +142,20 @@ class LabelledImages(ImageSet):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnlabelledImages(ImageSet):
+    """Images without targets. Resizing crops the central square and scales it."""
+
+    def load(self, indices: Sequence[int]) -> tuple[Tensor, None]:
+        return _stack([bilinear_square(read_rgb(self.files[index]), self.size) for index in indices]), None
+
+    def pick(self, indices: Sequence[int]) -> Self:
+        return replace(self, files=tuple(self.files[index] for index in indices))
+
+    def _target_bytes(self, index: int) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaskedImages(ImageSet):
     """Images with one mask of class numbers each. Resizing squeezes images into a square; masks use nearest neighbours.
 

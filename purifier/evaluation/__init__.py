@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from purifier.data.finding import boxed_images, labelled_images, masked_images
-from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages
+from purifier.data.finding import boxed_images, labelled_images, masked_images, unlabelled_images
+from purifier.data.sets import BoxedImages, ImageSet, LabelledImages, MaskedImages, UnlabelledImages
 from purifier.evaluation.certified import Certification, CertifiedRow
 from purifier.evaluation.detected import DetectedRow
 from purifier.evaluation.doctor import doctor
 from purifier.evaluation.plan import Attacked
+from purifier.evaluation.ranked import RankedEvaluation, RankedSettings, evaluate_ranked, write_ranked
 from purifier.evaluation.report import write_report
 from purifier.evaluation.rows import MeasureRow, Row
 from purifier.evaluation.run import Evaluation, evaluate
@@ -27,13 +28,19 @@ __all__ = [
     "LoadedModel",
     "MaskedImages",
     "MeasureRow",
+    "RankedEvaluation",
+    "RankedSettings",
     "Row",
+    "UnlabelledImages",
     "boxed_images",
     "doctor",
     "evaluate",
+    "evaluate_ranked",
     "labelled_images",
     "load_model",
     "masked_images",
+    "unlabelled_images",
+    "write_ranked",
     "write_report",
 ]
 
