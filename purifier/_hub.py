@@ -109,6 +109,14 @@ def is_trained(name: str) -> bool:
     return bool(bundled_config(name).get("trained", True))
 
 
+def general_purifiers() -> list[str]:
+    """Returns the purifiers with weights of their own that suit any model.
+
+    "gad-..." were trained for one model, and "smooth-..." are denoisers for certified predictions.
+    """
+    return [name for name in list_purifiers() if is_trained(name) and not name.startswith(("gad-", "smooth-"))]
+
+
 def _bundled(name: str) -> Place:
     return Place(resources.files("purifier.weights") / name, name, bundled=True)
 

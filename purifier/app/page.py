@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purifier import Purifier, list_purifiers
+from purifier import Purifier
 from purifier._errors import PurifierError
-from purifier._hub import is_trained
+from purifier._hub import general_purifiers
 from purifier._wrapping import DEFAULT
 from purifier.app.trial import Trial, try_picture
 from purifier.models.loading import load_model
@@ -38,11 +38,6 @@ def _purifier(name: str) -> Purifier:
     return Purifier.from_pretrained(name, device="cpu", dtype="float32")
 
 
-def choices() -> list[str]:
-    """Returns the purifiers that are offered: those for any model."""
-    return [name for name in list_purifiers() if is_trained(name) and not name.startswith(("gad-", "smooth-"))]
-
-
 def build(models: Sequence[str]) -> Blocks:
     """Returns the page for some models, the first of which is chosen.
 
@@ -54,7 +49,7 @@ def build(models: Sequence[str]) -> Blocks:
     loaded = {name: load_model(name) for name in models}
 
     def run(path: str | None, name: str, eps: float, steps: int, chosen: list[str]) -> tuple[Any, Any, str]:
-        if path is None or name not in loaded or not set(chosen) <= set(choices()):
+        if path is None or name not in loaded or not set(chosen) <= set(general_purifiers()):
             raise gr.Error("Drop a picture first, and choose from the lists.")
         try:
             purifiers = {one: _purifier(one) for one in chosen}
@@ -72,7 +67,7 @@ def build(models: Sequence[str]) -> Blocks:
                 model = gr.Dropdown(list(models), value=models[0], label="Model")
                 eps = gr.Slider(0, 16, value=4, step=1, label="PGD: eps x 255 (0: no attack)")
                 steps = gr.Slider(1, 40, value=10, step=1, label="PGD: steps")
-                chosen = gr.CheckboxGroup(choices(), value=[DEFAULT, "gs"], label="Purifiers")
+                chosen = gr.CheckboxGroup(general_purifiers(), value=[DEFAULT, "gs"], label="Purifiers")
                 button = gr.Button("Attack and purify", variant="primary")
             with gr.Column(scale=2, min_width=300):
                 score = gr.Markdown()

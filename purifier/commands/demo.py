@@ -98,7 +98,7 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
 
     from purifier.models.loading import load_classifier
 
-    wanted = names or _default_purifiers()
+    wanted = names or _hub.general_purifiers()
     purifiers = {name: Purifier.from_pretrained(name) for name in wanted}
     target = load_classifier(model)
     photographs = torch.stack([bilinear_square(read_rgb(path), target.size, target.crop) for path in paths])
@@ -116,11 +116,6 @@ def command(images: Sequence[Path], model: str, radius: str, out: Path, names: S
         echo(_FAMILIAR.format(" and ".join(familiar)))
     echo(f"figure: {figure}")
     echo(f"took {time.perf_counter() - start:.1f} s")
-
-
-def _default_purifiers() -> list[str]:
-    """Returns the purifiers with their own weights, except those that were trained for one model."""
-    return [name for name in _hub.list_purifiers() if _hub.is_trained(name) and not name.startswith("gad-")]
 
 
 def default_photographs() -> list[Path]:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import purifier
-from purifier._hub import is_trained
+from purifier._hub import general_purifiers
 from purifier.cli import command, main
 from purifier.commands.demo import _levels, default_photographs, run, table
 from purifier.models.loading import LoadedModel
@@ -57,7 +57,7 @@ def test_the_demo_runs_as_installed_and_shows_every_purifier(tmp_path: Path) -> 
     pytest.importorskip("skimage")
     text = invoke("--out", tmp_path)
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    trained = [name for name in purifier.list_purifiers() if is_trained(name) and not name.startswith("gad-")]
+    trained = general_purifiers()
     for stage in ("clean", "attacked", *trained):
         assert lines[stage].count("right") + lines[stage].count("wrong") == 3
     assert all(name in text.splitlines()[0] for name in ("chelsea", "coffee", "motorcycle_left"))
