@@ -80,20 +80,25 @@ def correct(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 20)
 
 def environment() -> dict[str, Any]:
     """Returns versions, commit and machine, for the result file."""
-    code = ["purifier", "weights", "benchmarks/*.py"]
-    commit, changes = (
-        subprocess.run(["git", *command], capture_output=True, text=True, cwd=ROOT)
-        for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *code])
-    )
+    changes = _git("status", "--porcelain", "--", "purifier", "weights", "benchmarks/*.py")
     return {
         "purifier": purifier.__version__,
-        "commit": commit.stdout.strip(),
-        "uncommitted_changes": bool(changes.stdout.strip()) if changes.returncode == 0 else None,
+        "commit": _git("rev-parse", "HEAD") or "",
+        "uncommitted_changes": None if changes is None else bool(changes),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _git(*command: str) -> str | None:
+    """Returns what a git command prints; None without git, or outside a repository."""
+    try:
+        done = subprocess.run(["git", *command], capture_output=True, text=True, cwd=ROOT)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def weights_of(purifiers: Mapping[str, Purifier]) -> dict[str, str]:

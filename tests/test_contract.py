@@ -217,7 +217,7 @@ def test_a_call_without_gradients_stores_no_activations(case: str) -> None:
 
 
 # torch's own, on the first use of its forward mode.
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
 @pytest.mark.parametrize("case", ["gs", "ncis", "alloy", "gated"])
 def test_functional_gradients_are_those_of_autograd(case: str) -> None:
     purify = small_purifier(case).double().requires_grad_(False)

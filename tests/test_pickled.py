@@ -158,7 +158,8 @@ def test_files_that_would_take_more_memory_than_they_have_bytes_are_refused(
         (lambda: torch.ones(3).to(torch.float8_e4m3fn), "of torch.float8_e4m3fn"),
         (lambda: torch.ones(3, dtype=torch.complex64), "of torch.complex64"),
         (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "of torch.qint8"),
-        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+        # torch 2.15 refuses them itself.
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested|its pickle is damaged"),
         (lambda: torch.ones(1).expand(10**9), "no larger than .* which repeat each other's memory"),
         (lambda: torch.ones(1).as_strided((1000, 1000, 1000), (0, 0, 0)), "no larger than"),
         (lambda: "text", "expected a state dict of tensors"),

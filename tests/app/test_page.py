@@ -49,7 +49,8 @@ def status(url: str, data: bytes | None = None, **headers: str) -> int:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
     except OSError:
         return 0
 

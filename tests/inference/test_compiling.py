@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -19,6 +21,12 @@ import purifier
 from purifier import InputError, OptionError, Purifier, PurifierWarning, _errors
 from purifier.inference import compiling
 from tests.builders import pictures, small_method, small_purifier
+
+
+# The name that torch's inductor takes for a CPU.
+needs_compiler = pytest.mark.skipif(
+    which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler: apt-get install g++"
+)
 
 
 class Spy:
@@ -53,6 +61,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_compiled_code_gives_the_same_output_and_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_errors, "_given", set())
@@ -147,6 +156,7 @@ def test_graphs_are_replayed_without_gradients(spy: Spy) -> None:
     assert spy.modes[2:] == ["reduce-overhead"] * 3
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_outputs_of_replayed_graphs_are_kept_apart(device: str) -> None:
     torch._dynamo.reset()
