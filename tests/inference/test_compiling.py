@@ -22,7 +22,6 @@ from purifier import InputError, OptionError, Purifier, PurifierWarning, _errors
 from purifier.inference import compiling
 from tests.builders import pictures, small_method, small_purifier
 
-
 # The name that torch's inductor takes for a CPU.
 needs_compiler = pytest.mark.skipif(
     which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler: apt-get install g++"
