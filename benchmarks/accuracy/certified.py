@@ -30,7 +30,7 @@ from benchmarks.kit import classified, environment, model, read_result, weights_
 from benchmarks.markdown import percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
-from purifier import Purifier
+from purifier import Purifier, list_purifiers
 from purifier.attacks import PGD
 from purifier.evaluation import Certification, ImageSet, labelled_images
 from purifier.evaluation.certified import RADII
@@ -146,11 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, help="default: 200, 50 and 60")
     parser.add_argument("--draws", type=int, help="draws of the noise; default: 1,000, 200 and 1,000")
     parser.add_argument("--steps", type=int, default=20, help="steps of the attack of broken")
-    parser.add_argument("--denoisers", nargs="+", choices=list(SIGMAS), default=list(SIGMAS))
+    parser.add_argument("--denoisers", nargs="+", choices=list(SIGMAS), help="default: all that are bundled")
     parser.add_argument("--work", type=Path, default=Path("runs/certified"), help="folder for records")
     args = parser.parse_args(arguments)
     images, draws = args.images or SIZES[args.part][0], args.draws or SIZES[args.part][1]
-    denoisers = {name: Purifier.from_pretrained(name, dtype="float32") for name in args.denoisers}
+    names = args.denoisers or [name for name in SIGMAS if name in list_purifiers()]
+    denoisers = {name: Purifier.from_pretrained(name, dtype="float32") for name in names}
     if args.part == "broken":
         rows = {name: broken(name, one, images, draws, args.steps) for name, one in denoisers.items()}
         settings = {"images": images, "draws": draws, "steps": args.steps, "samples": SAMPLES}
