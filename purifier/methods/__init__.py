@@ -24,6 +24,7 @@ from purifier.methods.median import Median
 from purifier.methods.ncis import NCIS
 from purifier.methods.noise import ProjectedNoise
 from purifier.methods.nrp import NRP, NRPResG
+from purifier.methods.random_resize_pad import RandomResizePad
 from purifier.methods.resize_pad import ResizePad
 from purifier.methods.tvm import TVM
 from purifier.methods.wavelet_sr import WaveletSR
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "noise": ProjectedNoise,
     "nrp": NRP,
     "nrp-resg": NRPResG,
+    "random-resize-pad": RandomResizePad,
     "resize-pad": ResizePad,
     "tvm": TVM,
     "wavelet-sr": WaveletSR,

@@ -19,10 +19,10 @@ _VALUES: list[Any] = [
     {"method": "gs", "options": {}}, {"method": "chain", "options": {"links": []}},
 ]  # fmt: skip
 _METHODS = ["alloy", "bit-depth", "chain", "gad", "gad-residual", "gated", "gs", "jpeg", "median", "ncis", "noise",
-            "nrp", "nrp-resg", "resize-pad", "tvm"]  # fmt: skip
+            "nrp", "nrp-resg", "random-resize-pad", "resize-pad", "tvm"]  # fmt: skip
 _OPTIONS = ["iterations", "filters", "blocks", "fine_blocks", "growth", "levels", "layers", "patch", "kernel_size",
             "steps", "seed", "gate", "gate_blocks", "gate_bias", "blur", "clamp", "norm", "downsamples", "links",
-            "method", "keep", "weight", "quality", "bits", "scale", "sigma", "eps"]  # fmt: skip
+            "method", "keep", "weight", "quality", "bits", "scale", "least", "sigma", "eps"]  # fmt: skip
 _KEYS = ["kind", "format", "name", "method", "options", "files", "trained", "stand_in", "another"]
 _DTYPES = ["F32", "F16", "BF16", "F64", "I8", "I64", "BOOL", "C64", "F8_E4M3", "F8_E8M0", "F4", "U16", "X", "", 3]
 
