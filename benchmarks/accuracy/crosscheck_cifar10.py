@@ -110,9 +110,11 @@ _STEPS: dict[str, Any] = {"eps": EPS, "alpha": EPS / 4, "steps": STEPS, "decay":
 _VMI: dict[str, Any] = {**_STEPS, "samples": 5, "beta": 1.5}
 _THEIR_VMI: dict[str, Any] = {**_STEPS, "N": 5, "beta": 1.5}
 _GRID = {"pixels": 3, "degrees": 30, "shifts": 5, "angles": 5}
-_HOP: dict[str, Any] = {"steps": 6, "samples": 100, "gamma": 0.01}
+_HOP: dict[str, Any] = {"steps": 20, "samples": 100, "gamma": 0.01}
 # foolbox divides gamma by the number of values.
-_THEIR_HOP = {"steps": 6, "initial_gradient_eval_steps": 100, "gamma": 0.01 * 3 * 32 * 32}
+_THEIR_HOP = {"steps": 20, "initial_gradient_eval_steps": 100, "gamma": 0.01 * 3 * 32 * 32}
+# foolbox first changes its step sizes after 1,000 steps, ours after 10: only long walks can be compared.
+_WALK = 10_000
 _LINF = torch.inf
 PAIRS: dict[str, Pair] = {
     "NI-FGSM": Pair(attacks.NIFGSM(**_STEPS), Other("torchattacks", "NIFGSM", _STEPS), 500),
@@ -123,7 +125,7 @@ PAIRS: dict[str, Pair] = {
     "HopSkipJump, L2": Pair(attacks.HopSkipJump(**_HOP), OneByOne("foolbox", "HopSkipJumpAttack", _THEIR_HOP), 20, 2),
     "VNI-FGSM": Pair(attacks.VNIFGSM(**_VMI), Other("torchattacks", "VNIFGSM", _THEIR_VMI), 100),
     "Boundary": Pair(
-        attacks.Boundary(steps=1000), Other("foolbox", "BoundaryAttack", {"steps": 1000, "tensorboard": False}), 20, 2
+        attacks.Boundary(steps=_WALK), Other("foolbox", "BoundaryAttack", {"steps": _WALK, "tensorboard": False}), 20, 2
     ),
     "HopSkipJump, Linf": Pair(
         attacks.HopSkipJump(**_HOP, norm="Linf"),
