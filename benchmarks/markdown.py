@@ -19,6 +19,12 @@ def percent(value: float, interval: Sequence[float] | None = None) -> str:
     return f"{100 * value:.1f}" + (f" ({100 * max(0, interval[0]):.0f}-{100 * interval[1]:.0f})" if interval else "")
 
 
+def in_words(value: float, interval: Sequence[float]) -> str:
+    """Returns a share and its interval as a sentence has them, such as "24.5 % (22-27)"."""
+    share, _, within = percent(value, interval).partition(" ")
+    return f"{share} % {within}"
+
+
 def yes(flag: bool) -> str:
     return "yes" if flag else "no"
 

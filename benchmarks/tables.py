@@ -97,6 +97,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),
     "art context": _of("art_context", speed.art_context),
     "tiled memory": _of("tiled_memory_ncis", speed.tiled_memory),
+    "certified in short": certified.sentence,
     **{f"certified {part}": partial(certified.block, part) for part in certified.SIZES},
     **{f"services {name}": partial(services.block, name) for name in services.SERVICES},
     "threats": zoo.of_default,

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.kit import classified, environment, model, read_result, weights_of, write_result
-from benchmarks.markdown import percent, table
+from benchmarks.markdown import in_words, percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
 from purifier import Purifier, list_purifiers
@@ -120,6 +120,19 @@ def markdown(found: Mapping[str, Any]) -> str:
             ]
         )  # fmt: skip
     return table(["", "sigma", "n", "draws", *(f"radius {radius:g}" for radius in RADII), "abstained"], lines)
+
+
+def sentence(part: str = "cifar10", radius: float = 0.25) -> str:
+    """A sentence of the certified accuracy of a part, without a radius and at one."""
+    found = read_result(f"certified_{part}", {})
+    if not found:
+        return "Not measured yet."
+    row = next(row for row in found["rows"] if row["purifier"] != UNDEFENDED)
+    shares = {one["radius"]: in_words(one["share"], one["interval"]) for one in row["accuracies"]}
+    return (
+        f"Smoothed behind `{row['purifier']}`, {shares[radius]} of {row['images']} test images of CIFAR-10 are right "
+        f"with a certificate of an L2 radius of {radius:g} or more, and {shares[0.0]} with one of any radius."
+    )
 
 
 def in_short(found: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.kit import environment, weights_of, write_result
-from benchmarks.markdown import percent, table
+from benchmarks.markdown import in_words, percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
 from benchmarks.recipes.gad_measure import part_of
@@ -85,14 +85,12 @@ def in_short(found: Mapping[str, Any]) -> str:
     rows = {row["threat"]: Row.from_dict(row) for row in found["rows"] if row["purifier"] == NAME}
     if "aware" not in rows:
         return "Not measured yet."
-    aware, shown = rows["aware"], []
-    for share, (low, high) in (
-        (aware.robust_accuracy, aware.robust_interval), (aware.standard_accuracy, aware.standard_interval)
-    ):  # fmt: skip
-        shown.append(f"{100 * share:.1f} % ({100 * low:.0f}-{100 * high:.0f})")
+    aware = rows["aware"]
+    robust = in_words(aware.robust_accuracy, aware.robust_interval)
+    clean = in_words(aware.standard_accuracy, aware.standard_interval)
     return (
-        f"Behind `{SHIPPED}`, {shown[0]} of {aware.images:,} test images of CIFAR-10 stay right under AutoAttack at "
-        f"8/255 through purifier and model, and {shown[1]} are right without an attack."
+        f"Behind `{SHIPPED}`, {robust} of {aware.images:,} test images of CIFAR-10 stay right under AutoAttack at "
+        f"8/255 through purifier and model, and {clean} are right without an attack."
     )
 
 

@@ -107,7 +107,6 @@ def _run(
     from purifier.evaluation import load_model
     from purifier.evaluation.ranked import RankedSettings, evaluate_ranked, write_ranked
     from purifier.evaluation.ranked.table import markdown
-    from purifier.evaluation.run import remove_results
     from purifier.inference.precision import resolve_device
     from purifier.models.named import import_named
 
@@ -121,10 +120,10 @@ def _run(
     }
     function = import_named(client, "client")
     pictures = unlabelled_images(data, 224 if size is None else size or None, images)
-    if overwrite:
-        remove_results(out)
     with tqdm(unit="answer", disable=None) as bar:
-        found = evaluate_ranked(function, pictures, out=out, name=client, device=place, progress=bar.update, **asked)
+        found = evaluate_ranked(
+            function, pictures, out=out, name=client, device=place, overwrite=overwrite, progress=bar.update, **asked
+        )
     files = write_ranked(found, out, command=shlex.join(["purifier", *sys.argv[1:]]))
     echo(f"{markdown(found)}\ntable: {files['markdown']}")
 
@@ -133,6 +132,9 @@ def _attack(attacks: Sequence[str], eps: Sequence[str], device: Any) -> Attack:
     """Builds the one attack; none means that of the paper."""
     from purifier.evaluation.ranked.run import ATTACK
 
+    given = click.get_current_context().get_parameter_source("eps") is ParameterSource.COMMANDLINE
+    if given and not attacks:
+        raise OptionError("expected --attack beside --eps with --task ranked, such as PGD:targeted=true, got none")
     built = build_attacks(attacks, eps, device)
     if len(built) > 1:
         raise OptionError(f"expected one --attack at one --eps with --task ranked, got {', '.join(built)}")

@@ -77,12 +77,18 @@ _SETTINGS = ("batch_size", "seed", "votes", "eight_bit", "defend", "probe_images
     "certified:sigma=0.25,draws=1000: randomised smoothing, with the purifiers as denoisers.",
 )
 @click.option("--eps", multiple=True, default=("8/255",), show_default=True, help="Radius, as 8/255 or 0.031.")
-@click.option("--surrogate", "surrogates", multiple=True, metavar="MODEL", help="Model that --threat transfer attacks.")
+@click.option(
+    "--surrogate",
+    "surrogates",
+    multiple=True,
+    metavar="MODEL",
+    help="Model that --threat transfer, or --task ranked, attacks.",
+)
 @click.option("--images", type=click.IntRange(1), help="Number of images, spread evenly over all.  [default: all]")
 @click.option(
     "--size",
     type=click.IntRange(0),
-    help="Side in pixels that images are resized to; 0 keeps their own.  [default: 224 for classification, else 0]",
+    help="Side in pixels that images are resized to; 0 keeps their own.  [default: 224, or 0 for dense tasks]",
 )
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Images in a batch.")
 @device_option

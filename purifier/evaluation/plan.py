@@ -109,12 +109,17 @@ def check_arguments(model: Any, purifiers: Any, attacks: Any, threats: Any) -> N
     """
     if not (callable(model) or isinstance(model, LoadedModel)):
         raise OptionError(f"expected a model or a function of images, got {shown(model)}")
-    _check_named("purifiers", purifiers, "Purifier", lambda one: callable(getattr(one, "purify", None)))
-    _check_named("attacks", attacks, "Attack or Attacked", lambda one: isinstance(one, Attack | Attacked))
-    _check_named("threats", threats, "ThreatModel", lambda one: isinstance(one, ThreatModel))
+    check_named("purifiers", purifiers, "Purifier", lambda one: callable(getattr(one, "purify", None)))
+    check_named("attacks", attacks, "Attack or Attacked", lambda one: isinstance(one, Attack | Attacked))
+    check_named("threats", threats, "ThreatModel", lambda one: isinstance(one, ThreatModel))
 
 
-def _check_named(name: str, given: Any, wanted: str, fits: Callable[[Any], bool]) -> None:
+def check_named(name: str, given: Any, wanted: str, fits: Callable[[Any], bool]) -> None:
+    """Checks that things are given as a dict from names to what fits.
+
+    Raises:
+        OptionError: If they are something else.
+    """
     if not isinstance(given, Mapping):
         raise OptionError(f"expected {name} as a dict from names to {wanted}, got {shown(given)}")
     for key, value in given.items():

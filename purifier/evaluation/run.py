@@ -134,10 +134,6 @@ def _checked(settings: EvaluationSettings | None) -> EvaluationSettings:
     return chosen
 
 
-# What an evaluation writes while it runs.
-_WRITTEN = ("records/*.jsonl", "pictures/*/*.png", "attacked/*.png")
-
-
 def remove_results(out: Path) -> None:
     """Removes the records and pictures of an evaluation from a folder, and no other files.
 
@@ -145,7 +141,7 @@ def remove_results(out: Path) -> None:
         OptionError: If one cannot be removed.
     """
     try:
-        for path in (path for kind in _WRITTEN for path in out.glob(kind)):
+        for path in [*out.glob("records/*.jsonl"), *out.glob("pictures/*/*.png")]:
             path.unlink()
     except OSError as error:
         raise OptionError(

@@ -71,19 +71,28 @@ def run(service: Callable[[Image.Image], Any], data: UnlabelledImages, out: Path
         "purifiers": {"gs": Purifier.from_pretrained("gs"), "jpeg": Purifier.from_pretrained("jpeg")},
         "attack": PGD(eps=0.2, alpha=0.05, steps=10, targeted=True),
         "settings": FEW,
+        "name": "service",
         **options,
     }
     return evaluate_ranked(service, data, out=out, **given)
 
 
-def records(folder: Path, name: str) -> dict[int, dict[str, Any]]:
-    lines = (folder / "records" / f"{name}.jsonl").read_text().splitlines()[1:]
-    return {record["index"]: record for record in map(json.loads, lines)}
+def records(folder: Path, method: str = "", iterations: int = 0) -> dict[int, dict[str, Any]]:
+    """The answers for pairs, or for a purifier with a number of iterations (0: whatever it has)."""
+    found = []
+    for file in (folder / "records").glob("*.jsonl"):
+        head, *lines = map(json.loads, file.read_text().splitlines())
+        purifier = head["settings"].get("purifier")
+        own = (purifier["method"], purifier["options"].get("iterations")) if purifier else ("", None)
+        if own[0] == method and iterations in (0, own[1]):
+            found.append({record["index"]: record for record in lines})
+    (only,) = found
+    return only
 
 
 def test_pairs_have_no_label_in_common_and_the_rest_is_left_out(data: UnlabelledImages, tmp_path: Path) -> None:
     found = run(Service(), data, tmp_path / "out")
-    asked = records(tmp_path / "out", "pairs")
+    asked = records(tmp_path / "out")
     tried = sorted({index // 2 for index in asked})
     disjoint = [n for n in tried if not set(asked[2 * n]["labels"]) & set(asked[2 * n + 1]["labels"])]
     assert (found.pairs, found.tried) == (4, len(tried)) and len(disjoint) == 4
@@ -92,11 +101,11 @@ def test_pairs_have_no_label_in_common_and_the_rest_is_left_out(data: Unlabelled
     assert (none.clean.prediction_accuracy, none.attacked.prediction_accuracy, none.mean) == (1, 0, 0.5)
     for index in disjoint:
         clean = data.load([index])[0][0]
-        attacked = np.asarray(Image.open(tmp_path / "out" / "attacked" / f"{index:06d}.png"))
+        attacked = np.asarray(Image.open(tmp_path / "out" / "pictures" / "attacked" / f"{index:06d}.png"))
         change = torch.from_numpy(attacked.copy()).permute(2, 0, 1).float() / 255 - clean
         assert 0 < change.abs().max() <= 0.2 + 0.6 / 255
     # The figures of a purifier are those of the recorded answers.
-    purified = records(tmp_path / "out", "purified--1--1")
+    purified = records(tmp_path / "out", "jpeg")
     truths = [asked[2 * index]["labels"] for index in disjoint]
     assert found.rows[2].clean == ranked_scores(truths, [purified[2 * n]["labels"] for n in disjoint], k=2)
     assert found.rows[2].attacked == ranked_scores(truths, [purified[2 * n + 1]["labels"] for n in disjoint], k=2)
@@ -113,7 +122,7 @@ def test_iterations_are_chosen_on_pairs_of_their_own(data: UnlabelledImages, tmp
     # The purifier that was given is as it was.
     assert gs.iterations == Purifier.from_pretrained("gs").iterations
     # Every candidate was asked of the validation pairs, and only the chosen one of the others.
-    counts = {n: len(records(tmp_path / "out", f"purified--0--{n}")) for n in (1, 3)}
+    counts = {n: len(records(tmp_path / "out", "gs", n)) for n in (1, 3)}
     assert counts == {n: 2 * (2 + 4) if n == chosen else 2 * 2 for n in (1, 3)}
 
 
@@ -163,13 +172,16 @@ def test_an_answer_that_is_no_list_of_labels_is_refused(answer: Any, data: Unlab
 
 
 def test_too_few_pairs_are_an_error_or_said(data: UnlabelledImages, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="images whose 2 labels all change under the attack, got 0 of 16"):
+    with pytest.raises(
+        InputError,
+        match=r"images whose labels all change under the attack, got 0 .and 16 with a label in common.; give more",
+    ):
         run(Service(), data, tmp_path / "weak", attack=PGD(eps=0.001, targeted=True))
     many = RankedSettings(pairs=50, k=2)
     found = run(Service(), data, tmp_path / "out", settings=many)
     assert found.tried == 16 and 0 < found.pairs < 16
     # A service that knows fewer labels than are compared has no pairs.
-    with pytest.raises(InputError, match="got 0 of 16"):
+    with pytest.raises(InputError, match=r"16 with fewer labels than are compared.; compare fewer labels than 2"):
         run(lambda picture: ["cat"], data, tmp_path / "one")
 
 
@@ -178,17 +190,97 @@ def test_too_few_pairs_are_an_error_or_said(data: UnlabelledImages, tmp_path: Pa
     [
         ({"settings": {"pairs": 3}}, "RankedSettings"),
         ({"iterations": [0]}, "iterations"),
+        ({"iterations": [1, 1000]}, "iterations"),
+        ({"iterations": 5}, "iterations as a list of numbers"),
         ({"surrogates": []}, "model"),
-        ({"surrogates": [nn.Flatten(0).eval()]}, "classify|shape"),
+        ({"surrogates": Coarse().eval()}, "surrogates as a list"),
+        ({"surrogates": [nn.Flatten(0).eval()]}, "surrogates that classify, with the same classes.*768"),
+        ({"surrogates": [nn.Linear(3, 3)]}, "surrogates that take images .1, 3, 16, 16. in .0, 1., got"),
+        ({"surrogates": [nn.Sequential(Coarse(), nn.Dropout())]}, "eval mode"),
+        (
+            {"surrogates": [Coarse().eval(), nn.Flatten().eval()]},
+            "same classes.*12.*768.*; leave out those that differ",
+        ),
+        ({"purifiers": {"gs": "gs"}}, "purifiers as a dict from names to Purifier"),
+        ({"purifiers": {"none": Purifier.from_pretrained("gs")}}, "another name than 'none'"),
+        ({"attack": "PGD"}, "expected an attack such as PGD"),
+        ({"name": 3}, "name as a text"),
+        ({"name": ""}, "name=..., which tells services apart"),
+        ({"device": "gpu"}, "device"),
     ],
 )
 def test_odd_arguments_are_refused(options: dict[str, Any], match: str, data: UnlabelledImages, tmp_path: Path) -> None:
+    service = Service()
     with pytest.raises((InputError, OptionError), match=match):
-        run(Service(), data, tmp_path / "out", **options)
+        run(service, data, tmp_path / "out", **options)
+    # Nothing was paid for.
+    assert not service.seen
+
+
+def test_results_inside_the_images_are_refused(data: UnlabelledImages) -> None:
+    with pytest.raises(OptionError, match="outside the folder of images"):
+        run(Service(), data, data.root / "results")
+
+
+def test_other_purifiers_and_another_order_keep_the_answers(data: UnlabelledImages, tmp_path: Path) -> None:
+    gs, jpeg, median = (Purifier.from_pretrained(name) for name in ("gs", "jpeg", "median"))
+    first = run(Service(), data, tmp_path / "out", purifiers={"gs": gs, "jpeg": jpeg})
+    again = run(Service(failing_after=0), data, tmp_path / "out", purifiers={"other name": jpeg, "gs": gs})
+    assert again.calls == 0 and [row.attacked for row in again.rows[1:]] == [row.attacked for row in first.rows[:0:-1]]
+    more = run(Service(), data, tmp_path / "out", purifiers={"median": median, "jpeg": jpeg, "gs": gs})
+    assert more.calls == 2 * 4 and more.rows[2].attacked == first.rows[2].attacked
+
+
+def test_pictures_of_an_earlier_attack_are_made_again(data: UnlabelledImages, tmp_path: Path) -> None:
+    run(Service(), data, tmp_path / "out")
+    for path in (tmp_path / "out" / "records").glob("*.jsonl"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"got 0 .and 16 with a label in common"):
+        run(Service(), data, tmp_path / "out", attack=PGD(eps=0.001, targeted=True))
+
+
+def test_random_purifiers_are_seeded(data: UnlabelledImages, tmp_path: Path) -> None:
+    noisy = {"noisy": Purifier.from_pretrained("gs", iterations=1).dynamic(sigma=0.3, eps=0.3)}
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(run(Service(), data, tmp_path / f"{seed}", purifiers=noisy).rows)
+    assert found[0] == found[1]
+
+
+def test_unreadable_pictures_are_left_out(data: UnlabelledImages, tmp_path: Path) -> None:
+    data.files[0].write_bytes(b"no picture")
+    found = run(Service(), data, tmp_path / "out", settings=RankedSettings(pairs=50, k=2))
+    assert found.left["unreadable"] == 1 and found.tried == 16
+    text = write_ranked(found, tmp_path / "out")["markdown"].read_text()
+    assert f"{found.pairs} (50 were asked for), of 16 images tried" in text and "1 unreadable" in text
+
+
+def test_empty_answers_for_attacked_pictures_are_no_pairs(data: UnlabelledImages, tmp_path: Path) -> None:
+    clean = {Image.fromarray(np.asarray(Image.open(path).resize((16, 16)))).tobytes() for path in data.files}
+    assert len(clean) == 16
+    service, seen = Service(), set[bytes]()
+
+    def shy(picture: Image.Image) -> list[str]:
+        # The clean picture comes first, then its attacked form.
+        first = len(seen) % 2 == 0
+        seen.add(picture.tobytes())
+        return service(picture) if first else []
+
+    with pytest.raises(InputError, match="16 with fewer labels"):
+        run(shy, data, tmp_path / "out")
 
 
 def test_settings_are_checked() -> None:
-    for options in ({"pairs": 0}, {"k": -1}, {"per_second": -1.0}, {"validation_pairs": 1.5}, {"seed": "a"}):
+    odd = (
+        {"pairs": 0},
+        {"k": -1},
+        {"per_second": -1.0},
+        {"per_second": 1e-300},
+        {"validation_pairs": 1.5},
+        {"seed": 2**70},
+    )
+    for options in odd:
         with pytest.raises(OptionError):
             RankedSettings(**options)  # type: ignore[arg-type]
 
@@ -200,7 +292,11 @@ def test_files_have_all_figures(data: UnlabelledImages, tmp_path: Path) -> None:
     assert [row["purifier"] for row in result["rows"]] == ["none", "gs", "jpeg"] and result["tried"] == found.tried
     assert result["rows"][1]["attacked"]["prediction_accuracy"]["share"] == found.rows[1].attacked.prediction_accuracy
     text = files["markdown"].read_text()
-    assert f"gs i={found.rows[1].iterations}" in text and "attacked: top 2" in text and "2 other pairs, gs: i=1" in text
+    assert (
+        f"gs i={found.rows[1].iterations}" in text
+        and "attacked: top 2" in text
+        and "on other pairs (2), gs: i=1" in text
+    )
 
 
 CLIENT = """
@@ -224,16 +320,20 @@ def test_the_command_evaluates_a_service(
     some = ["--attack", "PGD:targeted=true,steps=10", "--eps", "0.2", "--pairs", "3", "--top", "2"]
     done = CliRunner().invoke(command, [*given, *some, "--validation-pairs", "1", "--iterations", "1,2"])
     assert done.exit_code == 0, done.output
-    assert "3 pairs of clean and attacked images" in done.output and "| gs i=" in done.output
+    assert "without a label in common: 3, of" in done.output and "| gs i=" in done.output
     result = json.loads((tmp_path / "out" / "results.json").read_text())
     assert result["settings"]["service"] == f"{file}:ask" and result["pairs"] == 3
     again = CliRunner().invoke(command, [*given, *some, "--pairs", "2", "--overwrite"])
-    assert again.exit_code == 0 and "2 pairs of" in again.output
+    assert again.exit_code == 0 and "in common: 2, of" in again.output
+    files = sorted((tmp_path / "out").rglob("*.jsonl"))
     for wrong, match in (
         (["--model", "reference:demo"], "expected options of --task ranked, got --model"),
         (["--votes", "3"], "got --votes"),
+        (["--iterations", "0"], "iterations"),
         (["--iterations", "one"], "expected numbers such as 1,2,5 for --iterations"),
         (["--attack", "FGSM"], "expected one --attack at one --eps"),
     ):
-        refused = CliRunner().invoke(command, [*given, *some, *wrong])
+        refused = CliRunner().invoke(command, [*given, *some, *wrong, "--overwrite"])
         assert isinstance(refused.exception, OptionError) and match in str(refused.exception)
+        # What was paid for is kept.
+        assert sorted((tmp_path / "out").rglob("*.jsonl")) == files

@@ -52,7 +52,12 @@ class Asked:
         if index not in records.by_index:
             records.add([{"index": index, **facts, "labels": self._ask(image())}])
         self._progress(1)
-        return tuple(records.by_index[index]["labels"])
+        labels: Any = records.by_index[index].get("labels")
+        if not _are_labels(labels):
+            raise InputError(
+                f"expected labels of answer {index} in {records.path}, got {shown(labels)}; delete the file"
+            )
+        return tuple(labels)
 
     def _ask(self, image: Tensor) -> list[str]:
         picture = Image.fromarray(to_uint8(image.detach().float().cpu().clamp(0, 1)))
@@ -66,6 +71,13 @@ class Asked:
                 f"expected ranked labels from the client, got {shown(error)}; the answers so far are kept, and the "
                 "same call goes on from there"
             ) from error
-        if isinstance(found, str) or not isinstance(found, Sequence) or not all(isinstance(one, str) for one in found):
-            raise InputError(f"expected a list of labels, the likeliest first, from the client, got {shown(found)}")
-        return list(dict.fromkeys(found))[: self._k]
+        if not _are_labels(found):
+            raise InputError(
+                f"expected a list of labels, the likeliest first, from the client, got {shown(found)}; return a list "
+                "of texts, without scores"
+            )
+        return list(dict.fromkeys(map(str, found)))[: self._k]
+
+
+def _are_labels(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str) and all(isinstance(one, str) for one in given)

@@ -7,17 +7,18 @@ and a pair is kept if the service's top five labels of both are different.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from purifier._errors import InputError
-from purifier._files import replacing
+from purifier._files import replacing, writing
 from purifier._images import to_uint8
 from purifier._random import seed_of
 from purifier._records import Records
@@ -40,6 +41,14 @@ class Pair:
     index: int
     labels: Labels
     attacked: Path
+
+
+class Left(Enum):
+    """Why an image has no pair."""
+
+    FEW = "fewer labels than are compared"
+    SHARED = "a label in common"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -68,42 +77,43 @@ class Search:
     seed: int
     device: torch.device
 
-    def __call__(self) -> Iterator[Pair | None]:
-        """Yields, for each image in a random order, its pair, or None if the pair is not kept."""
-        order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(self.seed))
-        for index in order.tolist():
-            yield self._pair(index)
+    def __call__(self) -> Iterator[Pair | Left]:
+        """Yields, for each image in a random order, its pair, or why it has none."""
+        generator, names = torch.Generator().manual_seed(seed_of(self.seed, "order")), self.data.names
+        for index in torch.randperm(len(self.data), generator=generator).tolist():
+            yield self._pair(index, names[index])
 
-    def _pair(self, index: int) -> Pair | None:
-        name = self.data.names[index]
-        labels = self.asked(self.records, 2 * index, lambda: self._clean(index), file=name, attacked=False)
+    def _pair(self, index: int, name: str) -> Pair | Left:
+        # A picture without a clean answer on record may be of another run, whose records were removed.
+        known = 2 * index in self.records.by_index
+        try:
+            clean: Tensor = self.data.load([index])[0][0]
+        except InputError:
+            return Left.UNREADABLE
+        labels = self.asked(self.records, 2 * index, lambda: clean, file=name, attacked=False)
         if len(labels) < self.k:
-            return None
+            return Left.FEW
         path = self.folder / f"{index:06d}.png"
-        if not path.exists():
-            self._make(index, path)
+        if not (known and path.exists()):
+            self._make(clean, index, path)
         wrong = self.asked(self.records, 2 * index + 1, lambda: read_rgb(path), file=name, attacked=True)
-        return None if set(labels) & set(wrong) else Pair(index, labels, path)
+        if not wrong:
+            return Left.FEW
+        return Left.SHARED if set(labels) & set(wrong) else Pair(index, labels, path)
 
-    def _clean(self, index: int) -> Tensor:
-        image: Tensor = self.data.load([index])[0][0]
-        return image
-
-    def _make(self, index: int, path: Path) -> None:
+    def _make(self, clean: Tensor, index: int, path: Path) -> None:
         """Attacks an image and writes it."""
-        image = self._clean(index)[None].to(self.device)
-        seed = seed_of(self.seed, "pair", index)
+        image, seed = clean[None].to(self.device), seed_of(self.seed, "pair", index)
         attacked = self.attack.seeded(seed)(self.surrogate, image, self._target(image, seed))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as draft:
             Image.fromarray(to_uint8(attacked[0].detach().cpu())).save(draft, format="png")
 
     def _target(self, image: Tensor, seed: int) -> Tensor:
         """Returns the class (1,) to attack: the predicted one, or another one as the goal of a targeted attack."""
         with torch.no_grad():
-            logits: Any = self.surrogate(image)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-            raise InputError("expected surrogates that classify: logits (N, classes); got another output")
+            logits: Tensor = self.surrogate(image)
         predicted = logits.argmax(1)
         if not getattr(self.attack, "targeted", False):
             return predicted
@@ -111,13 +121,19 @@ class Search:
         return (predicted + step.to(predicted.device)) % logits.shape[1]
 
 
-def take(pairs: Iterator[Pair | None], wanted: int) -> tuple[list[Pair], int]:
-    """Takes pairs until there are enough, or no images are left. Returns them, and how many images were tried."""
+def take(pairs: Iterator[Pair | Left], wanted: int) -> tuple[list[Pair], Counter[Left]]:
+    """Takes pairs until there are enough, or no images are left.
+
+    Returns:
+        The pairs, and how many of the images that were tried have none, by the reason.
+    """
     taken: list[Pair] = []
-    tried = 0
-    for pair in pairs:
-        tried += 1
-        taken += [] if pair is None else [pair]
+    left: Counter[Left] = Counter()
+    for found in pairs:
+        if isinstance(found, Left):
+            left[found] += 1
+        else:
+            taken.append(found)
         if len(taken) == wanted:
             break
-    return taken, tried
+    return taken, left

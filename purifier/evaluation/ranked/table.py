@@ -11,6 +11,7 @@ from purifier._identity import commit, versions
 from purifier._opening import as_path
 from purifier.evaluation.metrics.ranked import RankedScores
 from purifier.evaluation.ranked.run import RankedEvaluation
+from purifier.evaluation.report.markdown import as_table
 
 
 def markdown(evaluation: RankedEvaluation) -> str:
@@ -18,25 +19,24 @@ def markdown(evaluation: RankedEvaluation) -> str:
     k = evaluation.rows[0].clean.k
     columns = ("prediction", "top 1", f"top {k}")
     heads = ["purifier", *(f"clean: {one}" for one in columns), *(f"attacked: {one}" for one in columns), "mean"]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines = []
     for row in evaluation.rows:
         name = row.purifier if row.iterations is None else f"{row.purifier} i={row.iterations}"
-        cells = [name, *_cells(row.clean), *_cells(row.attacked), f"{100 * row.mean:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append([name, *_cells(row.clean), *_cells(row.attacked), f"{100 * row.mean:.1f}"])
+    wanted, left = evaluation.settings["pairs"], evaluation.left
+    asked = f" ({wanted} were asked for)" if evaluation.pairs < wanted else ""
+    others = f" Images without a pair: {', '.join(f'{count} {why}' for why, count in left.items())}." if left else ""
+    text = (
+        f"Pairs of clean and attacked images without a label in common: {evaluation.pairs}{asked}, of "
+        f"{evaluation.tried} images tried.{others} The attacker knows neither service nor purifier (transfer). Shares "
+        "in %, with 95 % intervals."
+    )
     chosen = [
         f"{name}: " + ", ".join(f"i={number} {100 * mean:.1f}" for number, mean in means.items())
         for name, means in evaluation.choices.items()
     ]
-    text = (
-        f"{evaluation.pairs} pairs of clean and attacked images without a label in common, of {evaluation.tried} "
-        "images tried. The attacker knows neither service nor purifier (transfer). Shares in %, with 95 % intervals."
-    )
-    after = (
-        [f"Mean prediction accuracy on {evaluation.validation_pairs} other pairs, {'; '.join(chosen)}."]
-        if chosen
-        else []
-    )
-    return "\n\n".join([text, "\n".join(lines), *after]) + "\n"
+    after = f"Mean prediction accuracy on other pairs ({evaluation.validation_pairs}), {'; '.join(chosen)}."
+    return "\n\n".join([text, as_table(heads, lines), *([after] if chosen else [])]) + "\n"
 
 
 def _cells(scores: RankedScores) -> list[str]:
@@ -58,6 +58,7 @@ def as_json(evaluation: RankedEvaluation, command: str | None = None) -> dict[st
         "settings": evaluation.settings,
         "pairs": evaluation.pairs,
         "tried": evaluation.tried,
+        "left": evaluation.left,
         "rows": [row.to_dict() for row in evaluation.rows],
         "validation_pairs": evaluation.validation_pairs,
         "choices": evaluation.choices,
