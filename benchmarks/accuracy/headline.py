@@ -31,6 +31,7 @@ from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier._identity import model_identity, purifier_identity
 from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
+from purifier.methods.random_resize_pad import RandomResizePad
 
 CLEAN, SSP16 = "clean", "SSP 16/255"
 # Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
@@ -64,7 +65,10 @@ ATTACKS: dict[str, Callable[[], Attack | None]] = {
 PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "none": nn.Identity,
     "jpeg": lambda: Purifier.from_pretrained("jpeg"),
+    "jpeg 50": lambda: Purifier.from_pretrained("jpeg", quality=50),
+    "jpeg 20": lambda: Purifier.from_pretrained("jpeg", quality=20),
     "median": lambda: Purifier.from_pretrained("median"),
+    "random resize-pad": lambda: random_resize_pad(),
     "wavelet-sr": lambda: Purifier.from_pretrained("wavelet-sr"),
     "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
@@ -92,6 +96,13 @@ SEEN = {
     "mobilenet_v2": "alloy and alloy-s were trained with attacks on this classifier",
     SSP16: "alloy, alloy-s and nrp-resg were trained with attacks on the features that SSP attacks",
 }
+
+
+def random_resize_pad() -> Purifier:
+    """Random resizing and padding, seeded."""
+    method = RandomResizePad()
+    method.generator = torch.Generator().manual_seed(0)
+    return Purifier(method)
 
 
 def nips() -> Pictures:
