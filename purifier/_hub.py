@@ -114,7 +114,7 @@ def general_purifiers() -> list[str]:
 
     "gad-..." were trained for one model, and "smooth-..." are denoisers for certified predictions.
     """
-    return [name for name in list_purifiers() if is_trained(name) and not name.startswith(("gad-", "smooth-"))]
+    return [name for name in _trained_names() if not name.startswith(("gad-", "smooth-"))]
 
 
 def _bundled(name: str) -> Place:

@@ -115,6 +115,11 @@ def versions() -> dict[str, str]:
     return {"purifier": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
+def versions_of_figures() -> dict[str, str]:
+    """Returns these versions without Python's: a run resumes under another Python, and under no other torch."""
+    return {key: value for key, value in versions().items() if key != "python"}
+
+
 def commit() -> str | None:
     """Returns the commit of the checkout, with "-dirty" for uncommitted changes, or None outside a checkout."""
     folder = Path(__file__).resolve().parents[1]

@@ -11,7 +11,8 @@ the direction of a jump by the norm over the whole batch: with 20 images its jum
 
 The model is `purifier.reference_model("cifar10-resnet20")`, undefended; the images are evenly spread over the kit's
 CIFAR-10 test set. For attacks with a radius, compare the robust accuracy. The others fool nearly every image: compare
-the median norm of their perturbations. Finished rows stay in --work, so a run that was stopped resumes.
+the median norm of their perturbations. Finished rows stay in benchmarks/results/crosscheck_cifar10.json, so a run that
+was stopped resumes; --again names attacks to measure again.
 """
 
 from __future__ import annotations
@@ -20,12 +21,10 @@ import argparse
 import functools
 import importlib.metadata
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,10 +35,9 @@ from torchvision.transforms.functional import affine
 import purifier
 from benchmarks.accuracy.crosscheck_attacks import BOUND, SEED, Other, predict
 from benchmarks.accuracy.tables import crosscheck_cifar10
-from benchmarks.kit import environment, write_result
+from benchmarks.kit import environment, read_result, write_result
 from benchmarks.recipes.cifar10 import load_part
 from purifier import attacks
-from purifier._files import write_text
 from purifier.evaluation.metrics.classification import interval
 
 NAME = "crosscheck_cifar10"
@@ -198,25 +196,19 @@ def apart(row: dict[str, Any]) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("runs/crosscheck_cifar10"), help="folder for finished rows")
+    parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure again")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     model = purifier.reference_model("cifar10-resnet20").requires_grad_(False)
-    args.work.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, Any] = {}
-    for number, name in enumerate(PAIRS):
-        file = args.work / f"{number}.json"
-        if not file.exists():
-            write_text(file, json.dumps({"name": name, "row": compare(name, model)}))
-        known = json.loads(file.read_text())
-        if known["name"] != name:
-            raise SystemExit(
-                f"expected the row of {name} in {file}, got that of {known['name']}; choose another --work"
-            )
-        rows[name] = known["row"]
-    bounds = {"accuracy": BOUND, "norm": NORM_BOUND}
-    write_result(NAME, {"model": "cifar10-resnet20", "seed": SEED, "bounds": bounds, "rows": rows})
+    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
+    for name in PAIRS:
+        if name in rows and name not in args.again:
+            continue
+        rows[name] = compare(name, model)
+        rows = {key: rows[key] for key in PAIRS if key in rows}
+        bounds = {"accuracy": BOUND, "norm": NORM_BOUND}
+        write_result(NAME, {"model": "cifar10-resnet20", "seed": SEED, "bounds": bounds, "rows": rows})
     print(crosscheck_cifar10({"rows": rows}))
     far = [name for name, row in rows.items() if apart(row)]
     if far:

@@ -31,7 +31,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from benchmarks import kit
-from benchmarks.lite import lite
+from benchmarks.lite import lite0, lite1
 from benchmarks.markdown import percent, table
 from purifier import Purifier
 from purifier.evaluation import RankedSettings, evaluate_ranked, unlabelled_images
@@ -39,8 +39,8 @@ from purifier.evaluation.ranked.table import as_json
 
 SERVICES = {
     "mobilenet_v2": lambda: kit.model("mobilenet_v2"),
-    "lite0": lambda: lite(0),
-    "lite1": lambda: lite(1),
+    "lite0": lite0,
+    "lite1": lite1,
 }
 PURIFIERS = ("jpeg", "median", "gs", "ncis", "alloy-s", "nrp-resg")
 ITERATIONS = (1, 2, 3, 5, 7)

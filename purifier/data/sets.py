@@ -130,8 +130,7 @@ class LabelledImages(ImageSet):
     folders: int | None = None
 
     def load(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        images = [bilinear_square(read_rgb(self.files[index]), self.size) for index in indices]
-        return _stack(images), torch.tensor([self.labels[index] for index in indices])
+        return _squares(self, indices), torch.tensor([self.labels[index] for index in indices])
 
     def pick(self, indices: Sequence[int]) -> Self:
         files = tuple(self.files[index] for index in indices)
@@ -146,7 +145,7 @@ class UnlabelledImages(ImageSet):
     """Images without targets. Resizing crops the central square and scales it."""
 
     def load(self, indices: Sequence[int]) -> tuple[Tensor, None]:
-        return _stack([bilinear_square(read_rgb(self.files[index]), self.size) for index in indices]), None
+        return _squares(self, indices), None
 
     def pick(self, indices: Sequence[int]) -> Self:
         return replace(self, files=tuple(self.files[index] for index in indices))
@@ -256,6 +255,11 @@ def _resize(rgb: Tensor, shape: tuple[int, int]) -> Tensor:
     if tuple(rgb.shape[-2:]) == shape:
         return rgb
     return F.interpolate(rgb[None], shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def _squares(images: ImageSet, indices: Sequence[int]) -> Tensor:
+    """Reads the central squares of some images."""
+    return _stack([bilinear_square(read_rgb(images.files[index]), images.size) for index in indices])
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from purifier._errors import InputError, OptionError, PurifierError, shown
-from purifier._identity import purifier_identity, versions
+from purifier._identity import purifier_identity, versions_of_figures
 from purifier._opening import as_path
 from purifier._records import Records
 from purifier.attacks import Attack
@@ -250,7 +250,7 @@ class _Run:
             "device": self.defences.device.type,
             **({"votes": self.settings.votes} if self.settings.votes > 1 else {}),
             "variants": [variant.key for variant in self.defences.variants],
-            "versions": {key: value for key, value in versions().items() if key != "python"},
+            "versions": versions_of_figures(),
         }
 
     def _cell_head(self, cell: Cell) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.rows import CLEAN, Row
 from purifier.evaluation.run import Evaluation, evaluate
 from purifier.evaluation.settings import EvaluationSettings
-from purifier.methods import innermost
 from purifier.models.loading import LoadedModel
 
 _ATTACK = "attack"
@@ -263,7 +262,7 @@ class _Source:
     def load(self, options: Mapping[str, int], kind: type[Purifier] = Purifier) -> Purifier:
         others: dict[str, Any] = {name: value for name, value in options.items() if name != "iterations"}
         purifier = kind.from_pretrained(self.name, device=self.device, dtype=self.dtype, **others)
-        if sum("iterations" in leaf.tunable for leaf in innermost(purifier.method)) != 1:
+        if not hasattr(purifier, "iterations"):
             raise OptionError(
                 f"expected a purifier with iterations to tune, such as gs or ncis, got {str(self.name)!r}"
             )

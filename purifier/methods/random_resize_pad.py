@@ -5,7 +5,7 @@ Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018, s
 
 Our deviation: the output has the size of the input, so the image is shrunk. The paper enlarges images of 299 pixels to
 between 299 and 331, and pads them to 331 pixels; as shares of the larger side, these are our defaults. Interpolation is
-by nearest neighbours, as in the authors' code.
+by nearest neighbours.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from purifier._purifier import Purifier
 from purifier.attacks import Attack, Ensemble
 from purifier.data.sets import ImageSet
 from purifier.evaluation.plan import UNDEFENDED, check_named
-from purifier.methods import innermost
 from purifier.models.layers import check_eval
 
 
@@ -84,16 +83,11 @@ def check_purifiers(purifiers: Any, iterations: Any) -> list[int]:
     numbers = sorted({check_integer("iterations", number, low=1) for number in iterations})
     for purifier in purifiers.values():
         purifier_identity(purifier)
-        if iterates(purifier):
+        if hasattr(purifier, "iterations"):
             tried = copy.deepcopy(purifier)
             for number in numbers:
                 tried.iterations = number
     return numbers
-
-
-def iterates(purifier: Purifier) -> bool:
-    """Whether one method of a purifier, and no more, iterates."""
-    return sum("iterations" in leaf.tunable for leaf in innermost(purifier.method)) == 1
 
 
 def together(surrogates: Any, data: ImageSet, device: torch.device) -> Ensemble:

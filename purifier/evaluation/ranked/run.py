@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError, OptionError, shown
-from purifier._identity import model_identity, purifier_identity, versions
+from purifier._identity import model_identity, purifier_identity, versions_of_figures
 from purifier._opening import as_path
 from purifier._options import check_fields, check_integer, check_number, check_seed
 from purifier._purifier import Purifier
@@ -36,7 +36,6 @@ from purifier.evaluation.ranked.checks import (
     check_kinds,
     check_outside,
     check_purifiers,
-    iterates,
     service_name,
     together,
 )
@@ -199,7 +198,7 @@ def evaluate_ranked(
         "attack": attack_settings(attack),
         "k": chosen.k,
         "seed": chosen.seed,
-        "versions": {key: value for key, value in versions().items() if key != "python"},
+        "versions": versions_of_figures(),
     }
     if overwrite:
         remove_results(folder)
@@ -226,7 +225,11 @@ class _Run:
     def __call__(self, purifiers: Mapping[str, Purifier], search: Search) -> RankedEvaluation:
         settings = self.settings
         # Those of the choice come first, so that more pairs to report on do not change them.
-        held = settings.validation_pairs if self.iterations and any(map(iterates, purifiers.values())) else 0
+        held = (
+            settings.validation_pairs
+            if self.iterations and any(hasattr(one, "iterations") for one in purifiers.values())
+            else 0
+        )
         pairs, left = take(search(), held + settings.pairs)
         validation, pairs = pairs[:held], pairs[held:]
         if not pairs:
@@ -235,7 +238,7 @@ class _Run:
         for name, given in purifiers.items():
             # A copy, because the number of iterations is set on it.
             purifier, best = copy.deepcopy(given), None
-            if self.iterations and iterates(purifier):
+            if self.iterations and hasattr(purifier, "iterations"):
                 means = choices[name] = self._choice(purifier, validation)
                 best = purifier.iterations = max(means, key=lambda number: (means[number], -number))
             clean, attacked = self._scores(purifier, pairs)
