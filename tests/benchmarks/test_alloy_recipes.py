@@ -73,12 +73,15 @@ def test_every_settings_file_against_aware_attackers_trains(file: Path, tmp_path
         "steps": 3, "batch_size": 4, "size": 32, "filters": 4, "blocks": 1, "precision": "no", "device": "cpu",
         "validation_every": 2, "validation_images": 2, "validate_every": 3, "checkpoint_every": 3,
     }  # fmt: skip
+    values = yaml.safe_load(file.read_text())
+    if values.get("init"):
+        smaller |= {"filters": values["filters"], "blocks": values["blocks"], "init": "gad-cifar10-resnet20-aware"}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in smaller.items()]
     fixed, out = ["--model=reference:demo", f"--data={tmp_path / 'colours'}"], tmp_path / "run"
     done = CliRunner().invoke(command, ["gad", *fixed, f"--config={file}", f"--out={out}", *options])
     assert done.exit_code == 0, done.output
     trained = Purifier.from_pretrained(out / "gad")
-    assert trained.method.options["patch"] == yaml.safe_load(file.read_text()).get("patch", 2)
+    assert trained.method.options["patch"] == values.get("patch", 2)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
