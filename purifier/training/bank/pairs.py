@@ -18,7 +18,7 @@ from purifier.data.images import to_tensor
 from purifier.training.bank.store import Bank, Entry
 
 # How a pair is varied: the share of weakened attacks, and the weakest factor; the share whose channels are permuted.
-_WEAKENED, _WEAKEST = 0.5, 0.25
+_WEAKENED, _WEAKEST = 0.2, 0.5
 _PERMUTED = 0.2
 
 # A batch of a training: clean crops (N, 3, H, W), or what torch collates of `BankPairs`.
@@ -70,8 +70,8 @@ class BankPairs(Dataset[dict[str, Tensor]]):
     """Random crops of a bank's attacked pictures, mixed with clean crops that a training perturbs itself.
 
     Sample k is a function of the bank, the seed and k, so a resumed run gets the same samples as an unbroken one. A
-    crop is flipped at random, its channels are permuted in a fifth of the cases, half of the perturbations are scaled
-    by a factor from 0.25 to 1, and `degraded` of the pictures are degraded.
+    crop is flipped at random, its channels are permuted in a fifth of the cases, a fifth of the perturbations are scaled
+    by a factor from 0.5 to 1, and `degraded` of the pictures are degraded.
 
     Args:
         bank: The bank. It must not grow during the training.
