@@ -70,8 +70,8 @@ class BankPairs(Dataset[dict[str, Tensor]]):
     """Random crops of a bank's attacked pictures, mixed with clean crops that a training perturbs itself.
 
     Sample k is a function of the bank, the seed and k, so a resumed run gets the same samples as an unbroken one. A
-    crop is flipped at random, its channels are permuted in a fifth of the cases, a fifth of the perturbations are scaled
-    by a factor from 0.5 to 1, and `degraded` of the pictures are degraded.
+    crop is flipped at random, and its channels are permuted in a fifth of the cases. A fifth of the perturbations are
+    scaled by a factor from 0.5 to 1. `degraded` of the pictures are degraded.
 
     Args:
         bank: The bank. It must not grow during the training.
