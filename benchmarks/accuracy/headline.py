@@ -72,8 +72,8 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "wavelet-sr": lambda: Purifier.from_pretrained("wavelet-sr"),
     "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
-    # The gate closes on more clean images, which then cost the gate only; chosen by benchmarks.recipes.gate_judge.
-    "alloy-s, sure gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=-1.0, gate_floor=0.3),
+    # Images that hardly look attacked cost the gate only. Chosen by benchmarks.recipes.gate_judge.
+    "alloy-s, threshold": lambda: Purifier.from_pretrained("alloy-s", gate_threshold=0.25),
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     # The network runs on every image, whatever the gate says.
