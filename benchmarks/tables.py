@@ -20,7 +20,7 @@ from benchmarks import zoo
 from benchmarks.accuracy import certified, detection_results, headline, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
-from benchmarks.recipes import aware_measure
+from benchmarks.recipes import aware_measure, gad_linf
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -82,6 +82,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad resnet20": partial(recipes.gad_accuracy, "resnet20"),
     "gad resnet20 targets": _of("gad_cifar10_resnet20_blind", recipes.gad_targets, "resnet20"),
     "gad vgg8": partial(recipes.gad_accuracy, "vgg8"),
+    "gad linf": lambda: recipes.gad_linf(read_result(gad_linf.NAME, {})),
     "gad camvid": _of("gad_camvid", recipes.gad_task),
     "gad camvid targets": _of("gad_camvid", recipes.gad_task_targets),
     "gad yolox": _of("gad_yolox", recipes.gad_task),
