@@ -110,11 +110,6 @@ def gad_task(r: Mapping[str, Any]) -> str:
     return grid(_task_rows(r))
 
 
-def gad_linf(r: Mapping[str, Any]) -> str:
-    """Returns the table of gad_linf.py."""
-    return gad_task(r) if r else "Not measured yet."
-
-
 def gad_task_targets(r: Mapping[str, Any]) -> str:
     """Returns the targets of GAD in front of a segmenter or detector."""
     rows = _task_rows(r)
