@@ -40,26 +40,37 @@ from purifier.attacks import (
     FGSM,
     MIFGSM,
     PGD,
+    RFGSM,
     SSP,
     TIFGSM,
     Attack,
     AutoAttack,
     Ensemble,
+    Square,
 )
 from purifier.methods.random_resize_pad import RandomResizePad
 
-CLEAN, SSP16 = "clean", "SSP 16/255"
+CLEAN, SSP16, SQUARE_L2 = "clean", "SSP 16/255", "Square L2 5, 300 queries"
 # Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
 COMMON = (CLEAN, SSP16)
 # Attacks that the other classifiers look at too, as transfer attacks.
 TRANSFERRED = ("MI-FGSM 16/255", "DI-FGSM 16/255, decay 1", "TI-FGSM 16/255", "DIM-TI 16/255")
 # Attacks and purifiers that are too slow for all images, with their number of images.
-SLOW = {SSP16: 100, "C&W L2": 200, "PGD 4/255, 100 steps": 200, "AutoAttack 4/255": 200, "nrp-resg": 100}
+SLOW = {
+    SSP16: 100,
+    SQUARE_L2: 100,
+    "C&W L2": 200,
+    "PGD 4/255, 100 steps": 200,
+    "AutoAttack 4/255": 200,
+    "nrp-resg": 100,
+}
 E4, E8, E16 = 4 / 255, 8 / 255, 16 / 255
 # In order of their cost.
 ATTACKS: dict[str, Callable[[], Attack | None]] = {
     CLEAN: lambda: None,
     "FGSM 16/255": lambda: FGSM(eps=E16),
+    # The random step is that of NRP's tables.
+    "R-FGSM 16/255, random step eps/3": lambda: RFGSM(eps=E16, alpha=2 * E16 / 3),
     "PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10),
     "PGD 4/255": lambda: PGD(eps=E4, alpha=E4 / 10, steps=10),
     "MI-FGSM 4/255": lambda: MIFGSM(eps=E4, alpha=E4 / 10, steps=10, decay=1.0),
@@ -75,6 +86,7 @@ ATTACKS: dict[str, Callable[[], Attack | None]] = {
     "DIM-TI 16/255": lambda: DITIFGSM(eps=E16, alpha=E16 / 10, steps=10, probability=0.7),
     "PGD 16/255, steps of eps/4": lambda: PGD(eps=E16, alpha=E16 / 4, steps=10),
     "targeted PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10, targeted=True),
+    SQUARE_L2: lambda: Square(eps=5.0, queries=300, norm="L2"),
     SSP16: lambda: SSP(feature_extractor(), eps=E16, alpha=2 / 255, steps=30, distance="squared"),
     "C&W L2": lambda: CW(steps=30, c=1.0, search=2),
     "PGD 4/255, 100 steps": lambda: PGD(eps=E4, alpha=E4 / 10, steps=100),
