@@ -21,7 +21,7 @@ from benchmarks.accuracy import certified, detection_results, headline, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
-from benchmarks.recipes import aware_measure, gad_linf
+from benchmarks.recipes import aware_measure, gad_linf, nrp_ablation
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -63,6 +63,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "default cost": accuracy.default_cost,
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
+    "nrp ablation": _of(nrp_ablation.NAME, nrp_ablation.markdown),
     "nrp targets": _of("nrp_acceptance", accuracy.nrp_targets),
     "alloy targets": partial(accuracy.alloy_targets, "alloy", 65.0),
     "alloy-s targets": partial(accuracy.alloy_targets, "alloy-s", 58.0),
