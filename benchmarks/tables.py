@@ -21,7 +21,7 @@ from benchmarks.accuracy import certified, detection_results, headline, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
-from benchmarks.recipes import aware_measure, gad_linf, nrp_ablation
+from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, nrp_ablation
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -86,6 +86,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad resnet20": partial(recipes.gad_accuracy, "resnet20"),
     "gad resnet20 targets": _of("gad_cifar10_resnet20_blind", recipes.gad_targets, "resnet20"),
     "gad vgg8": partial(recipes.gad_accuracy, "vgg8"),
+    "gad ablation": _of(gad_ablation.NAME, recipes.gad_task),
     "gad linf": _of(gad_linf.NAME, recipes.gad_task),
     "gad camvid": _of("gad_camvid", recipes.gad_task),
     "gad camvid targets": _of("gad_camvid", recipes.gad_task_targets),

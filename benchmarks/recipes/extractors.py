@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from benchmarks.kit import kit_module, model
+from purifier.models.layers import catching
 
 
 class _Scaled(nn.Module):
@@ -24,6 +27,26 @@ def feature_extractor() -> nn.Module:
     Unscaled features are 380 times as large; the pixel loss and the critic would then have no effect.
     """
     return _Scaled(kit_module().vgg19_features(16).requires_grad_(False), 1 / 380).eval()
+
+
+class _Maps(nn.Module):
+    def __init__(self, network: nn.Module, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        with catching({str(number): layer for number, layer in enumerate(self.layers)}) as caught:
+            self.network(images)
+        return list(caught.values())
+
+
+def perceptual_maps() -> nn.Module:
+    """VGG-19's maps at relu1_2, relu2_2 and relu3_3, for GAD's perceptual loss; the kit's has no further layers."""
+    network = kit_module().vgg19_features(16).requires_grad_(False)
+    rectifiers = [module for module in network.modules() if isinstance(module, nn.ReLU)]
+    # The second of each of the first two blocks, and the third of the third.
+    return _Maps(network, [rectifiers[number] for number in (1, 3, 6)]).eval()
 
 
 class _Out(nn.Module):

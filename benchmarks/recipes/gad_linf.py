@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.kit import environment, weights_of, write_result
@@ -36,6 +37,16 @@ def attacks() -> dict[str, Attack]:
     }
 
 
+def measure(purifiers: dict[str, Purifier], images: int, work: Path) -> dict[str, Any]:
+    """Measures purifiers under these attacks on `images` test images; `work` keeps what is done."""
+    evaluation = measured(
+        "Linf", cifar10_targets.resnet20(),
+        labelled_images(extract_part("test", Path("runs/cifar10")), 32, images, classes=CLASSES),
+        purifiers=purifiers, attacks=attacks(), threats={"blind": Blind()}, out=work, batch_size=100,
+    )  # fmt: skip
+    return {"parts": {"blind": part_of(evaluation)}}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
@@ -43,14 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     purifiers = {name: Purifier.from_pretrained(name) for name in ("jpeg", "median", "gs", "ncis", SHIPPED)}
     purifiers[f"{SHIPPED}, jpeg"] = Purifier.chain(purifiers[SHIPPED], "jpeg")
-    evaluation = measured(
-        "Linf", cifar10_targets.resnet20(),
-        labelled_images(extract_part("test", Path("runs/cifar10")), 32, args.images, classes=CLASSES),
-        purifiers=purifiers, attacks=attacks(), threats={"blind": Blind()}, out=args.work / str(args.images),
-        batch_size=100,
-    )  # fmt: skip
-    found = {"parts": {"blind": part_of(evaluation)}, "weights": weights_of({SHIPPED: purifiers[SHIPPED]})}
-    write_result(NAME, {**found, "environment": environment()})
+    found = measure(purifiers, args.images, args.work / str(args.images))
+    weights = weights_of({SHIPPED: purifiers[SHIPPED]})
+    write_result(NAME, {**found, "weights": weights, "environment": environment()})
     print(gad_task(found))
 
 
