@@ -21,7 +21,7 @@ from benchmarks.accuracy import certified, detection_results, headline, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
-from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, nrp_ablation
+from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, ncis_ablation, nrp_ablation
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -80,6 +80,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gate cost": _of("gate_cost_cpu", gate_cost.markdown),
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
+    "ncis ablation": _of(ncis_ablation.NAME, ncis_ablation.markdown),
     "ncis selection": _of("select_ncis", recipes.ncis_selection),
     "gad aware": lambda: aware_measure.markdown(*(read_result(name, {"rows": []}) for name in aware_measure.PARTS)),
     "aware in short": lambda: aware_measure.in_short(read_result(aware_measure.PARTS[0], {"rows": []})),

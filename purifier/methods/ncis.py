@@ -194,7 +194,7 @@ class NCIS(Method):
         patch: m of FBI-E.
         filters: Width of FBI-Net.
         layers: Depth of FBI-Net.
-        kernel_size: K of the Gaussian pass.
+        kernel_size: K of the Gaussian pass; 0 leaves it out, as an ablation of the paper does.
         clamp: Whether each application ends with a clamp to [0, 1].
     """
 
@@ -218,7 +218,8 @@ class NCIS(Method):
             check_integer("filters", filters, low=1, high=1024, why=LARGE),
             check_integer("layers", layers, low=2, high=64, why=SLOW),
         )
-        self.smoothing = GaussianSmoothing(kernel_size=kernel_size, iterations=1)
+        check_integer("kernel_size", kernel_size, low=0)
+        self.smoothing = GaussianSmoothing(kernel_size=kernel_size, iterations=1) if kernel_size else None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -228,18 +229,18 @@ class NCIS(Method):
             "patch": self.network.patch,
             "filters": net.out_conv.in_channels,
             "layers": len(net.context),
-            "kernel_size": self.smoothing.kernel_size,
+            "kernel_size": self.smoothing.kernel_size if self.smoothing else 0,
             "clamp": self.clamp,
         }
 
     def stages(self) -> list[Stage]:
-        halo = max(self.network.halo, self.smoothing.kernel_size // 2)
+        halo = max(self.network.halo, self.smoothing.kernel_size // 2 if self.smoothing else 0)
         return [Stage(self.step, halo=halo, align=self.network.patch)] * self.iterations
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Returns F(x) = FBI-E(x) + G(x), not clamped. Training fits it to x (eq. 7)."""
-        out: Tensor = self.network(images) + self.smoothing(images)
-        return out
+        out: Tensor = self.network(images)
+        return out if self.smoothing is None else out + self.smoothing(images)
 
     def step(self, images: Tensor) -> Tensor:
         """Applies F once, clamped if `clamp` is True."""

@@ -39,7 +39,7 @@ class NCISTraining(PhotographTraining):
             https://arxiv.org/abs/2109.01903); 0 keeps the trained ones.
         unroll: Number of iterations that are trained together; the loss is their mean (the paper: 1).
         patch: Side in pixels of the patches that the blind-spot network predicts (m of FBI-E).
-        kernel_size: Side in pixels of the Gaussian kernel (K).
+        kernel_size: Side in pixels of the Gaussian kernel (K); 0 leaves the Gaussian pass out.
         filters: Width of the blind-spot network (FBI-Net).
         layers: Depth of that network.
         clamp: Whether each iteration ends with a clamp to [0, 1].

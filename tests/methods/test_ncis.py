@@ -200,3 +200,9 @@ def test_the_model_card_size_is_what_repr_says() -> None:
 def test_a_clamp_that_is_not_a_bool_is_refused() -> None:
     with pytest.raises(OptionError, match="expected clamp to be True or False, got 'false'"):
         NCIS(clamp="false")  # type: ignore[arg-type]
+
+
+def test_without_a_kernel_only_the_blind_spot_network_is_left() -> None:
+    method, images = small_method("ncis", kernel_size=0), pictures(1, 3, 16, 16)
+    assert method.options["kernel_size"] == 0
+    torch.testing.assert_close(method.reconstruct(images), method.network(images))
