@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import zoo
-from benchmarks.accuracy import certified, detection_results, headline, services
+from benchmarks.accuracy import certified, detection_results, headline, iteration_results, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.recipes import aware_measure
@@ -72,6 +72,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{
         f"detection {name}": lambda make=make: make(read_result("detection", {}))
         for name, make in detection_results.TABLES.items()
+    },
+    **{
+        f"iteration {name}": lambda name=name: iteration_results.markdown_of(read_result("iteration_gain", {}), name)
+        for name in iteration_results.TABLES
     },
     "gate cost": lambda: gate_cost.markdown(read_result("gate_cost_cpu", {})),
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
