@@ -26,10 +26,15 @@ BANDS = {
 
 def sinusoid(size: int, frequency: float, direction: str, channels: Sequence[int] = (0, 1, 2)) -> Tensor:
     """Returns a cosine (3, size, size) of amplitude 1 in some channels, with a crest at the top left pixel."""
+    angle = ANGLES[direction]
+    return plane_wave(size, frequency * math.cos(angle), frequency * math.sin(angle), channels=channels)
+
+
+def plane_wave(size: int, fx: float, fy: float, phase: float = 0.0, channels: Sequence[int] = (0, 1, 2)) -> Tensor:
+    """Returns cos(2 pi (fx x + fy y) + phase), (3, size, size), in some channels."""
     x = torch.arange(size, dtype=torch.float64)
-    along = x * math.cos(ANGLES[direction]) + x[:, None] * math.sin(ANGLES[direction])
     wave = torch.zeros(3, size, size)
-    wave[list(channels)] = torch.cos(2 * math.pi * frequency * along).float()
+    wave[list(channels)] = torch.cos(2 * math.pi * (fx * x + fy * x[:, None]) + phase).float()
     return wave
 
 
@@ -58,12 +63,14 @@ def response(difference: Tensor, wave: Tensor) -> dict[str, float]:
     """Compares differences of outputs (N, 3, H, W) with the wave (3, H, W) that was added, times AMPLITUDE.
 
     Returns:
-        "mean" and "max", over the images, of the amplitude of that wave in the difference, as a share of the added one.
+        "mean", "min" and "max", over the images, of the amplitude of that wave in the difference, as a share of the
+        added one.
         "total", the mean over the images of the norm of the difference as a share of the norm of what was added.
     """
     same = (difference * wave).flatten(1).sum(1) / (AMPLITUDE * wave.square().sum())
     total = difference.flatten(1).norm(dim=1) / (AMPLITUDE * wave.norm())
-    return {"mean": same.mean().item(), "max": same.max().item(), "total": total.mean().item()}
+    found = {"mean": same.mean().item(), "min": same.min().item(), "max": same.max().item()}
+    return {**found, "total": total.mean().item()}
 
 
 def drift(apply: Apply, images: Tensor, count: int) -> list[dict[str, float]]:
@@ -84,9 +91,12 @@ def growth(apply: Apply, images: Tensor, rounds: int, border: int) -> dict[str, 
     The images stay the same: round k adds what round k - 1 gave, scaled to the same norm.
 
     Returns:
-        "mean" and "max", over the images, of the growth in one application (the geometric mean of the last four). Then
-        the shares of the energy of the perturbation that it ends with, by band, and "border", that in the outer
-        `border` pixels.
+        "mean" and "max", over the images, of the growth in one application (the geometric mean of the last four), and
+        of what the last round added:
+
+        - "cosine", the mean cosine of the angle between it and what came of it: -1 if the sign turns;
+        - "fx" and "fy", the frequency of most energy, and "grey", the share of energy in the mean of the channels;
+        - the shares of its energy by band, and "border", that in the outer `border` pixels.
     """
     length = images[0].numel() ** 0.5 / 255
     base, random = apply(images), torch.Generator().manual_seed(0)
@@ -96,11 +106,26 @@ def growth(apply: Apply, images: Tensor, rounds: int, border: int) -> dict[str, 
         moved = apply(images + added) - base
         factors.append(_norm(moved).flatten() / length)
     mean = torch.stack(factors[-4:]).log().mean(0).exp()
-    energy = {band: value**2 for band, value in by_band(moved / _norm(moved)).items()}
-    inner = moved[..., border:-border, border:-border]
-    shares = {band: value / sum(energy.values()) for band, value in energy.items()}
-    outer = 1 - (_norm(inner) / _norm(moved)).square().mean().item()
-    return {"mean": mean.mean().item(), "max": mean.max().item(), **shares, "border": outer}
+    cosine = (added * moved).flatten(1).sum(1) / (length * _norm(moved).flatten())
+    found = {"mean": mean.mean().item(), "max": mean.max().item(), "cosine": cosine.mean().item()}
+    return {**found, **_look(added, border)}
+
+
+def _look(images: Tensor, border: int) -> dict[str, float]:
+    """Returns where the energy of images is: frequency, colour, bands and border; see `growth`."""
+    power, _ = spectrum(images)
+    rows, columns = (torch.fft.fftfreq(length).abs() for length in power.shape)
+    row, column = divmod(int(power.argmax()), power.shape[1])
+    total, grey = images.square().sum(), images.mean(1).square().sum() * images.shape[1]
+    outer = 1 - images[..., border:-border, border:-border].square().sum() / total
+    energy = {band: value**2 for band, value in by_band(images).items()}
+    return {
+        "fx": columns[column].item(),
+        "fy": rows[row].item(),
+        "grey": (grey / total).item(),
+        **{band: value / sum(energy.values()) for band, value in energy.items()},
+        "border": outer.item(),
+    }
 
 
 def _norm(images: Tensor) -> Tensor:

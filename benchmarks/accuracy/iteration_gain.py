@@ -13,7 +13,8 @@ That is the first step of the training of the shipped weights, with 1,500 steps 
 The images are the first of the NIPS-2017 evaluation images; nothing is chosen on them. Parts:
 
     gain         one application: the response to sinusoids of 2/255, by frequency, direction and colour
-    repeated     the same after several applications, with and without the clamp
+    fine         the same for waves whose horizontal and vertical frequencies are both high, in grey
+    repeated     the gain after several applications, with and without the clamp
     drift        how far several applications move clean images, by band, with and without the clamp
     growth       the perturbation that grows the most in repeated applications, near clean images
     windows      the drift of images that are cut to several sizes first, at their own resolution: in their middle, in
@@ -26,6 +27,7 @@ Results: benchmarks/results/iteration_gain.json. `--parts` measures some parts a
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +48,20 @@ from purifier.training.settings import PhotographTraining
 EQ7 = "ncis, eq. 7 alone"
 FREQUENCIES = {"1/64": 1 / 64, "1/32": 1 / 32, "1/16": 1 / 16, "1/8": 1 / 8, "1/4": 1 / 4, "3/8": 3 / 8, "1/2": 1 / 2}
 FEW_FREQUENCIES = ("1/32", "1/8", "1/4", "1/2")
+# Waves at high frequencies: horizontal and vertical frequency, and the phase. With a phase of -1/8 turn, the wave of
+# 1/4 has the same value in both columns, or rows, of a patch of 2 x 2 pixels.
+FINE = {
+    "1/4, 1/2": (1 / 4, 1 / 2, -math.pi / 4),
+    "1/2, 1/4": (1 / 2, 1 / 4, -math.pi / 4),
+    "1/4, 1/2, between patches": (1 / 4, 1 / 2, math.pi / 4),
+    "1/4, 1/4": (1 / 4, 1 / 4, 0.0),
+    "3/8, 1/2": (3 / 8, 1 / 2, 0.0),
+    "1/2, 1/2": (1 / 2, 1 / 2, 0.0),
+}
 COUNTS = (1, 3, 5, 7)
 SIDE = 224
 # Rounds of the power iteration, and the width of the border in which its result is counted.
-ROUNDS, BORDER = 12, 16
+ROUNDS, BORDER = 16, 16
 # Sides of the windows, at the images' own resolution, and of the middle in which the drift is measured.
 OWN, WINDOWS, MIDDLE = 299, (96, 160, 224, 288), 48
 CROP, SHRINK = 96, 0.5
@@ -101,6 +113,18 @@ def gain(setup: Setup) -> list[dict[str, Any]]:
             found = {key: one["1"] for key, one in frequency.gains(purifier.purify, images, waves).items()}
             row = {"purifier": name, "direction": direction, "colour": colour, "images": len(images)}
             rows.append({**row, "gain": found})
+    return rows
+
+
+def fine(setup: Setup) -> list[dict[str, Any]]:
+    """Returns the gain of one application at high frequencies in both directions."""
+    images = setup.clean(setup.images)
+    waves = {name: frequency.plane_wave(SIDE, *given) for name, given in FINE.items()}
+    rows = []
+    for name, clamp, apply in _with_gs(setup):
+        if clamp:
+            found = {key: one["1"] for key, one in frequency.gains(apply, images, waves).items()}
+            rows.append({"purifier": name, "gain": found})
     return rows
 
 
@@ -191,6 +215,7 @@ def sources(count: int) -> dict[str, Tensor]:
 
 PARTS: dict[str, Callable[[Setup], list[dict[str, Any]]]] = {
     "gain": gain,
+    "fine": fine,
     "repeated": repeated,
     "drift": drift,
     "growth": growth,
@@ -216,7 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in args.parts:
         with torch.inference_mode():
             result[name] = PARTS[name](setup)
-        result |= {"settings": settings, "weights": weights, "environment": environment()}
+        made = environment()
+        commits = {**result.get("commits", {}), name: made["commit"]}
+        result |= {"settings": settings, "weights": weights, "commits": commits, "environment": made}
         write_result(args.name, result)
         if name in TABLES:
             print(name, markdown_of(result, name), sep="\n\n", end="\n\n", flush=True)

@@ -48,14 +48,24 @@ def _drift(result: Result) -> str:
 
 
 def _growth(result: Result) -> str:
-    border = f"in the outer {result['settings']['border']} px"
+    shares = {"grey": "grey, %", "above 1/4": "above 1/4, %", "border": f"outer {result['settings']['border']} px, %"}
     lines = []
     for row in result["growth"]:
-        shares = [f"{100 * row[key]:.0f}" for key in (*BANDS, "border")]
-        lines.append([row["purifier"], yes(row["clamp"]), f"{row['mean']:.2f}", f"{row['max']:.2f}", *shares])
-    return table(
-        ["purifier", "clamp", "growth, mean", "largest", *(f"{band}, %" for band in BANDS), f"{border}, %"], lines
-    )
+        cells = [f"{row['mean']:.2f}", f"{row['max']:.2f}", f"{row['cosine']:.2f}", f"{row['fx']:.2f}, {row['fy']:.2f}"]
+        cells += [f"{100 * row[key]:.0f}" for key in shares]
+        lines.append([row["purifier"], yes(row["clamp"]), *cells])
+    heads = ["purifier", "clamp", "growth, mean", "largest", "cosine", "frequency (x, y)", *shares.values()]
+    return table(heads, lines)
+
+
+def _fine(result: Result) -> str:
+    """Returns the gain at high frequencies: the mean of the images, and the least and the largest in brackets."""
+    rows = result["fine"]
+    lines = []
+    for row in rows:
+        cells = [f"{one['mean']:.2f} ({one['min']:.2f} to {one['max']:.2f})" for one in row["gain"].values()]
+        lines.append([row["purifier"], *cells])
+    return table(["purifier", *rows[0]["gain"]], lines)
 
 
 def _windows(result: Result) -> str:
@@ -81,6 +91,7 @@ def _photographs(result: Result) -> str:
 
 TABLES: dict[str, Callable[[Result], str]] = {
     "gain": _gain,
+    "fine": _fine,
     "repeated": _repeated,
     "drift": _drift,
     "growth": _growth,

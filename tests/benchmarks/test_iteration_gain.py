@@ -40,7 +40,7 @@ def test_the_identity_has_gain_one_at_all_frequencies() -> None:
     waves["red"][0] = WAVES["4 vertical"][0]
     for found in frequency.gains(lambda images: images, pictures(2, 3, SIDE, SIDE), waves, (1, 5)).values():
         for one in found.values():
-            assert list(one.values()) == pytest.approx([1, 1, 1], abs=1e-4)
+            assert list(one.values()) == pytest.approx([1, 1, 1, 1], abs=1e-4)
 
 
 def test_a_box_blur_has_its_transfer_function_and_its_powers() -> None:
@@ -97,6 +97,10 @@ def test_the_growth_is_the_largest_eigenvalue_and_says_where() -> None:
     # Twice the differences from the mean of three: the largest eigenvalue is 8 / 3, at 1/2 cycles a pixel.
     fine = frequency.growth(lambda x: 2 * (x - box_blur(x)), images, 30, 4)
     assert fine["mean"] == pytest.approx(8 / 3, rel=0.02) and fine["above 1/4"] > 0.9
+    assert fine["fx"] == pytest.approx(1 / 2, abs=0.03)
+    assert fine["cosine"] == pytest.approx(1, abs=0.01)
+    turned = frequency.growth(scaled(-1), images.mean(1, keepdim=True).expand(-1, 3, -1, -1), 6, 4)
+    assert turned["cosine"] == pytest.approx(-1, abs=1e-3) and turned["grey"] == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.fixture
@@ -135,4 +139,8 @@ def test_parts_that_are_not_named_stay(small: str, results: Path) -> None:
     (results / "iteration_gain.json").write_text(json.dumps({"drift": "as it was"}))
     iteration_gain.main(["--eq7", small, "--images", "1", "--few", "1", "--parts", "windows"])
     found = json.loads((results / "iteration_gain.json").read_text())
-    assert found["drift"] == "as it was" and [row["side"] for row in found["windows"]] == [16, 32]
+    assert (
+        list(found["commits"]) == ["windows"]
+        and found["drift"] == "as it was"
+        and [row["side"] for row in found["windows"]] == [16, 32]
+    )
