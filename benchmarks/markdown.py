@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+# What stands where a figure will.
+MISSING = "Not measured yet."
 # A target: its text, the wanted value, the measured value, and whether it holds.
 Target = tuple[str, float, float, bool]
 

@@ -20,7 +20,8 @@ from benchmarks import zoo
 from benchmarks.accuracy import certified, detection_results, headline, iteration_results, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
-from benchmarks.recipes import aware_measure
+from benchmarks.markdown import MISSING
+from benchmarks.recipes import aware_measure, gad_linf, nrp_ablation
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -39,8 +40,13 @@ _BLIND_PGD = ("gs", "ncis", "alloy", "alloy-s", "jpeg", "bit-depth", "median", "
 
 
 def _of(name: str, table: Callable[..., str], *given: Any) -> Callable[[], str]:
-    """Returns a block: the table of a result file."""
-    return lambda: table(read_result(name), *given)
+    """Returns a block: the table of a result file, or that there is none yet."""
+
+    def block() -> str:
+        found = read_result(name, {})
+        return table(found, *given) if found else MISSING
+
+    return block
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -57,6 +63,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "default cost": accuracy.default_cost,
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
+    "nrp ablation": _of(nrp_ablation.NAME, nrp_ablation.markdown),
     "nrp targets": _of("nrp_acceptance", accuracy.nrp_targets),
     "alloy targets": partial(accuracy.alloy_targets, "alloy", 65.0),
     "alloy-s targets": partial(accuracy.alloy_targets, "alloy-s", 58.0),
@@ -68,16 +75,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "half precision": _of("half_precision", accuracy.half_precision),
     "detail": _of("detail", accuracy.detail),
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),
-    "crosscheck cifar10": lambda: accuracy.crosscheck_cifar10(read_result("crosscheck_cifar10", {"rows": {}})),
-    **{
-        f"detection {name}": lambda make=make: make(read_result("detection", {}))
-        for name, make in detection_results.TABLES.items()
-    },
-    **{
-        f"iteration {name}": lambda name=name: iteration_results.markdown_of(read_result("iteration_gain", {}), name)
-        for name in iteration_results.TABLES
-    },
-    "gate cost": lambda: gate_cost.markdown(read_result("gate_cost_cpu", {})),
+    "crosscheck cifar10": _of("crosscheck_cifar10", accuracy.crosscheck_cifar10),
+    **{f"detection {name}": _of("detection", make) for name, make in detection_results.TABLES.items()},
+    **{f"iteration {name}": _of("iteration_gain", make) for name, make in iteration_results.TABLES.items()},
+    "gate cost": _of("gate_cost_cpu", gate_cost.markdown),
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
     "ncis selection": _of("select_ncis", recipes.ncis_selection),
@@ -86,24 +87,25 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gad resnet20": partial(recipes.gad_accuracy, "resnet20"),
     "gad resnet20 targets": _of("gad_cifar10_resnet20_blind", recipes.gad_targets, "resnet20"),
     "gad vgg8": partial(recipes.gad_accuracy, "vgg8"),
+    "gad linf": _of(gad_linf.NAME, recipes.gad_task),
     "gad camvid": _of("gad_camvid", recipes.gad_task),
     "gad camvid targets": _of("gad_camvid", recipes.gad_task_targets),
     "gad yolox": _of("gad_yolox", recipes.gad_task),
     "gad yolox targets": _of("gad_yolox", recipes.gad_task_targets),
     "cifar10 classifiers": _of("cifar10_targets", recipes.cifar10_targets),
     "demo classifier": _of("demo_classifier", recipes.demo_classifier),
-    "scale dataset": lambda: dataset_table.markdown(read_result(dataset_table.NAME, {})),
-    "serving": lambda: serving.markdown(read_result(serving.NAME, {})),
-    "serving memory": lambda: serving.memory_markdown(read_result(serving.NAME, {})),
+    "scale dataset": _of(dataset_table.NAME, dataset_table.markdown),
+    "serving": _of(serving.NAME, serving.markdown),
+    "serving memory": _of(serving.NAME, serving.memory_markdown),
     "cost": _of("cost_cpu", cost.markdown),
     "speed cpu gs": _of("speed_cpu_gs", speed.markdown),
     "speed cpu networks": _of("speed_cpu_networks", speed.markdown),
     "speed cpu nrp": _of("speed_cpu_nrp", speed.markdown),
     "art context": _of("art_context", speed.art_context),
     "tiled memory": _of("tiled_memory_ncis", speed.tiled_memory),
-    "certified in short": certified.sentence,
-    **{f"certified {part}": partial(certified.block, part) for part in certified.SIZES},
-    **{f"services {name}": partial(services.block, name) for name in services.SERVICES},
+    "certified in short": _of("certified_cifar10", certified.sentence),
+    **{f"certified {part}": _of(f"certified_{part}", certified.block, part) for part in certified.SIZES},
+    **{f"services {name}": _of(f"services_{name}", partial(services.markdown, name)) for name in services.SERVICES},
     "threats": zoo.of_default,
     **{f"zoo {model}": partial(zoo.markdown, model) for model in zoo.TABLES},
 }

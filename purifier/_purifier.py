@@ -272,6 +272,7 @@ class Purifier(_hub.HubMixin, Scoring):
         *,
         gate_bias: float | None = None,
         gate_floor: float | None = None,
+        gate_threshold: float | None = None,
     ) -> Purifier:
         """Returns a purifier that changes an image only where a gate detects an attack.
 
@@ -286,6 +287,8 @@ class Purifier(_hub.HubMixin, Scoring):
                 None means the bias that the gate was saved with.
             gate_floor: Weights of the gate below this count as 0, and an image with such weights only costs no more
                 than the gate. None means the floor that the gate was saved with.
+            gate_threshold: Attack score up to which an image is returned unchanged; from twice this score on, the
+                weights count in full. None means the threshold that the gate was saved with.
 
         Raises:
             OptionError: If `gate` has no gate, this purifier has one already or has no exact gradient, or an option is
@@ -304,7 +307,8 @@ class Purifier(_hub.HubMixin, Scoring):
         source = gate if isinstance(gate, Purifier) else Purifier.from_pretrained(gate)
         if gate_of(source.method) is None:
             raise OptionError(f"expected a purifier with a gate, such as 'alloy-s', got {source.name!r}, without one")
-        behind = Gated.behind_copy(self.method, source.method, gate_bias=gate_bias, gate_floor=gate_floor)
+        tuned = {"gate_bias": gate_bias, "gate_floor": gate_floor, "gate_threshold": gate_threshold}
+        behind = Gated.behind_copy(self.method, source.method, **tuned)
         gated = self._variant(behind, f"{self.name}-gated")
         gated.card = _GATED_CARD.format(name=gated.name, purifier=self.name, gate=source.name)
         gated._card_of = None

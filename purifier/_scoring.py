@@ -33,8 +33,8 @@ class Scoring(Facts):
         image: with a patch of a third of the image nearly all are above the clean images, with a tenth few are; look at
         the map for those. The mean does not depend on the size of the image.
 
-        It does not depend on gate_bias and gate_floor. It is no calibrated probability: `purifier detect --calibrate`
-        finds a threshold for one's own pictures. An attacker who knows the detector can evade it.
+        It does not depend on gate_bias, gate_floor and gate_threshold. It is no calibrated probability: `purifier
+        detect --calibrate` finds a threshold for one's own pictures. An attacker who knows the detector can evade it.
 
         Args:
             images: (N, 3, H, W) or (3, H, W), RGB, float, in [0, 1].

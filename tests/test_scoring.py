@@ -37,9 +37,13 @@ def test_the_map_is_the_probability_of_the_gate_and_the_score_its_mean() -> None
     torch.testing.assert_close(purifier.attack_score(whole), purifier.attack_map(whole).mean((1, 2, 3)))
 
 
-def test_scores_depend_on_neither_gate_bias_nor_gate_floor() -> None:
-    assert torch.equal(alloy(gate_bias=3.0, gate_floor=0.5).attack_score(IMAGES), alloy().attack_score(IMAGES))
-    assert torch.equal(alloy(gate_bias=3.0, gate_floor=0.5).attack_map(IMAGES), alloy().attack_map(IMAGES))
+def test_scores_depend_on_neither_gate_bias_nor_gate_floor_nor_gate_threshold() -> None:
+    assert torch.equal(
+        alloy(gate_bias=3.0, gate_floor=0.5, gate_threshold=0.5).attack_score(IMAGES), alloy().attack_score(IMAGES)
+    )
+    assert torch.equal(
+        alloy(gate_bias=3.0, gate_floor=0.5, gate_threshold=0.5).attack_map(IMAGES), alloy().attack_map(IMAGES)
+    )
 
 
 def test_one_image_has_one_score_and_one_map() -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.accuracy.evaluations import measured
-from benchmarks.kit import classified, environment, model, read_result, weights_of, write_result
+from benchmarks.kit import classified, environment, model, weights_of, write_result
 from benchmarks.markdown import in_words, percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
@@ -122,11 +122,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     return table(["", "sigma", "n", "draws", *(f"radius {radius:g}" for radius in RADII), "abstained"], lines)
 
 
-def sentence(part: str = "cifar10", radius: float = 0.25) -> str:
-    """A sentence of the certified accuracy of a part, without a radius and at one."""
-    found = read_result(f"certified_{part}", {})
-    if not found:
-        return "Not measured yet."
+def sentence(found: Mapping[str, Any], radius: float = 0.25) -> str:
+    """A sentence of the certified accuracy of CIFAR-10, without a radius and at one."""
     row = next(row for row in found["rows"] if row["purifier"] != UNDEFENDED)
     shares = {one["radius"]: in_words(one["share"], one["interval"]) for one in row["accuracies"]}
     return (
@@ -145,11 +142,8 @@ def in_short(found: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def block(part: str) -> str:
+def block(found: Mapping[str, Any], part: str) -> str:
     """The table or the sentence of a part's result file."""
-    found = read_result(f"certified_{part}", {})
-    if not found:
-        return "Not measured yet."
     return in_short(found) if part == "broken" else markdown(found)
 
 
@@ -173,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = certify(args.part, denoisers, images, draws, args.work)
     found |= {"weights": weights_of(denoisers), "environment": environment()}
     write_result(f"certified_{args.part}", found)
-    print(block(args.part))
+    print(block(found, args.part))
 
 
 if __name__ == "__main__":

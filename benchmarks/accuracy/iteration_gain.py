@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import center_crop
 
 from benchmarks.accuracy import frequency
-from benchmarks.accuracy.iteration_results import TABLES, markdown_of
+from benchmarks.accuracy.iteration_results import TABLES
 from benchmarks.kit import environment, imagenet, kit, read_result, weights_of, write_result
 from purifier import Purifier
 from purifier.data.crops import RandomCrops
@@ -245,8 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commits = {**result.get("commits", {}), name: made["commit"]}
         result |= {"settings": settings, "weights": weights, "commits": commits, "environment": made}
         write_result(args.name, result)
-        if name in TABLES:
-            print(name, markdown_of(result, name), sep="\n\n", end="\n\n", flush=True)
+        print(name, TABLES[name](result), sep="\n\n", end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,6 @@ from benchmarks.markdown import table, yes
 Result = Mapping[str, Any]
 
 
-def markdown_of(result: Result, name: str) -> str:
-    """Returns one table; says so if its part was not measured."""
-    return TABLES[name](result) if name in result else "Not measured yet."
-
-
 def _gain(result: Result) -> str:
     """Returns the gain of one application: the mean of the images, and the largest in brackets."""
     rows = result["gain"]

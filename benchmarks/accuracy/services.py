@@ -18,11 +18,12 @@ import argparse
 import io
 import json
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
+from typing import Any
 
 import torch
 from PIL import Image
@@ -88,11 +89,8 @@ def client(address: str, picture: Image.Image) -> list[str]:
     return labels
 
 
-def block(service: str) -> str:
+def markdown(service: str, found: Mapping[str, Any]) -> str:
     """The table of a service's result file."""
-    found = kit.read_result(f"services_{service}", {})
-    if not found:
-        return "Not measured yet."
     heads = ["purifier", *(f"{kind}: {key}" for kind in ("clean", "attacked") for key in MEASURES.values()), "mean"]
     lines = []
     for row in found["rows"]:
@@ -129,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     result = as_json(found) | {"weights": kit.weights_of(purifiers), "environment": kit.environment()}
     kit.write_result(f"services_{args.service}", result)
-    print(block(args.service))
+    print(markdown(args.service, result))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.accuracy.evaluations import measured
 from benchmarks.kit import environment, weights_of, write_result
-from benchmarks.markdown import in_words, percent, table
+from benchmarks.markdown import MISSING, in_words, percent, table
 from benchmarks.recipes import cifar10_targets
 from benchmarks.recipes.cifar10 import CLASSES, extract_part
 from benchmarks.recipes.gad_measure import part_of
@@ -69,7 +69,7 @@ def markdown(*results: Mapping[str, Any]) -> str:
         key = (entry.settings.get("attack_key", "none"), entry.threat, entry.images)
         cells.setdefault(key, {})[entry.purifier] = percent(entry.robust_accuracy, entry.robust_interval)
     if not cells:
-        return "Not measured yet."
+        return MISSING
     # Clean images once, of the result with the most.
     clean = max(key for key in cells if key[1] == "none")
     lines = [
@@ -84,7 +84,7 @@ def in_short(found: Mapping[str, Any]) -> str:
     """A sentence of the result of `auto-8`."""
     rows = {row["threat"]: Row.from_dict(row) for row in found["rows"] if row["purifier"] == NAME}
     if "aware" not in rows:
-        return "Not measured yet."
+        return MISSING
     aware = rows["aware"]
     robust = in_words(aware.robust_accuracy, aware.robust_interval)
     clean = in_words(aware.standard_accuracy, aware.standard_interval)

@@ -8,6 +8,11 @@ For each gate_bias and gate_floor, on photographs of the validation part (160 x 
                smallest such share after changes that are not attacks (JPEG, noise of sigma 1/255, sharpening, resizing)
     weight     mean weight of the images under each blind attack on MobileNetV2 and EfficientNet-Lite1
 
+For each gate_threshold, which compares the mean of an image's probabilities:
+
+    skipped    share of clean images at or below it; then the smallest such share after changes that are not attacks
+    opened     share of the images under each attack from twice the threshold on, whose weights count in full
+
 ResNet-50, EfficientNet-Lite2 and the images of the evaluations are not used. Prints the tables only.
 """
 
@@ -40,6 +45,7 @@ from purifier.training.settings import PhotographTraining
 
 BIASES = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 FLOORS = (1 / 1021, 0.02, 0.05, 0.1, 0.2, 0.3)
+THRESHOLDS = (0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5)
 # Changes that many pictures undergo before a model sees them.
 COMMON = ("as they are", "JPEG, quality 90", "JPEG, quality 50", "half the size", "Gaussian noise, sigma 1/255")
 
@@ -128,7 +134,22 @@ def judged(gate: Gate, benign: dict[str, Tensor], moved: dict[str, Tensor]) -> s
     head = ["bias", "floor", "skipped, clean", "skipped, worst change", *of_moved]
     surest = of_benign["as they are"].mean((1, 2, 3)).tolist()
     found = [f"{name}: {area_under_roc(one.mean((1, 2, 3)).tolist(), surest):.3f}" for name, one in of_moved.items()]
-    return f"{table(head, rows)}\n\nArea under the ROC curve of the mean logit, against clean: {', '.join(found)}"
+    areas = f"Area under the ROC curve of the mean logit, against clean: {', '.join(found)}"
+    return f"{table(head, rows)}\n\n{areas}\n\n{thresholds(of_benign, of_moved)}"
+
+
+def thresholds(of_benign: dict[str, Tensor], of_moved: dict[str, Tensor]) -> str:
+    """Returns the table of thresholds, of logits by change and by attack."""
+    benign = {name: one.sigmoid().mean((1, 2, 3)) for name, one in of_benign.items()}
+    moved = {name: one.sigmoid().mean((1, 2, 3)) for name, one in of_moved.items()}
+    rows = []
+    for threshold in THRESHOLDS:
+        shares = {name: (scores <= threshold).float().mean().item() for name, scores in benign.items()}
+        worst = min(shares, key=lambda name: shares[name])
+        opened = [f"{100 * (scores >= 2 * threshold).float().mean():.0f}" for scores in moved.values()]
+        skipped = [f"{100 * shares['as they are']:.0f}", f"{100 * shares[worst]:.0f} ({worst})"]
+        rows.append([f"{threshold:g}", *skipped, *opened])
+    return table(["threshold", "skipped, clean", "skipped, worst change", *(f"{one}, opened" for one in moved)], rows)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,6 @@ def memory(program: str, port: int, process: int, pictures: Sequence[bytes], req
 
 def markdown(found: dict[str, Any]) -> str:
     """The table of the result file."""
-    if not found:
-        return "Not measured yet."
     rows = []
     for program, clients in ((one, many) for one in found["services"] for many in found["settings"]["clients"]):
         cells = found["services"][program]
@@ -111,8 +109,6 @@ def markdown(found: dict[str, Any]) -> str:
 
 def memory_markdown(found: dict[str, Any]) -> str:
     """The table of the memory."""
-    if not found:
-        return "Not measured yet."
     marks = {program: cells["memory"] for program, cells in found["services"].items()}
     chosen = [0, 4, 9]
     heads = ["service", *(f"after {next(iter(marks.values()))[index]['requests']:,.0f}" for index in chosen)]

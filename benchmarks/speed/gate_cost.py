@@ -2,11 +2,11 @@
 
     PURIFIER_KIT=<folder> python -m benchmarks.speed.gate_cost [--purifier alloy-s[=FOLDER]]
 
-With a `gate_floor` the network of the purifier runs only on images whose gate is open anywhere. For each pair of
-`gate_bias` and `gate_floor` this states the share of images that are skipped, and the time as a multiple of a
-ResNet-50's forward pass: over clean images of the evaluation, and over the same images after PGD on MobileNetV2. All
-forms run in turn in one process, each once a round; a ratio is the median over the rounds. Batches of 8 images of
-224 x 224 pixels, float32, no gradients.
+With a `gate_floor` the network of the purifier runs only on images whose gate is open anywhere, with a `gate_threshold`
+only on images with a higher score. For each form of the gate this states the share of images that are skipped, and the
+time as a multiple of a ResNet-50's forward pass: over clean images of the evaluation, and over the same images after
+PGD on MobileNetV2. All forms run in turn in one process, each once a round; a ratio is the median over the rounds.
+Batches of 8 images of 224 x 224 pixels, float32, no gradients.
 
 Results: benchmarks/results/gate_cost_cpu.json.
 """
@@ -29,12 +29,14 @@ from benchmarks.speed.cost import seconds
 from purifier import Purifier
 from purifier._wrapping import DEFAULT
 from purifier.attacks import PGD
+from purifier.methods._gate import may_close
 
 EPS = 4 / 255
 ATTACK = PGD(eps=EPS, alpha=EPS / 10, steps=10)
-# Pairs of gate_bias and gate_floor. The first is what is shipped; the last was chosen by recipes.gate_judge.
-FORMS = ((2.0, 0.0), (2.0, 1 / 1021), (2.0, 0.1), (2.0, 0.3), (-1.0, 0.3))
-Form = tuple[float, float]
+# Options of the gate. The first form is what is shipped; the last two were chosen by recipes.gate_judge.
+OPTIONS = ("gate_bias", "gate_floor", "gate_threshold")
+FORMS = ((2.0, 0.0, 0.0), (2.0, 1 / 1021, 0.0), (2.0, 0.3, 0.0), (-1.0, 0.3, 0.0), (2.0, 0.0, 0.25))
+Form = tuple[float, float, float]
 Row = dict[str, Any]
 
 
@@ -51,17 +53,17 @@ def skipped(purifier: Purifier, images: Tensor) -> float:
     """Returns the share of images for which the network does not run."""
     _, gate = purifier.gated_part()
     options = purifier.method.options
-    if not options["gate_floor"]:
+    if not may_close(purifier.method):
         return 0.0
     with torch.inference_mode():
-        weights = gate(images, options["gate_bias"], gate_floor=options["gate_floor"])
+        weights = gate(images, **{name: options[name] for name in OPTIONS})
     return 1 - weights.flatten(1).any(1).float().mean().item()
 
 
 def measure(source: str, kinds: Sequence[Form], sets: dict[str, Tensor], *, rounds: int, batch: int) -> list[Row]:
-    """Returns a row for each pair: the share of skipped images and the median ratio to ResNet-50's time."""
+    """Returns a row for each form: the share of skipped images and the median ratio to ResNet-50's time."""
     resnet = torchvision.models.resnet50(weights=None).eval().to(memory_format=torch.channels_last)
-    purifiers = {(b, f): Purifier.from_pretrained(source, gate_bias=b, gate_floor=f) for b, f in kinds}
+    purifiers = {kind: Purifier.from_pretrained(source, **_options(kind)) for kind in kinds}
     forms: dict[tuple[str, Form | None], Callable[[Tensor], Any]] = {(name, None): resnet for name in sets}
     forms |= {(name, kind): purifier for name in sets for kind, purifier in purifiers.items()}
     times: dict[tuple[str, Form | None], list[float]] = {form: [] for form in forms}
@@ -73,13 +75,16 @@ def measure(source: str, kinds: Sequence[Form], sets: dict[str, Tensor], *, roun
                     times[name, kind].append(took)
     return [
         {
-            "gate_bias": kind[0],
-            "gate_floor": kind[1],
+            **_options(kind),
             **{f"{name}_skipped": skipped(purifiers[kind], images) for name, images in sets.items()},
             **{f"{name}_resnet50s": _ratio(times[name, kind], times[name, None]) for name in sets},
         }
         for kind in kinds
     ]
+
+
+def _options(form: Form) -> dict[str, float]:
+    return dict(zip(OPTIONS, form, strict=True))
 
 
 def _ratio(times: Sequence[float], of_resnet: Sequence[float]) -> float:
@@ -88,11 +93,10 @@ def _ratio(times: Sequence[float], of_resnet: Sequence[float]) -> float:
 
 def markdown(found: dict[str, Any]) -> str:
     """The table of the result file."""
-    if not found:
-        return "Not measured yet."
     heads = [
         "gate_bias",
         "gate_floor",
+        "gate_threshold",
         "clean images skipped, %",
         "attacked",
         "cost on clean images, ResNet-50s",
@@ -101,7 +105,7 @@ def markdown(found: dict[str, Any]) -> str:
     rows = [
         [
             f"{row['gate_bias']:g}",
-            f"{row['gate_floor']:.2g}",
+            *(f"{row[name]:.2g}" for name in OPTIONS[1:]),
             *(f"{100 * row[f'{name}_skipped']:.0f}" for name in ("clean", "attacked")),
             *(f"{row[f'{name}_resnet50s']:.2f}" for name in ("clean", "attacked")),
         ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from purifier._errors import InputError
 from purifier._purified_model import PurifiedModel
 from purifier.methods import Method
-from purifier.methods._gate import Gate
+from purifier.methods._gate import Gate, may_close
 
 
 class StraightThrough(nn.Module):
@@ -68,16 +68,16 @@ def straight_through(defended: PurifiedModel, substitute: Callable[[Tensor], Ten
 
 
 def through_floors(defended: PurifiedModel) -> PurifiedModel:
-    """Returns the defended model with the gradient that its gates have without their floors.
+    """Returns the defended model with the gradient that its gates have without their floors and thresholds.
 
-    Below its floor a gate has no gradient, so an attack would not see how close to opening it is. Outputs are the same.
-    Weights and the model are shared; a defended model without a floor is returned as it is.
+    Below them a gate has no gradient, so an attack would not see how close to opening it is. Outputs are the same.
+    Weights and the model are shared; a defended model without any is returned as it is.
 
     Args:
         defended: A model behind a purifier.
     """
     purifier = defended.purifier
-    if not any(isinstance(part, Method) and getattr(part, "gate_floor", 0) for part in purifier.modules()):
+    if not any(isinstance(part, Method) and may_close(part) for part in purifier.modules()):
         return defended
     tensors = itertools.chain(purifier.parameters(), purifier.buffers())
     shared: list[object] = [*tensors, getattr(purifier, "_compiler", None)]

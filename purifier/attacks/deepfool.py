@@ -1,7 +1,7 @@
-"""DeepFool: the smallest L2 perturbation, by steps to the nearest linearised decision boundary.
+"""DeepFool: the smallest perturbation in L2 or Linf, by steps to the nearest linearised decision boundary.
 
-Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks", CVPR 2016, Algorithm 2,
-https://arxiv.org/abs/1511.04599.
+Moosavi-Dezfooli et al., "DeepFool: a Simple and Accurate Method to Fool Deep Neural Networks", CVPR 2016, Algorithm 2
+and section 3.4 for other norms, https://arxiv.org/abs/1511.04599.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from purifier._errors import OptionError
 from purifier._options import check_integer
+from purifier.attacks._balls import Norm, project
 from purifier.attacks._progress import progress_bar
-from purifier.attacks.base import Attack, Model, input_gradient, pick
+from purifier.attacks.base import Attack, Model, check_eps, input_gradient, pick
 from purifier.attacks.losses import fooled, logits_in, places
 from purifier.attacks.losses import margin as logit_margin
 
@@ -37,6 +38,9 @@ class DeepFool(Attack):
         candidates: Number of other classes whose boundaries are considered, the likeliest at the current point.
         overshoot: How far each step goes beyond the boundary, as a share of the perturbation.
         share: Share of pixels to fool in a dense output, in (0, 1].
+        norm: "L2" or "Linf", the norm that the steps keep small.
+        eps: Radius of the ball of that norm which the result is cut to. An image that needs more stays unfooled. 0
+            means no limit.
         margin: Maps (model output, targets) to the largest other logit minus the label's, (N,) or (N, P) for P
             places, NaN at places to ignore; its mean over the places that are still correct is the one boundary. None
             means the `candidates` boundaries of logits (N, K), or `losses.margin` of logits (N, K, H, W).
@@ -61,6 +65,8 @@ class DeepFool(Attack):
     candidates: int = 10
     overshoot: float = 0.02
     share: float = 0.9
+    norm: Norm = "L2"
+    eps: float = 0.0
     margin: Callable[[Any, Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +75,7 @@ class DeepFool(Attack):
             raise OptionError(
                 f"expected overshoot >= 0 and share in (0, 1], got overshoot={self.overshoot}, share={self.share}"
             )
+        check_eps(self.eps, self.norm)
         check_integer("steps", self.steps, low=1)
         check_integer("candidates", self.candidates, low=1)
 
@@ -83,14 +90,17 @@ class DeepFool(Attack):
                 right = ~fooled(margins, self.share)
                 if not bool(right.any()):
                     break
-                move = _nearest(gaps, points)
+                move = _nearest(gaps, points, self.norm)
                 left = left[right]
                 total[left] += move[right]
                 bar.update()
         return self._moved(images, total)
 
     def _moved(self, images: Tensor, total: Tensor) -> Tensor:
-        return (images + (1 + self.overshoot) * total).clamp(0, 1)
+        perturbations = (1 + self.overshoot) * total
+        if self.eps:
+            perturbations = project(perturbations, self.eps, self.norm)
+        return (images + perturbations).clamp(0, 1)
 
     def _gaps(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """Returns functions (N, J) whose zeros are the boundaries, and the margins (N, P).
@@ -111,17 +121,18 @@ class DeepFool(Attack):
         return gap.unsqueeze(1), margins.detach()
 
 
-def _nearest(gaps: Tensor, points: Tensor) -> Tensor:
-    """Returns the step (N, C, H, W) onto the nearest of the linearised boundaries (eq. 8 and 9)."""
+def _nearest(gaps: Tensor, points: Tensor, norm: Norm) -> Tensor:
+    """Returns the step (N, C, H, W) onto the nearest of the linearised boundaries (eq. 8 and 9; 10 and 11 for Linf)."""
     best = torch.zeros_like(points)
     shortest = torch.full((len(points), 1, 1, 1), torch.inf, dtype=points.dtype, device=points.device)
     with torch.enable_grad():
         functions = gaps.unbind(1)
     for gap in functions:
         slope = input_gradient(gap, points, keep=True)
-        length = slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        # The dual norm of the slope: how fast the gap falls along the best direction of length 1.
+        length = slope.flatten(1).norm(p=2 if norm == "L2" else 1, dim=1).view(-1, 1, 1, 1)
         distance = (gap.detach().abs().view(-1, 1, 1, 1).to(points.dtype) + _BEYOND) / length
         nearer = (distance < shortest) & (length > 0)
-        best = torch.where(nearer, distance * slope / length, best)
+        best = torch.where(nearer, distance * (slope / length if norm == "L2" else slope.sign()), best)
         shortest = torch.where(nearer, distance, shortest)
     return best

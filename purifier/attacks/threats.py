@@ -149,7 +149,8 @@ class Transfer(ThreatModel):
 class Aware(ThreatModel):
     """Purifier-aware (adaptive): exact gradients through purifier and model, as they are deployed.
 
-    Only the gradient of a gate with a `gate_floor` is that without the floor, because the exact one is zero below it.
+    Only the gradient of a gate with a `gate_floor` or `gate_threshold` is that without them, because the exact one is
+    zero below them.
 
     Args:
         samples: Number of calls of the defended model to average each gradient over (EOT). Use more than 1 if the

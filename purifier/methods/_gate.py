@@ -39,7 +39,7 @@ class Gate(nn.Module):
 
     # Side, in pixels, of the square of one logit.
     cell = 8
-    # Whether gradients pass a closed gate as if it had no floor. Only attacks set it, see purifier.attacks.bpda.
+    # Whether gradients pass as if there were no floor and no threshold. Only attacks set it, see purifier.attacks.bpda.
     gradient_ignores_floor = False
 
     def __init__(self, filters: int, blocks: int = 0) -> None:
@@ -95,7 +95,12 @@ class Gate(nn.Module):
         return F.avg_pool2d(cells, 2 * _RADIUS + 1, stride=1, padding=_RADIUS, count_include_pad=False)
 
     def forward(
-        self, images: Tensor, gate_bias: float = 0.0, smoothed: Tensor | None = None, gate_floor: float = 0.0
+        self,
+        images: Tensor,
+        gate_bias: float = 0.0,
+        smoothed: Tensor | None = None,
+        gate_floor: float = 0.0,
+        gate_threshold: float = 0.0,
     ) -> Tensor:
         """Returns the weights.
 
@@ -104,24 +109,31 @@ class Gate(nn.Module):
             gate_bias: Added to the logits.
             smoothed: The output of `smoothed(images)`, if it is there already.
             gate_floor: f. A weight w becomes max(0, w - f) / (1 - f).
+            gate_threshold: t. All weights of an image with the score s are multiplied by (s - t) / t, cut to [0, 1].
         """
         logits = self.logits(images, smoothed)
         if not is_tracing() and (seen := _watch.get()) is not None:
             seen.append(logits)
-        cells = (logits + gate_bias).sigmoid()
-        # The exact weights without a floor, not only nearly the same ones.
-        return self.spread(self._floored(cells, gate_floor) if gate_floor else cells, *images.shape[-2:])
+        cells = weights = (logits + gate_bias).sigmoid()
+        # Without them the exact weights, not only nearly the same ones.
+        if gate_floor:
+            weights = ((cells - gate_floor) / (1 - gate_floor)).clamp_min(0)
+        if gate_threshold:
+            score = _exact(logits).sigmoid().mean((1, 2, 3), keepdim=True)
+            weights = weights * ((score - gate_threshold) / gate_threshold).clamp(0, 1).to(weights.dtype)
+        if self.gradient_ignores_floor and weights is not cells:
+            # The difference is exactly zero and has the gradient of the plain weights.
+            weights = weights.detach() + (cells - cells.detach())
+        return self.spread(weights, *images.shape[-2:])
 
     def spread(self, cells: Tensor, height: int, width: int) -> Tensor:
         """Interpolates values of cells (N, 1, ceil(H / 8), ceil(W / 8)) to pixels (N, 1, H, W)."""
         return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)
 
-    def _floored(self, cells: Tensor, floor: float) -> Tensor:
-        open_cells = (cells - floor) / (1 - floor)
-        if not self.gradient_ignores_floor:
-            return open_cells.clamp_min(0)
-        # The difference is exactly zero and has the gradient of the weights without a floor.
-        return open_cells.detach().clamp_min(0) + (open_cells - open_cells.detach())
+
+def may_close(method: nn.Module) -> bool:
+    """Whether the weights of a method's gate can be 0: it has a `gate_floor` or a `gate_threshold`."""
+    return bool(getattr(method, "gate_floor", 0) or getattr(method, "gate_threshold", 0))
 
 
 def purify_where_open(

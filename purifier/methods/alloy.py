@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from purifier._options import LARGE, SLOW, check_bool, check_integer, check_number
 from purifier.methods._base import Method, Stage
-from purifier.methods._gate import Gate, purify_where_open
+from purifier.methods._gate import Gate, may_close, purify_where_open
 from purifier.methods._patches import on_patches
 from purifier.methods._unet import Scales
 from purifier.methods.gs import GaussianSmoothing
@@ -55,12 +55,14 @@ class Alloy(Method):
             purifies everything.
         gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
             An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
+        gate_threshold: Attack score up to which an image is returned unchanged, and costs only the gate. From twice
+            this score on, the weights count in full. A tile has its own score. 0 means no threshold.
 
     Raises:
         OptionError: If an option is out of its range.
     """
 
-    tunable = ("iterations", "clamp", "gate_bias", "gate_floor")
+    tunable = ("iterations", "clamp", "gate_bias", "gate_floor", "gate_threshold")
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Alloy(Method):
         gate_blocks: int = 0,
         gate_bias: float = 0.0,
         gate_floor: float = 0.0,
+        gate_threshold: float = 0.0,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
@@ -100,6 +103,7 @@ class Alloy(Method):
         self.gate = Gate(gate, gate_blocks) if check_integer("gate", gate, low=0, high=1024, why=LARGE) else None
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
         self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
+        self.gate_threshold = check_number("gate_threshold", gate_threshold, low=0.0, high=0.99)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -115,6 +119,7 @@ class Alloy(Method):
             "gate_blocks": self.gate.blocks if self.gate else 0,
             "gate_bias": self.gate_bias,
             "gate_floor": self.gate_floor,
+            "gate_threshold": self.gate_threshold,
         }
 
     def stages(self) -> list[Stage]:
@@ -139,8 +144,8 @@ class Alloy(Method):
             return self._rebuilt(self.smoothing(images))
         # The gate also needs a pass of GS, which the blur can reuse.
         once = self.gate.smoothed(images)
-        weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor)
-        return purify_where_open(self._reblurred, weigh, images, once, skip=self.gate_floor > 0)
+        weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor, self.gate_threshold)
+        return purify_where_open(self._reblurred, weigh, images, once, skip=may_close(self))
 
     def _reblurred(self, images: Tensor, once: Tensor) -> Tensor:
         """Applies blur and network to images; `once` is the output of one pass of GS."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from purifier._options import check_integer, check_number
 from purifier._random import Unfilled
 from purifier.methods._base import Method, Stage
-from purifier.methods._gate import Gate, purify_where_open
+from purifier.methods._gate import Gate, may_close, purify_where_open
 
 
 class Gated(Method):
@@ -25,15 +25,24 @@ class Gated(Method):
         gate_bias: Added to the gate's logits. A higher bias purifies weaker attacks, and more of clean images.
         gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
             An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
+        gate_threshold: Attack score up to which an image is returned unchanged, and costs only the gate. From twice
+            this score on, the weights count in full. A tile has its own score. 0 means no threshold.
 
     Raises:
         OptionError: If an option is out of its range.
     """
 
-    tunable = ("gate_bias", "gate_floor")
+    tunable = ("gate_bias", "gate_floor", "gate_threshold")
 
     def __init__(
-        self, method: Method, *, gate: int, gate_blocks: int = 0, gate_bias: float = 0.0, gate_floor: float = 0.0
+        self,
+        method: Method,
+        *,
+        gate: int,
+        gate_blocks: int = 0,
+        gate_bias: float = 0.0,
+        gate_floor: float = 0.0,
+        gate_threshold: float = 0.0,
     ) -> None:
         super().__init__()
         if not isinstance(method, Method):
@@ -44,6 +53,7 @@ class Gated(Method):
         )
         self.gate_bias = check_number("gate_bias", gate_bias, low=-20.0, high=20.0)
         self.gate_floor = check_number("gate_floor", gate_floor, low=0.0, high=0.99)
+        self.gate_threshold = check_number("gate_threshold", gate_threshold, low=0.0, high=0.99)
 
     @classmethod
     def behind_copy(cls, method: Method, source: Method, **changes: float | None) -> Gated:
@@ -52,7 +62,7 @@ class Gated(Method):
         Args:
             method: The method.
             source: The method with the gate.
-            **changes: gate_bias and gate_floor; None keeps those of `source`.
+            **changes: gate_bias, gate_floor and gate_threshold; None keeps those of `source`.
         """
         gate = gate_of(source)
         assert gate is not None
@@ -66,7 +76,8 @@ class Gated(Method):
     @property
     def options(self) -> dict[str, Any]:
         gate = {"gate": self.gate.filters, "gate_blocks": self.gate.blocks}
-        return {"method": self.method, **gate, "gate_bias": self.gate_bias, "gate_floor": self.gate_floor}
+        tuned = {name: getattr(self, name) for name in self.tunable}
+        return {"method": self.method, **gate, **tuned}
 
     def stages(self) -> list[Stage]:
         # A single stage, because its last step needs the unchanged image.
@@ -77,8 +88,8 @@ class Gated(Method):
 
     def step(self, images: Tensor) -> Tensor:
         """Applies the method and weighs its change with the gate."""
-        weigh = partial(self.gate, images, self.gate_bias, gate_floor=self.gate_floor)
-        return purify_where_open(self._clamped, weigh, images, skip=self.gate_floor > 0)
+        weigh = partial(self.gate, images, **{name: getattr(self, name) for name in self.tunable})
+        return purify_where_open(self._clamped, weigh, images, skip=may_close(self))
 
     def _clamped(self, images: Tensor) -> Tensor:
         out: Tensor = self.method(images)

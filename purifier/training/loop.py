@@ -90,7 +90,7 @@ class Recipe(Protocol):
 
     @property
     def crops(self) -> Dataset[Any]:
-        """The samples. Sample number k is used at step k // batch_size.
+        """The samples. Sample number k is used at step k // batch_size, with one step per batch.
 
         A data set whose samples torch cannot collate has a method `collate`, which makes a batch from a list of
         samples: tensors, also in lists, tuples and dicts.
@@ -230,7 +230,7 @@ class _Training:
                     bar.write(expected_time(self.seconds - before, config.steps - self.step, config.cosine_minutes))
                 ends = config.is_over(self.step, self.seconds)
                 late = minutes is not None and self.seconds - before > 60 * minutes
-                stops = any_process(self.accelerator, late or stopping.asked is not None)
+                stops = any_process(self.accelerator, late or stopping.asked is not None) and self._between_batches
                 self._report(figures, bar, ends=ends, saves=ends or stops)
                 if stops:
                     break
@@ -244,10 +244,16 @@ class _Training:
             stopping.obey()
         return Fitted(self.average, self.history, self.step, self.seconds, main)
 
+    @property
+    def _between_batches(self) -> bool:
+        """Whether the next step has a new batch. Only then can a run resume."""
+        return self.step % self.config.steps_per_batch == 0
+
     def _report(self, figures: dict[str, Tensor], bar: Any, *, ends: bool, saves: bool) -> None:
         """Logs, validates, draws samples and saves, if it is time for it at this step."""
         config, main = self.config, self.accelerator.is_main_process
-        saves = saves or self.step % config.checkpoint_every == 0
+        due = self.step // config.checkpoint_every > self._saved // config.checkpoint_every
+        saves = saves or (due and self._between_batches)
         validates = ends or self.step % config.validate_every == 0
         logs = self.step % 20 == 0
         if logs or saves or validates:
@@ -270,7 +276,7 @@ class _Training:
         try:
             return next(batches)
         except Exception:
-            if self.step > self._saved:
+            if self.step > self._saved and self._between_batches:
                 self._checkpoint()
             raise
 
@@ -346,7 +352,9 @@ class _Training:
             )
         share = size // (world * parts)
         starts = (
-            step * size + part * world * share for step in range(self.step, config.steps) for part in range(parts)
+            step // config.steps_per_batch * size + part * world * share
+            for step in range(self.step, config.steps)
+            for part in range(parts)
         )
         indices = [list(range(start + rank * share, start + (rank + 1) * share)) for start in starts]
         loader: Iterable[Any] = DataLoader(

@@ -127,6 +127,11 @@ class LoopConfig(Settings):
                 f"expected device to be auto, cpu or cuda, got {self.device!r}; choose a GPU by CUDA_VISIBLE_DEVICES"
             )
 
+    @property
+    def steps_per_batch(self) -> int:
+        """How many steps in a row use the same batch. A run is saved, and can stop, only between batches."""
+        return 1
+
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
         """Returns the learning rate of a step, after so many seconds of training: a warm-up, then a cosine to 0."""
         if step < self.warmup_steps:

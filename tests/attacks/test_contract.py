@@ -58,6 +58,7 @@ BOUNDED: dict[str, Callable[..., Attack]] = {
 UNBOUNDED: dict[str, Callable[..., Attack]] = {
     "CW": lambda: CW(steps=30, search=3, c=0.1, alpha=0.05),
     "DeepFool": DeepFool,
+    "DeepFool-Linf": lambda: DeepFool(norm="Linf"),
     "FMN": lambda: FMN(steps=30),
     "FMN-Linf": lambda: FMN(steps=30, norm="Linf"),
     "Boundary": lambda: Boundary(steps=30),
@@ -68,7 +69,7 @@ UNBOUNDED: dict[str, Callable[..., Attack]] = {
     "Spatial-random": lambda: Spatial(rotation=45, shift=0.3, search="random", tries=20),
 }
 EVERY = {**BOUNDED, **UNBOUNDED}
-DETERMINISTIC = ["FGSM", "BIM", "MIFGSM", "NIFGSM", "TIFGSM", "CW", "DeepFool", "FMN", "FMN-Linf", "Spatial"]
+DETERMINISTIC = ["FGSM", "BIM", "MIFGSM", "NIFGSM", "TIFGSM", "CW", "DeepFool", "DeepFool-Linf", "FMN", "Spatial"]
 
 
 @pytest.fixture

@@ -12,12 +12,15 @@ from tests.attacks.victims import examples, linear, sizes, trained
 
 
 def nearest_boundary(
-    victim: nn.Module, weights: torch.Tensor, images: torch.Tensor, labels: torch.Tensor
+    victim: nn.Module, weights: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, dual: int = 2
 ) -> torch.Tensor:
-    """Distance of each image to a linear model's nearest boundary: min |f| / ||w|| over the other classes."""
+    """Distance of each image to a linear model's nearest boundary: min |f| / ||w|| over the other classes.
+
+    ||w|| is the dual norm: L2 for distances in L2, L1 for those in Linf.
+    """
     logits = victim(images)
     gaps = logits.gather(1, labels[:, None]) - logits
-    slopes = (weights[labels][:, None] - weights[None]).norm(dim=2)
+    slopes = (weights[labels][:, None] - weights[None]).norm(p=dual, dim=2)
     return torch.where(gaps > 0, gaps / slopes, torch.inf).amin(1).detach()
 
 

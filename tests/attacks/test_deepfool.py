@@ -23,6 +23,26 @@ def test_one_step_crosses_the_nearest_boundary_of_a_linear_model(overshoot: floa
     assert torch.allclose(sizes(found, images, "L2"), (1 + overshoot) * shortest, rtol=1e-3, atol=1e-4)
 
 
+def test_in_linf_one_step_crosses_the_nearest_boundary_of_a_linear_model() -> None:
+    victim, weights = linear()
+    images = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double() * 0.2 + 0.4
+    labels = victim(images).argmax(1)
+    found = DeepFool(steps=1, norm="Linf")(victim, images, labels)
+    nearest = nearest_boundary(victim, weights, images, labels, dual=1)
+    assert bool((victim(found).argmax(1) != labels).all())
+    torch.testing.assert_close(sizes(found, images, "Linf"), 1.02 * nearest, rtol=1e-2, atol=1e-4)
+
+
+def test_the_result_is_cut_to_the_ball() -> None:
+    victim, (images, labels) = trained(), examples(20, seed=3)
+    whole = DeepFool(norm="Linf")(victim, images, labels)
+    eps = sizes(whole, images, "Linf").median().item()
+    cut = DeepFool(norm="Linf", eps=eps)(victim, images, labels)
+    assert sizes(cut, images, "Linf").max() <= eps + 1e-6
+    broken = victim(cut).argmax(1) != labels
+    assert 0 < broken.sum() < len(images) == (victim(whole).argmax(1) != labels).sum()
+
+
 def test_it_fools_a_trained_model_with_less_than_fgsm_needs() -> None:
     victim, (images, labels) = trained(), examples(20, seed=3)
     found = DeepFool()(victim, images, labels)
@@ -77,6 +97,13 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     ((name, value),) = options.items()
     with pytest.raises(OptionError, match=f"expected .*{name} .*got .*{name}={value}"):
         DeepFool(**options)
+
+
+def test_a_wrong_norm_or_radius_is_refused() -> None:
+    with pytest.raises(OptionError, match="expected norm to be 'Linf' or 'L2', got 'L1'"):
+        DeepFool(norm="L1")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="write 8/255, not 8"):
+        DeepFool(norm="Linf", eps=8)
 
 
 @pytest.mark.parametrize("name", ["steps", "candidates"])

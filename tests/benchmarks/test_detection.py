@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.accuracy import detection, headline
 from benchmarks.accuracy.attacked_images import Pictures
-from benchmarks.accuracy.detection_results import markdown_of, rates_at, row_of
+from benchmarks.accuracy.detection_results import attacks_table, markdown_of, rates_at, row_of
 from benchmarks.speed import gate_cost
 from purifier import Purifier, reference_model
 from purifier.attacks import PGD
@@ -99,20 +99,19 @@ def test_thresholds_are_exceeded_by_their_share_of_clean_images() -> None:
 
 
 def test_tables_say_what_is_not_measured_yet() -> None:
-    assert set(markdown_of({}).values()) == {"Not measured yet."}
-    assert gate_cost.markdown({}) == "Not measured yet."
+    assert attacks_table({}, "compressed") == "Not measured yet."
 
 
 @pytest.mark.slow
 def test_the_cost_is_stated_for_each_form(small_kit: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_cost, "FORMS", ((2.0, 0.0), (-20.0, 0.99)))
+    monkeypatch.setattr(gate_cost, "FORMS", ((2.0, 0.0, 0.0), (-20.0, 0.99, 0.0), (2.0, 0.0, 0.99)))
     gate_cost.main(["--images", "2", "--rounds", "1", "--batch", "2"])
     result = json.loads((results / "gate_cost_cpu.json").read_text())
-    assert [row["gate_floor"] for row in result["rows"]] == [0, 0.99]
+    assert [(row["gate_floor"], row["gate_threshold"]) for row in result["rows"]] == [(0, 0), (0.99, 0), (0, 0.99)]
     assert result["rows"][0]["clean_skipped"] == result["rows"][0]["attacked_skipped"] == 0
     assert result["rows"][1]["clean_skipped"] == result["rows"][1]["attacked_skipped"] == 1
     assert all(row[f"{name}_resnet50s"] > 0 for row in result["rows"] for name in ("clean", "attacked"))
-    assert gate_cost.markdown(result).count("\n") == 3
+    assert gate_cost.markdown(result).count("\n") == 4
 
 
 def test_images_whose_gate_is_closed_everywhere_count_as_skipped() -> None:

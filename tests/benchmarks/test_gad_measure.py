@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.recipes import gad_linf
 from benchmarks.recipes.gad_measure import curve, parts_of
 from purifier import Purifier
+from tests.attacks.victims import examples, sizes, trained
 
 
 def test_stages_of_a_training_are_joined(tmp_path: Path) -> None:
@@ -38,3 +40,10 @@ def test_only_the_chain_with_jpeg_is_measured_by_bpda() -> None:
         "bpda": (["gad, jpeg"], "bpda", 2),
     }
     assert not parts["bpda"][0]["gad, jpeg"].differentiable
+
+
+def test_the_attacks_of_the_papers_table_stay_in_its_ball() -> None:
+    victim, (images, labels) = trained(), examples(8, seed=3)
+    for name, attack in gad_linf.attacks().items():
+        found = attack(victim, images, labels)
+        assert 0.02 < sizes(found, images, "Linf").max() <= 0.031 + 1e-6, name

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.accuracy import attacked_images, headline
 from benchmarks.accuracy.attacked_images import AttackedImages, Pictures
 from purifier import reference_model
-from purifier.attacks import PGD, Attack
+from purifier.attacks import PGD, Attack, Ensemble
 from tests.builders import pictures
 
 EPS = 8 / 255
@@ -39,8 +39,9 @@ def run(clean: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Runs the benchmark on two classifiers and returns their result files."""
     monkeypatch.setattr(headline, "nips", lambda: clean)
     monkeypatch.setattr(headline, "CLASSIFIERS", {"one": demo, "two": demo})
+    monkeypatch.setattr(headline, "ENSEMBLES", {"one + three": lambda: Ensemble(demo(), demo())})
 
-    def call(*options: str, folder: str = "first") -> dict[str, Any]:
+    def call(*options: str, folder: str = "first", ensembles: tuple[str, ...] = ()) -> dict[str, Any]:
         results = tmp_path / folder
         where = [
             "--cache",
@@ -50,7 +51,7 @@ def run(clean: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
             "--threads",
             str(torch.get_num_threads()),
         ]
-        headline.main(["run", *where, "--purifiers", "none", "jpeg", *options])
+        headline.main(["run", *where, "--purifiers", "none", "jpeg", "--ensembles", *ensembles, *options])
         return {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
 
     return call
@@ -162,6 +163,15 @@ def test_each_classifier_looks_at_its_own_attacks_at_clean_images_and_at_transfe
     assert result["purifiers"]["jpeg"]["method"] == "jpeg"
     low, high = result["rows"]["clean"]["none"]["interval"]
     assert low < 0.75 == result["rows"]["clean"]["none"]["accuracy"] < high
+
+
+def test_classifiers_outside_an_ensemble_look_at_its_transferred_attacks(run: Callable[..., dict[str, Any]]) -> None:
+    results = run("--attacks", "clean", *TWO, ensembles=("one + three",))
+    assert "MI-FGSM 16/255 from one + three" not in results["headline_one"]["rows"]
+    two = results["headline_two"]
+    assert list(two["rows"]) == ["clean", "MI-FGSM 16/255 from one", *TWO, "MI-FGSM 16/255 from one + three"]
+    # Two equal networks have the mean logits of one.
+    assert two["rows"]["MI-FGSM 16/255 from one + three"] == two["rows"]["MI-FGSM 16/255 from one"]
 
 
 def test_results_of_another_classifier_are_refused(

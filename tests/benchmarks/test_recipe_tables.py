@@ -81,7 +81,10 @@ def test_a_segmenter_has_one_table_of_all_parts() -> None:
     lines = recipes.gad_task(result).splitlines()
     assert lines[0] == "n = 100 images."
     assert lines[2] == "| purifier | no attack | BIM, blind | BIM, aware (n=20) |"
-    assert lines[4:6] == ["| none | 81.0 | 31.0 | as blind |", "| gad | 77.0 | 60.0 | 10.0 |"]
+    assert lines[4:6] == [
+        "| none | 81.0; 30.0 | 31.0; 30.0 | as blind |",
+        "| gad | 77.0; 30.0 | 60.0; 30.0 | 10.0; 30.0 |",
+    ]
     assert [line[1:] for line in cells(recipes.gad_task_targets(result))] == [
         ["6.0", "4.0", "yes"],
         ["50.0", "58.0", "yes"],

@@ -18,6 +18,7 @@ from purifier.evaluation import (
     masked_images,
     write_report,
 )
+from purifier.evaluation.report import curves
 from purifier.evaluation.report.markdown import as_table, summary
 from purifier.evaluation.rows import Row
 from tests.scenes import COLOURS, Colours, Pixels, class_folders, mask_folders
@@ -183,3 +184,24 @@ def test_clean_figures_alone_make_a_report(tmp_path: Path) -> None:
 
 def test_bars_in_cells_are_escaped() -> None:
     assert as_table(["a"], [["x|y"]]) == "| a |\n| --- |\n| x\\|y |"
+
+
+def test_an_attack_of_several_lengths_has_a_curve(tmp_path: Path) -> None:
+    data = labelled_images(class_folders(tmp_path / "data", each=2), 16)
+    attacks = {
+        "PGD 1": PGD(eps=0.03, steps=1), "PGD 4": PGD(eps=0.03, steps=4), "PGD 4x2": PGD(eps=0.03, steps=4, restarts=2),
+    }  # fmt: skip
+    gs = {"gs": Purifier.from_pretrained("gs", iterations=1)}
+    found = evaluate(Colours(), data, purifiers=gs, attacks=attacks, threats={"blind": Blind()}, out=tmp_path / "out")
+    page = write_report(found, tmp_path / "out")["html"].read_text()
+    part = page[page.index("Against the length of the attack") :]
+    (title,) = re.findall(r'aria-label="(PGD[^"]*)"', part)
+    assert title.startswith("PGD, L∞ 0.03 · ") and "steps, times restarts" in part
+    tint = dict.fromkeys(("none", "gs"), "#000000")
+    rows = [row for row in found.rows if row.attack == "PGD" and row.purifier == "gs"]
+    (curve,) = curves._curves(rows, curves._effort, tint)
+    assert list(curve.places) == [1, 4, 8] and curve.share == [row.robust_accuracy for row in rows]
+    (panel,) = curves.eps_panels(found.rows, tint)
+    assert [one.title for one in panel] == ["PGD, 4 steps · blind"]
+    one_length = [row for row in found.rows if row.steps != 4]
+    assert curves.step_panels(one_length, tint) == []

@@ -179,7 +179,7 @@ def test_iterations_are_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded(images), saved(images))
     with pytest.raises(
         OptionError,
-        match=r"expected the options iterations, clamp, gate_bias, gate_floor .* got 'patch', which is fixed",
+        match=r"expected the options iterations, clamp, gate_bias, gate_floor, .* got 'patch', which is fixed",
     ):
         Purifier.from_pretrained(tmp_path, patch=4)
 

@@ -1,4 +1,4 @@
-"""The figures of a report as SVG text: accuracy against eps, accuracy against cost."""
+"""The figures of a report as SVG text: accuracy against eps, steps and cost."""
 
 from __future__ import annotations
 
@@ -6,31 +6,38 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 # Okabe & Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: distinct for all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#444444")
 UNDEFENDED_COLOUR = "#8a8f98"
 _MARKERS = "osD^vP"
+Axis = Literal["Linf", "L2", "steps", "queries"]
+_AXES = {
+    "Linf": "eps, in 1/255 (L∞)",
+    "L2": "eps (L2)",
+    "steps": "steps, times restarts (logarithmic)",
+    "queries": "queries (logarithmic)",
+}
 _INK, _FAINT, _GRID = "#1f2430", "#667085", "#e6e8ec"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy of one purifier against eps.
+    """Accuracy of one purifier against eps or steps.
 
     Attributes:
         label: The purifier.
         colour: Colour of its line.
-        eps: Radii, from 0 up.
-        share: Accuracy at each radius, in [0, 1].
+        places: Radii from 0 up, or numbers of steps.
+        share: Accuracy at each place, in [0, 1].
         low: Lower end of each interval.
         high: Upper end of each interval.
     """
 
     label: str
     colour: str
-    eps: Sequence[float]
+    places: Sequence[float]
     share: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
@@ -57,15 +64,15 @@ class Costs:
     aware: float | None
 
 
-def eps_panel(curves: Sequence[Curve], *, linf: bool, title: str) -> str:
-    """Draws accuracy against eps as SVG text; bands are 95 % intervals.
+def curve_panel(curves: Sequence[Curve], *, axis: Axis, title: str) -> str:
+    """Draws accuracy against eps, or against steps on a logarithmic axis, as SVG text; bands are 95 % intervals.
 
     Each line is thinner than those below it and has another marker, so that lines that coincide can be told apart.
     """
     figure, axes = _blank(3.6, 2.7)
-    unit = 255 if linf else 1
+    unit = 255 if axis == "Linf" else 1
     for place, curve in enumerate(sorted(curves, key=lambda c: c.colour != UNDEFENDED_COLOUR)):
-        x = [unit * eps for eps in curve.eps]
+        x = [unit * place for place in curve.places]
         axes.fill_between(x, curve.low, curve.high, color=curve.colour, alpha=0.1, linewidth=0)
         dashed = "--" if curve.colour == UNDEFENDED_COLOUR else "-"
         left, marker = len(curves) - 1 - place, _MARKERS[place % len(_MARKERS)]
@@ -75,11 +82,15 @@ def eps_panel(curves: Sequence[Curve], *, linf: bool, title: str) -> str:
             markeredgecolor="white", markeredgewidth=0.5, clip_on=False, zorder=3,
         )  # fmt: skip
     _per_cent(axes)
-    axes.set_xlabel("eps, in 1/255 (L∞)" if linf else "eps (L2)")
-    axes.set_xlim(left=0)
-    ticks = sorted({unit * eps for curve in curves for eps in curve.eps})
+    axes.set_xlabel(_AXES[axis])
+    ticks = sorted({unit * place for curve in curves for place in curve.places})
+    if axis in ("steps", "queries"):
+        axes.set_xscale("log")
+        axes.set_xticks([], minor=True)
+    else:
+        axes.set_xlim(left=0)
     if len(ticks) <= 6:
-        axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, fontweight="bold")
     return _svg(figure, title)
 

@@ -18,15 +18,13 @@ from purifier.evaluation.defences import Variant
 from purifier.evaluation.pictures import ATTACKED, CHANGE, CLEAN, LEAST_SCORE, purified_name
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.report import view
-from purifier.evaluation.report.figures import Costs, Curve, colours, cost_figure, eps_panel
+from purifier.evaluation.report.curves import eps_panels, step_panels
+from purifier.evaluation.report.figures import Costs, colours, cost_figure
 from purifier.evaluation.report.markdown import FEW_CHECKS
 from purifier.evaluation.report.section import sections
-from purifier.evaluation.rows import CLEAN as CLEAN_ROW
-from purifier.evaluation.rows import WORST_CASE, Measures, TableRow
+from purifier.evaluation.rows import TableRow
 from purifier.evaluation.run import Evaluation
 
-# Further attacks are in the tables only.
-_MOST_CURVES = 6
 _MOST_PICTURED = 4
 _DRAWN = {
     "classification": "The model's prediction is below each picture.",
@@ -35,14 +33,6 @@ _DRAWN = {
         f"The boxes are the model's with a score of at least {LEAST_SCORE}. One class has one colour in all pictures."
     ),
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A drawing and its title."""
-
-    svg: str
-    title: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,8 @@ def page(evaluation: Evaluation, *, command: str | None, versions: Mapping[str, 
         colours=tint,
         undefended=UNDEFENDED,
         missing=view.undefended_note,
-        panels=_curves(shown, tint),
+        panels=eps_panels(shown, tint),
+        step_panels=step_panels(shown, tint),
         costs=_costs(shown, tint),
         strips=_strips(evaluation, shown),
         drawn=_DRAWN[evaluation.task],
@@ -122,47 +113,6 @@ def _template() -> Any:
     return jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(text)
-
-
-# -- curves -----------------------------------------------------------------------------------------------------------
-
-
-def _curves(rows: Sequence[TableRow], tint: Mapping[str, str]) -> list[list[Panel]]:
-    """Accuracy against eps: for each attack with a radius, a panel for each threat model."""
-    families: dict[tuple[Any, ...], list[TableRow]] = {}
-    for row in rows:
-        if row.eps is not None and row.attack != CLEAN_ROW:
-            title = row.threat if row.threat == WORST_CASE else row.attack.split("-EOT")[0]
-            families.setdefault((title, row.norm, row.steps), []).append(row)
-    panels = []
-    for (_, norm, _), members in list(families.items())[:_MOST_CURVES]:
-        by_threat: dict[str, list[TableRow]] = {}
-        for row in members:
-            by_threat.setdefault(view.threat_of(row), []).append(row)
-        panels.append([_panel(key, those, norm, tint) for key, those in by_threat.items()])
-    return panels
-
-
-def _panel(threat: str, rows: Sequence[TableRow], norm: str | None, tint: Mapping[str, str]) -> Panel:
-    first = rows[0]
-    attack = "all aware attacks" if first.threat == WORST_CASE else view.attack_title(first).split(",")[0]
-    steps = "" if first.steps is None else view.attack_title(first).rpartition(",")[2]
-    knows = view.threat_title(threat)
-    title = f"{attack}{',' if steps else ''}{steps} · {knows[:1].lower()}{knows[1:]}"
-    found = []
-    for name in dict.fromkeys(row.purifier for row in rows):
-        mine = sorted((row for row in rows if row.purifier == name), key=lambda row: row.eps or 0.0)
-        shares = [view.standard(mine[0]).share, *(view.robust(row).share for row in mine)]
-        ends = [_ends(mine[0].clean_measures), *(_ends(row.attacked_measures) for row in mine)]
-        lows, highs = zip(*ends, strict=True)
-        found.append(Curve(name, tint[name], [0.0, *(row.eps or 0.0 for row in mine)], shares, lows, highs))
-    return Panel(eps_panel(found, linf=norm == "Linf", title=title), title)
-
-
-def _ends(measures: Measures) -> tuple[float, float]:
-    """The interval of the first measure, or its value twice if there is none."""
-    share, interval = next(iter(measures.values()))
-    return interval or (share, share)
 
 
 # -- cost -------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class AlloyTraining(AttackedTraining):
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Constant added to the gate's logits at inference, but not in training.
         gate_floor: Weights of the gate below this count as 0 at inference.
+        gate_threshold: Attack score up to which an image is returned unchanged at inference.
         gate_weight: Weight of the cross entropy, in nats, of the gate on clean and perturbed images.
         gate_worst: Share of that loss that only counts the worst position of each image: the surest one of a clean
             image, the least sure one of an attacked one. It makes the gate surer of whole images.
@@ -99,6 +100,7 @@ class AlloyTraining(AttackedTraining):
     gate_blocks: int = 0
     gate_bias: float = 0.0
     gate_floor: float = 0.0
+    gate_threshold: float = 0.0
     gate_weight: float = 1.0
     gate_worst: float = 0.0
     only_gate: bool = False

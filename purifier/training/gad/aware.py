@@ -1,8 +1,10 @@
 """Adversarial training of a purifier in front of a frozen model, against attackers who know both.
 
 The attacks go through purifier and model: one step from a random start (Wong et al., "Fast is better than free", ICLR
-2020, https://arxiv.org/abs/2001.03994), or PGD (Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083). The only
-loss is the model's own for what the purifier returns.
+2020, https://arxiv.org/abs/2001.03994), or PGD (Madry et al., ICLR 2018, https://arxiv.org/abs/1706.06083). With
+`replays`, each batch is used several times, and the gradient of one step's training is the next step's attack (Shafahi
+et al., "Adversarial training for free!", NeurIPS 2019, https://arxiv.org/abs/1904.12843). The only loss is the model's
+own for what the purifier returns.
 
 A deviation that saves time: in the first part of the training (`head_start`), the attacks go through a linear layer on
 the purifier's features instead of the model. The features then learn from that layer alone, and the rest of the
@@ -91,6 +93,8 @@ class AwareLosses:
         self._config, self._task = config, task
         self._head_steps = math.ceil(config.head_start * config.steps)
         self._step = 0
+        # The batch of the step before, with its gradient.
+        self._replay: Tensor | None = None
         # Trained weights were trained to do without.
         self.model = Guided(method, normed=not config.init, classes=self._classes())
 
@@ -106,6 +110,9 @@ class AwareLosses:
             step: Number of the step.
         """
         config, self._step = self._config, step
+        if config.replays > 1:
+            mixed = self._replayed(images, step)
+            return self._loss(model, mixed, targets, "apart" if self._in_head_start() else "whole")
         mixed = self.attack(images, targets, self._radius(step), config.attack_steps or 1)
         clean = round(config.clean_share * len(images))
         if config.threat == "both":
@@ -113,6 +120,24 @@ class AwareLosses:
             mixed[clean : clean + blind] = self._task.attack(images, targets, step)[clean : clean + blind]
         mixed[:clean] = images[:clean]
         return self._loss(model, mixed, targets, "apart" if self._in_head_start() else "whole")
+
+    def _replayed(self, images: Tensor, step: int) -> Tensor:
+        """Perturbs a batch by the gradient that the step before left; at its first step, at random.
+
+        Unlike the authors', a new batch does not start from the perturbation of the one before.
+
+        Returns:
+            A leaf, for which the step's backward pass computes the next attack's gradient. The first ones are clean.
+        """
+        eps, before = self._radius(step), self._replay
+        if step % self._config.replays == 0 or before is None or before.grad is None:
+            perturbation = torch.empty_like(images).uniform_(-eps, eps)
+        else:
+            # In float16, the gradient of a step that is skipped is infinite or NaN.
+            perturbation = before.detach() - images + eps * before.grad.nan_to_num().sign()
+        perturbation[: round(self._config.clean_share * len(images))] = 0
+        self._replay = (images + perturbation.clamp(-eps, eps)).clamp(0, 1).requires_grad_()
+        return self._replay
 
     def attack(self, images: Tensor, targets: Any, eps: float, steps: int, model: nn.Module | None = None) -> Tensor:
         """Attacks purifier and model together in the Linf norm; returns detached images in [0, 1].

@@ -55,6 +55,9 @@ class GADTraining(LoopConfig):
         clean_share: Share of each batch that is not attacked, with threat "aware" or "both".
         eps_warmup: Share of the steps in which the radius of the attack grows from 0, with threat "aware" or "both".
         skip: Whether the residual network changes the image, and starts as the identity, or draws it anew.
+        replays: How many steps in a row use each batch ("free" adversarial training), with threat "aware" and one
+            attack step. From the second step on, the attack continues with the gradient of the step before, which
+            costs nothing more; the steps then take about half the time. 1 means a new batch, and an attack, each step.
         head_start: Share of the steps in which attacks go through a linear layer on the features of the residual
             network instead of the model (classification only), with threat "aware" or "both". They take half the time.
         head_weight: Weight of the loss of that layer after the head start; 0 means that it ends with it.
@@ -113,6 +116,7 @@ class GADTraining(LoopConfig):
     skip: bool = True
     clean_share: float = 0.0
     eps_warmup: float = 0.2
+    replays: int = 1
     head_start: float = 0.0
     head_weight: float = 0.0
     downsamples: int = 0
@@ -147,7 +151,13 @@ class GADTraining(LoopConfig):
         super().__post_init__()
         for name in ("attack_steps", "size", "downsamples", "fine_blocks"):
             check_integer(name, getattr(self, name), low=0)
-        for name, low in (("vectors", 1), ("patch", 1), ("validation_every", 2), ("validation_images", 1)):
+        for name, low in (
+            ("vectors", 1),
+            ("patch", 1),
+            ("replays", 1),
+            ("validation_every", 2),
+            ("validation_images", 1),
+        ):
             check_integer(name, getattr(self, name), low=low)
         for name in ("clean_share", "eps_warmup", "head_start", "head_weight"):
             check_number(name, getattr(self, name), low=0, high=1)
@@ -156,6 +166,11 @@ class GADTraining(LoopConfig):
                 f"expected margin, eps and alpha of at least 0, got {self.margin}, {self.eps} and {self.alpha}"
             )
         check_weights({f"{name}_weight": getattr(self, f"{name}_weight") for name in _TERMS["full"]})
+        if self.replays > 1 and (self.threat != "aware" or self.attack_steps > 1 or self.accumulate > 1):
+            raise OptionError(
+                "expected replays above 1 only with threat='aware', one attack step and accumulate=1, got "
+                f"threat={self.threat!r}, attack_steps={self.attack_steps} and accumulate={self.accumulate}"
+            )
         if not any(self.weights.values()):
             raise OptionError(
                 f"expected a weight above 0 of a loss that variant={self.variant!r} uses, got 0 for each of "
@@ -167,6 +182,10 @@ class GADTraining(LoopConfig):
         """The weight of each term of eq. 9 and 10 by its name; 0 if the variant leaves it out."""
         used = _TERMS[self.variant]
         return {name: float(getattr(self, f"{name}_weight")) if name in used else 0.0 for name in _TERMS["full"]}
+
+    @property
+    def steps_per_batch(self) -> int:
+        return self.replays
 
     @property
     def aware(self) -> bool:

@@ -70,7 +70,7 @@ def test_training_writes_a_purifier_with_a_card(tmp_path: Path, settings: Settin
     purifier = Purifier.from_pretrained(folder)
     assert purifier.name == "alloy-s" and purifier.iterations == 3
     size = {"patch": 1, "filters": 12, "blocks": 2, "levels": 1}
-    gate = {"gate": 4, "gate_blocks": 1, "gate_bias": 0.5, "gate_floor": 0.1}
+    gate = {"gate": 4, "gate_blocks": 1, "gate_bias": 0.5, "gate_floor": 0.1, "gate_threshold": 0.0}
     assert purifier.method.options == {"iterations": 3, **size, "clamp": True, "blur": 1, **gate}
     images = torch.rand(1, 3, 17, 23)
     assert purifier(images).shape == images.shape

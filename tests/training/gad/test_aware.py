@@ -133,6 +133,37 @@ def test_a_training_that_was_stopped_resumes_to_the_same_bits(folders: Path, tmp
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_a_replayed_batch_is_attacked_with_the_gradient_of_the_step_before(folders: Path) -> None:
+    made = recipe(folders, head_start=0.0, replays=3, clean_share=0.25, eps_warmup=0.0)
+    made.model.eval()
+    images, labels = batch(made)
+    found: list[float] = []
+    calls: list[Tensor] = []
+    for step in range(4):
+        losses = made.losses(lambda given, part: calls.append(given) or made.model(given, part), (images, labels), step)
+        losses.total.backward()
+        found.append(losses.total.item())
+    for seen_then in calls:
+        assert torch.equal(seen_then[:2], images[:2]) and (seen_then - images).abs().max() <= 0.1 + 1e-6
+        assert seen_then.min() >= 0 and seen_then.max() <= 1
+    leaf = calls[0]
+    assert leaf.grad is not None
+    moved = (leaf.detach() - images + 0.1 * leaf.grad.sign()).clamp(-0.1, 0.1)
+    torch.testing.assert_close(calls[1].detach()[2:], (images + moved).clamp(0, 1)[2:])
+    # The attacks get stronger, and the next batch starts at random again.
+    assert found[0] < found[1] <= found[2] + 0.05 and found[3] < found[1]
+
+
+def test_replays_use_each_batch_several_times_and_stop_between_batches(folders: Path, tmp_path: Path) -> None:
+    config = GADTraining(data=str(folders), **{**AWARE, "steps": 9, "replays": 4, "checkpoint_every": 3})
+    train(config, tmp_path / "whole", model=classifier())
+    train(config, tmp_path / "parts", model=classifier(), minutes=0)
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=False)["step"] == 4
+    train(config, tmp_path / "parts", model=classifier())
+    one, two = (Purifier.from_pretrained(tmp_path / name / "gad").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
 def test_a_training_that_overfits_to_its_single_step_warns(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe(folders, head_start=0.0)
     scores = iter([0.9, 0.1] * 6)
@@ -147,6 +178,8 @@ def test_a_training_that_overfits_to_its_single_step_warns(folders: Path, monkey
     [
         ({"network": "gad", "blocks": 1}, "expected network='residual' with head_start"),
         ({"clean_share": 1.5}, "expected clean_share to be a number from 0 to 1"),
+        ({"replays": 2, "threat": "both"}, "expected replays above 1 only with threat='aware', one attack step"),
+        ({"replays": 2, "attack_steps": 3}, "got threat='aware', attack_steps=3 and accumulate=1"),
         ({"threat": "white"}, "expected threat as one of blind, aware, both"),
     ],
 )
