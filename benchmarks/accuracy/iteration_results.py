@@ -11,13 +11,18 @@ from benchmarks.markdown import table, yes
 Result = Mapping[str, Any]
 
 
+def _two(value: float) -> str:
+    """Returns a number with two decimals; adding 0.0 turns -0.0 into 0.0."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def _gain(result: Result) -> str:
     """Returns the gain of one application: the mean of the images, and the largest in brackets."""
     rows = result["gain"]
     lines = []
     for row in rows:
         kind = f"{row['direction']}, {row['colour']}"
-        cells = [f"{one['mean']:.2f} ({one['max']:.2f})" for one in row["gain"].values()]
+        cells = [f"{_two(one['mean'])} ({_two(one['max'])})" for one in row["gain"].values()]
         lines.append([row["purifier"], str(row["images"]), kind, *cells])
     return table(["purifier", "images", "sinusoid", *rows[0]["gain"]], lines)
 
@@ -28,7 +33,7 @@ def _repeated(result: Result) -> str:
     lines = []
     for row in rows:
         for count in next(iter(row["gain"].values())):
-            cells = [f"{one[count]['mean']:.2f} ({one[count]['total']:.2f})" for one in row["gain"].values()]
+            cells = [f"{_two(one[count]['mean'])} ({_two(one[count]['total'])})" for one in row["gain"].values()]
             lines.append([row["purifier"], yes(row["clamp"]), count, *cells])
     return table(["purifier", "clamp", "i", *rows[0]["gain"]], lines)
 
@@ -58,7 +63,7 @@ def _fine(result: Result) -> str:
     rows = result["fine"]
     lines = []
     for row in rows:
-        cells = [f"{one['mean']:.2f} ({one['min']:.2f} to {one['max']:.2f})" for one in row["gain"].values()]
+        cells = [f"{_two(one['mean'])} ({_two(one['min'])} to {_two(one['max'])})" for one in row["gain"].values()]
         lines.append([row["purifier"], *cells])
     return table(["purifier", *rows[0]["gain"]], lines)
 
