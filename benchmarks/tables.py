@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import zoo
-from benchmarks.accuracy import certified, detection_results, headline, services
+from benchmarks.accuracy import certified, detection_results, headline, iteration_results, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
@@ -77,6 +77,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),
     "crosscheck cifar10": _of("crosscheck_cifar10", accuracy.crosscheck_cifar10),
     **{f"detection {name}": _of("detection", make) for name, make in detection_results.TABLES.items()},
+    **{f"iteration {name}": _of("iteration_gain", make) for name, make in iteration_results.TABLES.items()},
     "gate cost": _of("gate_cost_cpu", gate_cost.markdown),
     "alloy ablation": _of("alloy_ablation", recipes.alloy_ablation),
     "alloy generality": _of("alloy_ablation", recipes.alloy_generality),
