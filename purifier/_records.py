@@ -16,6 +16,8 @@ from purifier._files import create_text, locked, writing
 
 # How many differing settings a message names.
 _SHOWN = 8
+# Options of methods that came after results had been written, with their defaults, which change nothing.
+_LATER = {"gate_floor": 0.0, "gate_threshold": 0.0, "shift": False}
 
 
 class Records:
@@ -96,14 +98,26 @@ class Records:
 def differences(there: Any, here: Mapping[str, Any]) -> str:
     """Names the settings that differ, such as "attack.steps: 10 there, 20 here". Returns "" if none differ.
 
+    An option of a later version at its default is the same as none: files of earlier versions do not state it.
+
     Args:
         there: Settings from a file.
         here: Settings of this run, as JSON values.
     """
-    old, new = flatten(there), flatten(json.loads(json.dumps(here)))
+    old, new = (flatten(_without_later(one)) for one in (there, json.loads(json.dumps(here))))
     keys = [key for key in sorted({*old, *new}) if old.get(key, "nothing") != new.get(key, "nothing")]
     shown = [f"{key}: {old.get(key, 'nothing')} there, {new.get(key, 'nothing')} here" for key in keys[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+
+
+def _without_later(value: Any) -> Any:
+    """Leaves out options of `_LATER` at their defaults."""
+    if isinstance(value, list):
+        return [_without_later(part) for part in value]
+    if not isinstance(value, Mapping):
+        return value
+    absent = object()
+    return {key: _without_later(part) for key, part in value.items() if part != _LATER.get(key, absent)}
 
 
 def read_records(path: Path) -> dict[int, dict[str, Any]]:

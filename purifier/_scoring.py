@@ -12,7 +12,7 @@ from purifier._facts import Facts
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._tracing import is_tracing
 from purifier.inference.tiling import apply_stage, apply_tiled
-from purifier.methods import Method, Stage
+from purifier.methods import Method
 from purifier.methods._gate import Gate, watched
 from purifier.methods.gated import gate_of
 
@@ -104,8 +104,7 @@ class Scoring(Facts):
                 if link is part:
                     break
                 batch = (link(batch) if tile is None else apply_tiled(link, batch, tile)).clamp(0, 1)
-            stage = Stage(gate.logits, halo=gate.halo, align=gate.cell, cell=gate.cell)
-            logits = gate.logits(batch) if tile is None else apply_stage(stage, batch, tile)
+            logits = gate.logits(batch) if tile is None else apply_stage(gate.stage(), batch, tile)
             return _exact(logits)
 
     def gated_part(self) -> tuple[Method, Gate]:

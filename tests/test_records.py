@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from purifier import InputError, OptionError, OutputError
-from purifier._records import Records, read_records
+from purifier._records import Records, differences, read_records
 
 SETTINGS = {"attack": {"name": "PGD", "steps": 10, "shape": (1, 2)}, "seed": 0}
 
@@ -45,6 +45,14 @@ def test_a_file_with_an_incomplete_first_line_is_started_again(tmp_path: Path) -
     path.write_text('{"settings": {"se')
     Records(path, SETTINGS).add([record(0)])
     assert Records(path, SETTINGS).by_index == {0: record(0)}
+
+
+def test_a_later_option_at_its_default_is_the_same_as_none() -> None:
+    old = {"purifier": {"links": [{"options": {"gate": 4}}]}, "seed": 0}
+    new = {"purifier": {"links": [{"options": {"gate": 4, "gate_threshold": 0.0}}]}, "seed": 0}
+    assert differences(old, new) == differences(new, old) == ""
+    new["purifier"]["links"][0]["options"]["gate_threshold"] = 0.25  # type: ignore[index]
+    assert "0.25" in differences(old, new)
 
 
 def test_results_of_other_settings_are_refused_with_the_differences(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ SLOW = {
     "PGD 4/255, 100 steps": 200,
     "AutoAttack 4/255": 200,
     "nrp-resg": 100,
+    "ncis i=7": 100,
+    "ncis i=4, shift": 100,
+    "ncis i=7, shift": 100,
 }
 E4, E8, E16 = 4 / 255, 8 / 255, 16 / 255
 # In order of their cost.
@@ -112,6 +115,11 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
         "jpeg", Purifier.from_pretrained("alloy-s", gate_bias=20.0)
     ),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
+    # Iterated as often as in the NCIS paper, also with another grid of patches in every second application.
+    "gs i=7": lambda: Purifier.from_pretrained("gs", iterations=7),
+    "ncis i=7": lambda: Purifier.from_pretrained("ncis", iterations=7),
+    "ncis i=4, shift": lambda: Purifier.from_pretrained("ncis", iterations=4, shift=True),
+    "ncis i=7, shift": lambda: Purifier.from_pretrained("ncis", iterations=7, shift=True),
     "alloy": lambda: Purifier.from_pretrained("alloy"),
     "nrp-resg": lambda: Purifier.from_pretrained("nrp-resg"),
 }
@@ -164,7 +172,9 @@ def attacked_images(
 def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]:
     """Classifier, attack and number of images of each set of attacked images, in order of work."""
     found = [(source, attack) for source in args.classifiers for attack in args.attacks]
-    found += [(source, attack) for source in args.ensembles for attack in args.attacks if attack in TRANSFERRED]
+    # Somebody outside the ensemble must look at its images.
+    ensembles = [source for source in args.ensembles if not set(args.classifiers) <= set(source.split(" + "))]
+    found += [(source, attack) for source in ensembles for attack in args.attacks if attack in TRANSFERRED]
     kept = [(s, a) for s, a in found if a not in COMMON or s == args.classifiers[0]]
     most = min(args.images, available)
     return [(source, attack, min(most, SLOW.get(attack, most))) for source, attack in kept]

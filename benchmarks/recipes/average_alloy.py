@@ -21,7 +21,7 @@ from purifier import Purifier
 from purifier.evaluation.specs import parse_value
 from purifier.methods.alloy import Alloy
 
-_GATE = ("gate", "gate_blocks", "gate_bias", "gate_floor")
+_GATE = ("gate", "gate_blocks", "gate_bias", "gate_floor", "gate_threshold")
 
 
 def averaged(shares: Mapping[str, float], gate: str | None = None, sharpen: float = 1.0, **changes: Any) -> Alloy:

@@ -76,6 +76,7 @@ class DeepFool(Attack):
                 f"expected overshoot >= 0 and share in (0, 1], got overshoot={self.overshoot}, share={self.share}"
             )
         check_eps(self.eps, self.norm)
+        vars(self).update(bounded=self.eps > 0)
         check_integer("steps", self.steps, low=1)
         check_integer("candidates", self.candidates, low=1)
 

@@ -147,7 +147,8 @@ def make_attack(text: str, *, eps: float | None = None, device: str | torch.devi
     accepted = inspect.signature(kind).parameters
     choices = sorted(name for name, parameter in accepted.items() if _can_be_stated(name, parameter))
     _refuse_unknown(options, choices, f"attack {name}")
-    if eps is not None and "eps" in accepted:
+    # Attacks that search for a small perturbation are cut to a ball only if they say so.
+    if eps is not None and "eps" in accepted and getattr(kind, "bounded", True):
         options.setdefault("eps", eps)
     if isinstance(options.get("features"), str):
         features = import_named(options["features"], "features")()

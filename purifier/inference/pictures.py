@@ -47,6 +47,9 @@ class Purifies(Protocol):
     def attack_score(self, images: Tensor, /) -> Tensor:
         """Returns the attack scores of images."""
 
+    def tiled(self, size: int, /) -> Self:
+        """Returns a purifier that works tile by tile."""
+
     def _fine_enough(self, sixteen_bit: bool) -> Self: ...
 
 
@@ -149,6 +152,9 @@ def purify_picture(purifier: Purifies, picture: Picture) -> np.ndarray:
             stacklevel=3,
         )
         return picture.to_pixels(purifier(picture.rgb))
+    if any(stage.whole is not None for stage in stages):
+        # It has to see the whole picture first.
+        return picture.to_pixels(purifier.tiled(BLOCK)(picture.rgb))
     halo, align = sum(halo for halo in halos if halo), math.lcm(*(stage.align for stage in stages))
     out = np.empty_like(picture.pixels)
     for top, bottom, first_row, last_row in spans(height, BLOCK, halo, align):

@@ -49,10 +49,11 @@ def apply_stage(stage: Stage, images: Tensor, size: int) -> Tensor:
     height, width = images.shape[-2:]
     if stage.halo is None or (height <= size and width <= size):
         return stage.apply(images)
+    whole = () if stage.whole is None else (apply_stage(stage.whole, images, size),)
     out: Tensor | None = None
     for top, bottom, first_row, last_row in spans(height, size, stage.halo, stage.align):
         for left, right, first_column, last_column in spans(width, size, stage.halo, stage.align):
-            tile = stage.apply(images[..., first_row:last_row, first_column:last_column])
+            tile = stage.apply(images[..., first_row:last_row, first_column:last_column], *whole)
             if out is None:
                 out = tile.new_empty(*tile.shape[:2], -(-height // stage.cell), -(-width // stage.cell))
             rows, columns = _cells(top, bottom, 0, stage.cell), _cells(left, right, 0, stage.cell)

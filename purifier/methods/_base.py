@@ -20,12 +20,15 @@ class Stage:
             that every output pixel depends on the whole image.
         align: Tiles must start at multiples of this number of pixels.
         cell: Side, in pixels of the images, of what one position of the output stands for. It divides `align`.
+        whole: A stage whose output for the whole image `apply` takes as a second argument when it is given a tile.
+            Without that argument it is given the whole image.
     """
 
-    apply: Callable[[Tensor], Tensor]
+    apply: Callable[..., Tensor]
     halo: int | None
     align: int = 1
     cell: int = 1
+    whole: Stage | None = None
 
 
 class Method(nn.Module):

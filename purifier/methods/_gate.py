@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._tracing import is_tracing
+from purifier.methods._base import Stage
 from purifier.methods._borders import crop, reflect_pad
 from purifier.methods._no_grad import by_parts, may_choose
 from purifier.methods.gs import GaussianSmoothing
@@ -76,6 +77,10 @@ class Gate(nn.Module):
         # position each, at strides of 4, 2 and 2 pixels. Each block: two positions of 2 pixels. GS: 2 pixels.
         return self.cell // 2 - 1 + (1 + _RADIUS + 1) * self.cell + 4 + 2 + 2 + 4 * self.blocks + 2
 
+    def stage(self) -> Stage:
+        """Returns `logits` as a stage, for tiles."""
+        return Stage(self.logits, halo=self.halo, align=self.cell, cell=self.cell)
+
     def smoothed(self, images: Tensor) -> Tensor:
         """Applies one pass of GS. Not in half precision, whose rounding errors resemble an attack."""
         device = images.device.type
@@ -101,6 +106,7 @@ class Gate(nn.Module):
         smoothed: Tensor | None = None,
         gate_floor: float = 0.0,
         gate_threshold: float = 0.0,
+        whole: Tensor | None = None,
     ) -> Tensor:
         """Returns the weights.
 
@@ -110,6 +116,7 @@ class Gate(nn.Module):
             smoothed: The output of `smoothed(images)`, if it is there already.
             gate_floor: f. A weight w becomes max(0, w - f) / (1 - f).
             gate_threshold: t. All weights of an image with the score s are multiplied by (s - t) / t, cut to [0, 1].
+            whole: The logits of the whole images, if `images` are tiles of them.
         """
         logits = self.logits(images, smoothed)
         if not is_tracing() and (seen := _watch.get()) is not None:
@@ -119,7 +126,7 @@ class Gate(nn.Module):
         if gate_floor:
             weights = ((cells - gate_floor) / (1 - gate_floor)).clamp_min(0)
         if gate_threshold:
-            score = _exact(logits).sigmoid().mean((1, 2, 3), keepdim=True)
+            score = _exact(logits if whole is None else whole).sigmoid().mean((1, 2, 3), keepdim=True)
             weights = weights * ((score - gate_threshold) / gate_threshold).clamp(0, 1).to(weights.dtype)
         if self.gradient_ignores_floor and weights is not cells:
             # The difference is exactly zero and has the gradient of the plain weights.

@@ -56,7 +56,8 @@ class Alloy(Method):
         gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
             An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
         gate_threshold: Attack score up to which an image is returned unchanged, and costs only the gate. From twice
-            this score on, the weights count in full. A tile has its own score. 0 means no threshold.
+            this score on, the weights count in full. An attack on a part of the image has a low score. 0 means no
+            threshold.
 
     Raises:
         OptionError: If an option is out of its range.
@@ -131,20 +132,26 @@ class Alloy(Method):
         halo, align = self.patch * convolutions + self._align - 1 + blur.halo, self._align
         if self.gate is not None:
             halo, align = max(halo, self.gate.halo), math.lcm(align, self.gate.cell)
-        return [Stage(self.step, halo=halo, align=align)] * self.iterations
+        whole = self.gate.stage() if self.gate is not None and self.gate_threshold else None
+        return [Stage(self.step, halo=halo, align=align, whole=whole)] * self.iterations
 
     @property
     def _align(self) -> int:
         """Sides must be multiples of this, so that every scale has complete patches."""
         return self.patch * 2 ** (self.levels - 1)
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Applies blur, network and gate once to images (N, 3, H, W). The output is not clamped."""
+    def reconstruct(self, images: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Applies blur, network and gate once to images (N, 3, H, W). The output is not clamped.
+
+        Args:
+            images: The images, or tiles of them.
+            whole: The gate's logits of the whole images, if these are tiles.
+        """
         if self.gate is None:
             return self._rebuilt(self.smoothing(images))
         # The gate also needs a pass of GS, which the blur can reuse.
         once = self.gate.smoothed(images)
-        weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor, self.gate_threshold)
+        weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor, self.gate_threshold, whole)
         return purify_where_open(self._reblurred, weigh, images, once, skip=may_close(self))
 
     def _reblurred(self, images: Tensor, once: Tensor) -> Tensor:
@@ -154,7 +161,7 @@ class Alloy(Method):
     def _rebuilt(self, blurred: Tensor) -> Tensor:
         return on_patches(self.network, blurred, self.patch, self._align)
 
-    def step(self, images: Tensor) -> Tensor:
-        """Applies the method once, clamped if `clamp` is True."""
-        out = self.reconstruct(images)
+    def step(self, images: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Applies the method once, clamped if `clamp` is True; `whole` as in `reconstruct`."""
+        out = self.reconstruct(images, whole)
         return out.clamp(0, 1) if self.clamp else out

@@ -26,7 +26,8 @@ class Gated(Method):
         gate_floor: Weights of the gate below this count as 0, and those above it are rescaled: max(0, w - f) / (1 - f).
             An image whose weights are all 0 costs only the gate, unless gradients are recorded. 0 means no floor.
         gate_threshold: Attack score up to which an image is returned unchanged, and costs only the gate. From twice
-            this score on, the weights count in full. A tile has its own score. 0 means no threshold.
+            this score on, the weights count in full. An attack on a part of the image has a low score. 0 means no
+            threshold.
 
     Raises:
         OptionError: If an option is out of its range.
@@ -84,11 +85,17 @@ class Gated(Method):
         inner = self.method.stages()
         halos = [stage.halo for stage in inner]
         halo = None if None in halos else max(self.gate.halo, sum(halo for halo in halos if halo))
-        return [Stage(self.step, halo=halo, align=math.lcm(self.gate.cell, *(stage.align for stage in inner)))]
+        align = math.lcm(self.gate.cell, *(stage.align for stage in inner))
+        return [Stage(self.step, halo=halo, align=align, whole=self.gate.stage() if self.gate_threshold else None)]
 
-    def step(self, images: Tensor) -> Tensor:
-        """Applies the method and weighs its change with the gate."""
-        weigh = partial(self.gate, images, **{name: getattr(self, name) for name in self.tunable})
+    def step(self, images: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Applies the method and weighs its change with the gate.
+
+        Args:
+            images: The images, or tiles of them.
+            whole: The gate's logits of the whole images, if these are tiles.
+        """
+        weigh = partial(self.gate, images, whole=whole, **{name: getattr(self, name) for name in self.tunable})
         return purify_where_open(self._clamped, weigh, images, skip=may_close(self))
 
     def _clamped(self, images: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Recipe(Protocol):
 
     @property
     def crops(self) -> Dataset[Any]:
-        """The samples. Sample number k is used at step k // batch_size, with one step per batch.
+        """The samples. Sample number k is used from step k // batch_size * steps_per_batch on.
 
         A data set whose samples torch cannot collate has a method `collate`, which makes a batch from a list of
         samples: tensors, also in lists, tuples and dicts.

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -202,6 +203,14 @@ def test_an_attack_of_several_lengths_has_a_curve(tmp_path: Path) -> None:
     (curve,) = curves._curves(rows, curves._effort, tint)
     assert list(curve.places) == [1, 4, 8] and curve.share == [row.robust_accuracy for row in rows]
     (panel,) = curves.eps_panels(found.rows, tint)
-    assert [one.title for one in panel] == ["PGD, 4 steps · blind"]
+    assert [one.title for one in panel] == ["PGD, 4 steps x 2 restarts · blind"]
+    # An attack that is longer under another threat model hides no panel.
+    longer = [replace(row, steps=9, settings={**row.settings, "threat": {}}, threat="aware") for row in rows]
+    assert len(curves.eps_panels([*found.rows, *longer], tint)) == 2
+    # Attacks with other options are no longer ones.
+    targeted = [
+        replace(row, settings={**row.settings, "attack": {**row.settings["attack"], "targeted": True}}) for row in rows
+    ]
+    assert len(curves.step_panels([*found.rows, *targeted], tint)) == 2
     one_length = [row for row in found.rows if row.steps != 4]
     assert curves.step_panels(one_length, tint) == []

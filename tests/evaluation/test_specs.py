@@ -185,3 +185,8 @@ def test_purifiers_attacks_and_threats_of_ones_own_are_named_by_file(own: str) -
 def test_what_is_not_such_an_object_is_refused(make: Any, text: str, message: str, own: str) -> None:
     with pytest.raises(OptionError, match=message):
         make(f"{own}:{text}")
+
+
+def test_an_attack_that_searches_is_cut_to_a_ball_only_if_it_says_so() -> None:
+    free, cut = make_attack("DeepFool", eps=8 / 255), make_attack("DeepFool:norm=Linf,eps=0.03", eps=8 / 255)
+    assert (free.eps, free.bounded) == (0, False) and (cut.eps, cut.bounded) == (0.03, True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from purifier import OptionError, Purifier
+from purifier._images import take_apart
 from purifier.attacks.bpda import through_floors
+from purifier.inference.pictures import purify_picture
 from purifier.methods._gate import Gate
 from purifier.methods.alloy import Alloy
 from purifier.methods.gated import Gated
@@ -133,3 +136,27 @@ def test_an_exported_graph_has_it() -> None:
     method = small_method("alloy", gate=4, iterations=1, gate_threshold=0.45).requires_grad_(False).eval()
     exported = torch.export.export(method, (IMAGES,)).module()
     torch.testing.assert_close(exported(IMAGES), method(IMAGES), rtol=0, atol=1e-6)
+
+
+@BOTH
+def test_tiles_and_blocks_have_the_score_of_the_whole_image(build: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    method = build(0.0, 0.5)  # type: ignore[operator]
+    method.gate = Gate(2)
+    # Grain in a corner: its tile alone would have a higher score.
+    image = torch.full((1, 3, 256, 256), 0.5)
+    image[..., :64, :64] = pictures(1, 3, 64, 64)
+    purifier = Purifier(method.requires_grad_(False), name="one")
+    score = purifier.attack_score(image).item()
+    for threshold in (0.7 * score, 1.01 * score):
+        method.gate_threshold = threshold
+        whole = purifier(image)
+        torch.testing.assert_close(purifier.tiled(64)(image), whole, rtol=0, atol=1e-5)
+        assert torch.equal(whole, image) == (threshold > score)
+        picture = take_apart((image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+        expected = purify_picture(purifier, picture)
+        with monkeypatch.context() as small:
+            small.setattr("purifier.inference.pictures.BLOCK", 64)
+            small.setattr("purifier.inference.pictures.LARGE", 1)
+            difference = np.abs(purify_picture(purifier, picture).astype(int) - expected)
+        assert difference.max() <= 1 and (difference > 0).mean() < 1e-3

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from purifier.evaluation.report import view
 from purifier.evaluation.report.figures import Axis, Curve, curve_panel
 from purifier.evaluation.rows import CLEAN, WORST_CASE, Measures, TableRow
 
+# What differs between the rows of a curve.
+_VARIED = ("eps", "alpha", "steps", "queries", "restarts", "seed")
 # Further attacks are in the tables only.
 _MOST = 6
 
@@ -24,21 +28,21 @@ class Panel:
 def eps_panels(rows: Sequence[TableRow], tint: Mapping[str, str]) -> list[list[Panel]]:
     """Accuracy against eps: for each attack with a radius, a panel for each threat model.
 
-    An attack that also ran longer, with the same radii, is left out.
+    An attack that also ran longer, with the same radii and threat models, is left out.
     """
-    families: dict[tuple[str, str | None, float], list[TableRow]] = {}
+    families: dict[tuple[Any, ...], list[TableRow]] = {}
     for row in rows:
         if row.eps is not None and row.attack != CLEAN:
-            families.setdefault((_title(row), row.norm, _effort(row)), []).append(row)
-    radii = {key: {row.eps for row in members} for key, members in families.items()}
-    longest = {
-        key: members
+            families.setdefault((_kind(row), _effort(row), row.steps), []).append(row)
+    held = {key: {(row.eps, view.threat_of(row)) for row in members} for key, members in families.items()}
+    longest = [
+        members
         for key, members in families.items()
-        if not any(key[:2] == other[:2] and key[2] < other[2] and radii[key] <= radii[other] for other in families)
-    }
+        if not any(key[0] == other[0] and key[1] < other[1] and held[key] <= held[other] for other in families)
+    ]
     panels = []
-    for (_, norm, _), members in list(longest.items())[:_MOST]:
-        axis: Axis = "Linf" if norm == "Linf" else "L2"
+    for members in longest[:_MOST]:
+        axis: Axis = "Linf" if members[0].norm == "Linf" else "L2"
         group = []
         for those in _by_threat(members):
             attack, _, rest = view.attack_title(those[0]).partition(",")
@@ -52,10 +56,10 @@ def eps_panels(rows: Sequence[TableRow], tint: Mapping[str, str]) -> list[list[P
 
 def step_panels(rows: Sequence[TableRow], tint: Mapping[str, str]) -> list[list[Panel]]:
     """Accuracy against the steps of an attack, or its queries: for each attack that was run with several numbers."""
-    families: dict[tuple[str, str | None, float | None], list[TableRow]] = {}
+    families: dict[tuple[Any, ...], list[TableRow]] = {}
     for row in rows:
         if row.steps is not None and row.attack != CLEAN and row.threat != WORST_CASE:
-            families.setdefault((_title(row), row.norm, row.eps), []).append(row)
+            families.setdefault((_kind(row), row.eps), []).append(row)
     several = [members for members in families.values() if len({_effort(row) for row in members}) > 1]
     panels = []
     for members in several[:_MOST]:
@@ -68,8 +72,12 @@ def step_panels(rows: Sequence[TableRow], tint: Mapping[str, str]) -> list[list[
     return panels
 
 
-def _title(row: TableRow) -> str:
-    return row.threat if row.threat == WORST_CASE else row.attack.split("-EOT")[0]
+def _kind(row: TableRow) -> str:
+    """What is the same for all rows of a curve: the attack and its options beside radius, length and seed."""
+    if row.threat == WORST_CASE:
+        return row.threat
+    options = {name: value for name, value in view.attack_options(row).items() if name not in _VARIED}
+    return json.dumps([row.attack.split("-EOT")[0], row.norm, options], sort_keys=True, default=str)
 
 
 def _eps(row: TableRow) -> float:
@@ -78,7 +86,7 @@ def _eps(row: TableRow) -> float:
 
 def _effort(row: TableRow) -> float:
     """Steps, or queries, times restarts."""
-    return float((row.steps or 0) * row.settings.get("attack", {}).get("restarts", 1))
+    return float((row.steps or 0) * view.attack_options(row).get("restarts", 1))
 
 
 def _by_threat(rows: Sequence[TableRow]) -> list[list[TableRow]]:

@@ -86,11 +86,13 @@ def curve_panel(curves: Sequence[Curve], *, axis: Axis, title: str) -> str:
     ticks = sorted({unit * place for curve in curves for place in curve.places})
     if axis in ("steps", "queries"):
         axes.set_xscale("log")
+        labels = [f"{tick:.0f}" for tick in ticks]
+        axes.set_xticks(*((ticks, labels) if len(ticks) <= 6 else _round_ticks(ticks[0], ticks[-1])))
         axes.set_xticks([], minor=True)
     else:
         axes.set_xlim(left=0)
-    if len(ticks) <= 6:
-        axes.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+        if len(ticks) <= 6:
+            axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, fontweight="bold")
     return _svg(figure, title)
 

@@ -236,7 +236,8 @@ class AwareLosses:
             "An adversarially trained purifier (`purifier train gad`), in front of one frozen model\n"
             f"({target}): {fitted.step} of {config.steps} steps. It is for that model and not for another one.\n"
             f"Samples were {task.size} x {task.size} pixels; the attacks went through purifier and model\n"
-            f"(threat={config.threat!r}), with eps {task.eps:.4g} and {steps} steps each."
+            f"(threat={config.threat!r}), with eps {task.eps:.4g} and {steps} steps each"
+            f"{f'; each batch was used {config.replays} times' if config.replays > 1 else ''}."
         )
         measured = (
             f"On held-out samples, with the model that it was trained for: {task.scores}, clean and under a blind\n"

@@ -56,8 +56,8 @@ class GADTraining(LoopConfig):
         eps_warmup: Share of the steps in which the radius of the attack grows from 0, with threat "aware" or "both".
         skip: Whether the residual network changes the image, and starts as the identity, or draws it anew.
         replays: How many steps in a row use each batch ("free" adversarial training), with threat "aware" and one
-            attack step. From the second step on, the attack continues with the gradient of the step before, which
-            costs nothing more; the steps then take about half the time. 1 means a new batch, and an attack, each step.
+            attack step. From the second step on, the attack continues with the gradient of the step before, that of
+            its whole loss, at no further cost. 1 means a new batch, and an attack, each step.
         head_start: Share of the steps in which attacks go through a linear layer on the features of the residual
             network instead of the model (classification only), with threat "aware" or "both". They take half the time.
         head_weight: Weight of the loss of that layer after the head start; 0 means that it ends with it.
@@ -168,8 +168,9 @@ class GADTraining(LoopConfig):
         check_weights({f"{name}_weight": getattr(self, f"{name}_weight") for name in _TERMS["full"]})
         if self.replays > 1 and (self.threat != "aware" or self.attack_steps > 1 or self.accumulate > 1):
             raise OptionError(
-                "expected replays above 1 only with threat='aware', one attack step and accumulate=1, got "
-                f"threat={self.threat!r}, attack_steps={self.attack_steps} and accumulate={self.accumulate}"
+                f"expected replays={self.replays} with threat='aware', one attack step and accumulate=1, got "
+                f"threat={self.threat!r}, attack_steps={self.attack_steps} and accumulate={self.accumulate}; set "
+                "these, or replays=1"
             )
         if not any(self.weights.values()):
             raise OptionError(

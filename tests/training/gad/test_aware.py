@@ -178,7 +178,7 @@ def test_a_training_that_overfits_to_its_single_step_warns(folders: Path, monkey
     [
         ({"network": "gad", "blocks": 1}, "expected network='residual' with head_start"),
         ({"clean_share": 1.5}, "expected clean_share to be a number from 0 to 1"),
-        ({"replays": 2, "threat": "both"}, "expected replays above 1 only with threat='aware', one attack step"),
+        ({"replays": 2, "threat": "both"}, "expected replays=2 with threat='aware', one attack step"),
         ({"replays": 2, "attack_steps": 3}, "got threat='aware', attack_steps=3 and accumulate=1"),
         ({"threat": "white"}, "expected threat as one of blind, aware, both"),
     ],
