@@ -150,12 +150,21 @@ class SpacedNet(nn.Module):
 
 
 class PlainNCIS(nn.Module):
-    """NCIS: FBI-E plus a Gaussian, i times. Height and width are multiples of the patch."""
+    """NCIS as in the paper: FBI-E plus a Gaussian, i times. Height and width are multiples of the patch."""
 
     def __init__(
-        self, iterations: int, patch: int, filters: int, layers: int, kernel_size: int, clamp: bool = True
+        self,
+        iterations: int,
+        patch: int,
+        filters: int,
+        layers: int,
+        kernel_size: int,
+        clamp: bool = True,
+        shift: bool = False,
     ) -> None:
         super().__init__()
+        if shift:
+            raise ValueError("expected shift=False, as in the paper, got True")
         self.iterations = iterations
         self.clamp = clamp
         self.network = SpacedNet(patch, filters, layers)

@@ -69,7 +69,19 @@ UNBOUNDED: dict[str, Callable[..., Attack]] = {
     "Spatial-random": lambda: Spatial(rotation=45, shift=0.3, search="random", tries=20),
 }
 EVERY = {**BOUNDED, **UNBOUNDED}
-DETERMINISTIC = ["FGSM", "BIM", "MIFGSM", "NIFGSM", "TIFGSM", "CW", "DeepFool", "DeepFool-Linf", "FMN", "Spatial"]
+DETERMINISTIC = [
+    "FGSM",
+    "BIM",
+    "MIFGSM",
+    "NIFGSM",
+    "TIFGSM",
+    "CW",
+    "DeepFool",
+    "DeepFool-Linf",
+    "FMN",
+    "FMN-Linf",
+    "Spatial",
+]
 
 
 @pytest.fixture
