@@ -64,8 +64,6 @@ SLOW = {
     "AutoAttack 4/255": 200,
     "nrp-resg": 100,
     "ncis i=7": 100,
-    "ncis i=4, shift": 100,
-    "ncis i=7, shift": 100,
 }
 E4, E8, E16 = 4 / 255, 8 / 255, 16 / 255
 # In order of their cost.
@@ -115,11 +113,9 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
         "jpeg", Purifier.from_pretrained("alloy-s", gate_bias=20.0)
     ),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
-    # Iterated as often as in the NCIS paper, also with another grid of patches in every second application.
+    # Iterated as often as in the NCIS paper.
     "gs i=7": lambda: Purifier.from_pretrained("gs", iterations=7),
     "ncis i=7": lambda: Purifier.from_pretrained("ncis", iterations=7),
-    "ncis i=4, shift": lambda: Purifier.from_pretrained("ncis", iterations=4, shift=True),
-    "ncis i=7, shift": lambda: Purifier.from_pretrained("ncis", iterations=7, shift=True),
     "alloy": lambda: Purifier.from_pretrained("alloy"),
     "nrp-resg": lambda: Purifier.from_pretrained("nrp-resg"),
 }

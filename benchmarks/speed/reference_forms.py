@@ -150,21 +150,12 @@ class SpacedNet(nn.Module):
 
 
 class PlainNCIS(nn.Module):
-    """NCIS as in the paper: FBI-E plus a Gaussian, i times. Height and width are multiples of the patch."""
+    """NCIS: FBI-E plus a Gaussian, i times. Height and width are multiples of the patch."""
 
     def __init__(
-        self,
-        iterations: int,
-        patch: int,
-        filters: int,
-        layers: int,
-        kernel_size: int,
-        clamp: bool = True,
-        shift: bool = False,
+        self, iterations: int, patch: int, filters: int, layers: int, kernel_size: int, clamp: bool = True
     ) -> None:
         super().__init__()
-        if shift:
-            raise ValueError("expected shift=False, as in the paper, got True")
         self.iterations = iterations
         self.clamp = clamp
         self.network = SpacedNet(patch, filters, layers)

@@ -12,7 +12,6 @@ of input channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from torch.nn import functional as F
 from purifier._errors import WeightsError
 from purifier._options import LARGE, SLOW, check_bool, check_integer
 from purifier.methods._base import Method, Stage
-from purifier.methods._borders import reflect_pad
 from purifier.methods._no_grad import may_overwrite
 from purifier.methods._patches import on_patches
 from purifier.methods.gs import GaussianSmoothing
@@ -184,18 +182,8 @@ class FBIE(nn.Module):
         """Largest distance, in pixels, between an output pixel and an input pixel that it depends on."""
         return self.patch * (self.net.halo + 1)
 
-    def forward(self, images: Tensor, shift: int = 0) -> Tensor:
-        """Predicts each patch.
-
-        Args:
-            images: (N, 3, H, W).
-            shift: Number of pixels by which the first patches begin above and to the left of the image, below m.
-        """
-        if not shift:
-            return on_patches(self.net, images, self.patch)
-        height, width = images.shape[-2:]
-        found = on_patches(self.net, reflect_pad(images, shift, 0, shift, 0), self.patch)
-        return found[..., shift : shift + height, shift : shift + width]
+    def forward(self, images: Tensor) -> Tensor:
+        return on_patches(self.net, images, self.patch)
 
 
 class NCIS(Method):
@@ -208,12 +196,9 @@ class NCIS(Method):
         layers: Depth of FBI-Net.
         kernel_size: K of the Gaussian pass; 0 leaves it out, as an ablation of the paper does.
         clamp: Whether each application ends with a clamp to [0, 1].
-        shift: Whether every second application works on patches that begin half a patch earlier in both directions. Not
-            in the paper: some patterns that an application amplifies are those of its grid of patches, and another
-            grid damps them (docs/iteration.md).
     """
 
-    tunable = ("iterations", "clamp", "shift")
+    tunable = ("iterations", "clamp")
 
     def __init__(
         self,
@@ -224,12 +209,10 @@ class NCIS(Method):
         layers: int = 8,
         kernel_size: int = 11,
         clamp: bool = True,
-        shift: bool = False,
     ) -> None:
         super().__init__()
         self.iterations = check_integer("iterations", iterations, low=0, high=self.most_iterations, why=SLOW)
         self.clamp = check_bool("clamp", clamp)
-        self.shift = check_bool("shift", shift)
         self.network = FBIE(
             check_integer("patch", patch, low=1, high=32, why=LARGE),
             check_integer("filters", filters, low=1, high=1024, why=LARGE),
@@ -248,25 +231,18 @@ class NCIS(Method):
             "layers": len(net.context),
             "kernel_size": self.smoothing.kernel_size if self.smoothing else 0,
             "clamp": self.clamp,
-            "shift": self.shift,
         }
 
     def stages(self) -> list[Stage]:
         halo = max(self.network.halo, self.smoothing.kernel_size // 2 if self.smoothing else 0)
-        applications = [partial(self.step, number=number) for number in range(self.iterations)]
-        return [Stage(apply, halo=halo, align=self.network.patch) for apply in applications]
+        return [Stage(self.step, halo=halo, align=self.network.patch)] * self.iterations
 
-    def reconstruct(self, images: Tensor, number: int = 0) -> Tensor:
-        """Returns F(x) = FBI-E(x) + G(x), not clamped. Training fits it to x (eq. 7).
-
-        Args:
-            images: (N, 3, H, W).
-            number: Number of the application, from 0. With `shift`, odd ones have the other grid of patches.
-        """
-        out: Tensor = self.network(images, self.network.patch // 2 if self.shift and number % 2 else 0)
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Returns F(x) = FBI-E(x) + G(x), not clamped. Training fits it to x (eq. 7)."""
+        out: Tensor = self.network(images)
         return out if self.smoothing is None else out + self.smoothing(images)
 
-    def step(self, images: Tensor, number: int = 0) -> Tensor:
-        """Applies F once, clamped if `clamp` is True; `number` as in `reconstruct`."""
-        out = self.reconstruct(images, number)
+    def step(self, images: Tensor) -> Tensor:
+        """Applies F once, clamped if `clamp` is True."""
+        out = self.reconstruct(images)
         return out.clamp(0, 1) if self.clamp else out

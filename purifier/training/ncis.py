@@ -43,7 +43,6 @@ class NCISTraining(PhotographTraining):
         filters: Width of the blind-spot network (FBI-Net).
         layers: Depth of that network.
         clamp: Whether each iteration ends with a clamp to [0, 1].
-        shift: Whether every second iteration has another grid of patches; see `purifier.methods.NCIS`.
         iterations: Default number i of iterations of the finished purifier.
     """
 
@@ -55,7 +54,6 @@ class NCISTraining(PhotographTraining):
     filters: int = 64
     layers: int = 8
     clamp: bool = True
-    shift: bool = False
     iterations: int = 5
 
     def __post_init__(self) -> None:
@@ -84,7 +82,6 @@ class NCISRecipe(PhotographRecipe):
             layers=config.layers,
             kernel_size=config.kernel_size,
             clamp=config.clamp,
-            shift=config.shift,
         )
         if config.init:
             load_trained(method, config.init)
@@ -137,9 +134,9 @@ class Unrolled(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (N, 3, H, W) to the output of each application, not clamped."""
         outputs = [self.method.reconstruct(images)]
-        for number in range(1, self.unroll):
+        for _ in range(self.unroll - 1):
             before = outputs[-1].clamp(0, 1) if self.method.clamp else outputs[-1]
-            outputs.append(self.method.reconstruct(before, number))
+            outputs.append(self.method.reconstruct(before))
         return outputs
 
 

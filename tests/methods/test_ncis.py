@@ -206,28 +206,3 @@ def test_without_a_kernel_only_the_blind_spot_network_is_left() -> None:
     method, images = small_method("ncis", kernel_size=0), pictures(1, 3, 16, 16)
     assert method.options["kernel_size"] == 0
     torch.testing.assert_close(method.reconstruct(images), method.network(images))
-
-
-@pytest.mark.parametrize("size", [(16, 18), (15, 17)])
-def test_with_a_shift_every_second_application_has_the_other_grid(size: tuple[int, int]) -> None:
-    method, images = small_method("ncis", iterations=2, shift=True, clamp=False), pictures(1, 3, *size)
-    once = method.step(images)
-    assert torch.equal(once, small_method("ncis", clamp=False).step(images))
-    moved = torch.nn.functional.pad(once, (1, 0, 1, 0), mode="reflect")
-    expected = method.network(moved)[..., 1:, 1:] + method.smoothing(once)
-    torch.testing.assert_close(method(images), expected)
-    assert not torch.equal(method.step(once, 1), method.step(once))
-
-
-def test_a_shifted_patch_never_sees_itself() -> None:
-    network = small_method("ncis").network
-    images = pictures(1, 3, 16, 16).requires_grad_()
-    out = network(images, 1)
-    # The patch of rows and columns 7 and 8.
-    (gradient,) = torch.autograd.grad(out[..., 7:9, 7:9].sum(), images)
-    assert gradient.any() and not gradient[..., 7:9, 7:9].any()
-
-
-def test_a_tiled_shift_is_the_same() -> None:
-    purifier, images = Purifier(small_method("ncis", iterations=3, shift=True)), pictures(1, 3, 70, 90)
-    torch.testing.assert_close(purifier.tiled(32)(images), purifier(images), rtol=0, atol=1e-5)
