@@ -115,6 +115,11 @@ def read_result(name: str, missing: dict[str, Any] | None = None) -> dict[str, A
     return result
 
 
+def as_folder(name: str) -> str:
+    """Returns a name as that of a folder: letters and digits stay, all else becomes a hyphen."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
 def result_names(pattern: str) -> list[str]:
     """Returns the names of the results that match a glob pattern, sorted."""
     return sorted(path.stem for path in RESULTS.glob(f"{pattern}.json"))

@@ -13,7 +13,7 @@ from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._tracing import is_tracing
 from purifier.inference.tiling import apply_stage, apply_tiled
 from purifier.methods import Method
-from purifier.methods._gate import Gate, watched
+from purifier.methods._gate import Gate, score_of, watched
 from purifier.methods.gated import gate_of
 
 
@@ -86,7 +86,7 @@ class Scoring(Facts):
         self.gated_part()
         if images.is_meta or images.numel() == 0:
             return images.new_empty(images.shape[:-3], dtype=torch.float32)
-        return _mean(self.gate_logits(images).sigmoid()).to(images.device).view(images.shape[:-3])
+        return score_of(self.gate_logits(images)).to(images.device).view(images.shape[:-3])
 
     def gate_logits(self, images: Tensor) -> Tensor:
         """Returns the gate's logits for the cells of images (..., 3, H, W), (N, 1, ceil(H / 8), ceil(W / 8)).
@@ -139,12 +139,8 @@ class Scoring(Facts):
             with torch.no_grad():
                 return purified, self._scores(images)
         # Later applications of the method see purified images.
-        scores = _mean(_exact(seen[0].detach()).sigmoid())
+        scores = score_of(_exact(seen[0].detach()))
         return purified, scores.to(images.device).view(images.shape[:-3])
-
-
-def _mean(probabilities: Tensor) -> Tensor:
-    return probabilities.mean((1, 2, 3))
 
 
 def _exact(logits: Tensor) -> Tensor:

@@ -133,20 +133,40 @@ def compare(name: str, model: nn.Module) -> dict[str, Any]:
     return row
 
 
+def resumed(
+    result: str,
+    names: Sequence[str],
+    again: Sequence[str],
+    measure: Callable[[str], dict[str, Any]],
+    write: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Measures the rows that a result file lacks, and those to measure again; writes all after each.
+
+    Returns:
+        All rows by name, in the order of `names`.
+    """
+    rows: dict[str, Any] = read_result(result, {"rows": {}})["rows"]
+    for name in names:
+        if name in rows and name not in again:
+            continue
+        rows[name] = measure(name)
+        rows = {key: rows[key] for key in names if key in rows}
+        write(rows)
+    return rows
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", nargs="+", default=[], choices=list(PAIRS), help="attacks to measure again")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = purifier.reference_model("demo").requires_grad_(False)
-    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
-    for name in PAIRS:
-        if name in rows and name not in args.again:
-            continue
-        rows[name] = compare(name, model)
-        rows = {key: rows[key] for key in PAIRS if key in rows}
-        stated = {"model": "demo", "data": "objects/test, central squares of 128 x 128", "seed": SEED, "bound": BOUND}
+    stated = {"model": "demo", "data": "objects/test, central squares of 128 x 128", "seed": SEED, "bound": BOUND}
+
+    def write(rows: dict[str, Any]) -> None:
         write_result(NAME, {**stated, "rows": rows, "environment": environment()})
+
+    rows = resumed(NAME, list(PAIRS), args.again, lambda name: compare(name, model), write)
     print(crosscheck({"rows": rows}))
     apart = [name for name, row in rows.items() if abs(row["difference"]) > BOUND]
     if apart:

@@ -33,9 +33,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
 import purifier
-from benchmarks.accuracy.crosscheck_attacks import BOUND, SEED, Other, predict
+from benchmarks.accuracy.crosscheck_attacks import BOUND, SEED, Other, predict, resumed
 from benchmarks.accuracy.tables import crosscheck_cifar10
-from benchmarks.kit import environment, read_result, write_result
+from benchmarks.kit import environment, write_result
 from benchmarks.recipes.cifar10 import load_part
 from purifier import attacks
 from purifier.evaluation.metrics.classification import interval
@@ -201,14 +201,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     model = purifier.reference_model("cifar10-resnet20").requires_grad_(False)
-    rows: dict[str, Any] = read_result(NAME, {"rows": {}})["rows"]
-    for name in PAIRS:
-        if name in rows and name not in args.again:
-            continue
-        rows[name] = compare(name, model)
-        rows = {key: rows[key] for key in PAIRS if key in rows}
-        bounds = {"accuracy": BOUND, "norm": NORM_BOUND}
-        write_result(NAME, {"model": "cifar10-resnet20", "seed": SEED, "bounds": bounds, "rows": rows})
+    stated = {"model": "cifar10-resnet20", "seed": SEED, "bounds": {"accuracy": BOUND, "norm": NORM_BOUND}}
+
+    def write(rows: dict[str, Any]) -> None:
+        write_result(NAME, {**stated, "rows": rows})
+
+    rows = resumed(NAME, list(PAIRS), args.again, lambda name: compare(name, model), write)
     print(crosscheck_cifar10({"rows": rows}))
     far = [name for name, row in rows.items() if apart(row)]
     if far:

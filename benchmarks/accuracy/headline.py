@@ -161,8 +161,7 @@ def attacked_images(
     """The cache of one attack, out of `attacks`, on one classifier."""
     made = attacks[attack]()
     source, network = ("any", None) if attack in COMMON else (source, networks[source])
-    folder = "".join(c if c.isalnum() else "-" for c in attack)
-    return AttackedImages(cache / source / folder, made, network, pictures, source)
+    return AttackedImages(cache / source / kit.as_folder(attack), made, network, pictures, source)
 
 
 def sets(args: argparse.Namespace, available: int) -> list[tuple[str, str, int]]:

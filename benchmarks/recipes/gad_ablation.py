@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from benchmarks.kit import environment, write_result
+from benchmarks.kit import as_folder, environment, write_result
 from benchmarks.recipes import cifar10_targets, gad_linf
 from benchmarks.recipes.cifar10 import extract_part
 from benchmarks.recipes.tables import gad_task
@@ -53,7 +53,7 @@ def settings_of(name: str, steps: int) -> GADTraining:
 
 def trained(name: str, steps: int, work: Path) -> Purifier:
     """Trains a variant, or loads what `work` has of it."""
-    folder = work / "".join(c if c.isalnum() else "-" for c in name)
+    folder = work / as_folder(name)
     return Purifier.from_pretrained(train(settings_of(name, steps), folder, model=cifar10_targets.resnet20()))
 
 

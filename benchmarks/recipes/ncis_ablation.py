@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy.attacked_images import AttackedImages
 from benchmarks.accuracy.headline import CLEAN, attacked_images, nips
-from benchmarks.kit import environment, photographs, write_result
+from benchmarks.kit import as_folder, environment, photographs, write_result
 from benchmarks.lite import lite0
 from benchmarks.markdown import percent, table
 from purifier import Purifier
@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def trained(name: str, steps: int, work: Path) -> Purifier:
     """Trains a variant, or loads what `work` has of it."""
     changes = dict(VARIANTS[name])
-    folder = work / "".join(c if c.isalnum() else "-" for c in name)
+    folder = work / as_folder(name)
     data = photographs()
     if share := changes.pop("share", 0):
         data = (str(_few(data, share, folder / "photographs")),)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.accuracy.headline import ATTACKS, CLEAN, SSP16, attacked_images, nips
-from benchmarks.kit import environment, photographs, write_result
+from benchmarks.kit import as_folder, environment, photographs, write_result
 from benchmarks.lite import lite0
 from benchmarks.markdown import percent, table
 from purifier import Purifier
@@ -51,7 +51,7 @@ def base_settings() -> NRPTraining:
 
 def trained(name: str, base: NRPTraining, work: Path) -> Purifier:
     """Trains one variant, or loads what `work` has of it."""
-    folder = work / "".join(c if c.isalnum() else "-" for c in name)
+    folder = work / as_folder(name)
     return Purifier.from_pretrained(train(replace(base, **VARIANTS[name]), folder), dtype="float32")
 
 

@@ -126,8 +126,8 @@ class Gate(nn.Module):
         if gate_floor:
             weights = ((cells - gate_floor) / (1 - gate_floor)).clamp_min(0)
         if gate_threshold:
-            score = _exact(logits if whole is None else whole).sigmoid().mean((1, 2, 3), keepdim=True)
-            weights = weights * ((score - gate_threshold) / gate_threshold).clamp(0, 1).to(weights.dtype)
+            scores = score_of(_exact(logits if whole is None else whole)).view(-1, 1, 1, 1)
+            weights = weights * ((scores - gate_threshold) / gate_threshold).clamp(0, 1).to(weights.dtype)
         if self.gradient_ignores_floor and weights is not cells:
             # The difference is exactly zero and has the gradient of the plain weights.
             weights = weights.detach() + (cells - cells.detach())
@@ -136,6 +136,11 @@ class Gate(nn.Module):
     def spread(self, cells: Tensor, height: int, width: int) -> Tensor:
         """Interpolates values of cells (N, 1, ceil(H / 8), ceil(W / 8)) to pixels (N, 1, H, W)."""
         return crop(F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear"), height, width)
+
+
+def score_of(logits: Tensor) -> Tensor:
+    """Returns the attack scores (N,) of images from the gate's logits of all their cells."""
+    return logits.sigmoid().mean((1, 2, 3))
 
 
 def may_close(method: nn.Module) -> bool:

@@ -109,19 +109,23 @@ class AwareLosses:
             targets: Their targets.
             step: Number of the step.
         """
-        config, self._step = self._config, step
-        if config.replays > 1:
-            mixed = self._replayed(images, step)
-            return self._loss(model, mixed, targets, "apart" if self._in_head_start() else "whole")
+        self._step = step
+        clean = round(self._config.clean_share * len(images))
+        replays = self._config.replays > 1
+        mixed = self._replayed(images, clean, step) if replays else self._mixed(images, clean, targets, step)
+        return self._loss(model, mixed, targets, "apart" if self._in_head_start() else "whole")
+
+    def _mixed(self, images: Tensor, clean: int, targets: Any, step: int) -> Tensor:
+        """Attacks a batch but for its first images."""
+        config = self._config
         mixed = self.attack(images, targets, self._radius(step), config.attack_steps or 1)
-        clean = round(config.clean_share * len(images))
         if config.threat == "both":
             blind = (len(images) - clean) // 2
             mixed[clean : clean + blind] = self._task.attack(images, targets, step)[clean : clean + blind]
         mixed[:clean] = images[:clean]
-        return self._loss(model, mixed, targets, "apart" if self._in_head_start() else "whole")
+        return mixed
 
-    def _replayed(self, images: Tensor, step: int) -> Tensor:
+    def _replayed(self, images: Tensor, clean: int, step: int) -> Tensor:
         """Perturbs a batch by the gradient that the step before left; at its first step, at random.
 
         Unlike the authors', a new batch does not start from the perturbation of the one before.
@@ -135,7 +139,7 @@ class AwareLosses:
         else:
             # In float16, the gradient of a step that is skipped is infinite or NaN.
             perturbation = before.detach() - images + eps * before.grad.nan_to_num().sign()
-        perturbation[: round(self._config.clean_share * len(images))] = 0
+        perturbation[:clean] = 0
         self._replay = (images + perturbation.clamp(-eps, eps)).clamp(0, 1).requires_grad_()
         return self._replay
 
