@@ -4,9 +4,9 @@
 
 The figures are root mean square differences, in 1/255, between held-out photographs and their purified versions, by
 bands of detail: what 1, the next 4 and the next 16 passes of GS remove, and the rest. Each alloy purifies everything
-(gate_bias 20), so the figures are those of its network without its gate. Two rows stand beside the purifiers: the
-detail of the images themselves, which is the error of a purifier that removes all detail, and the perturbations of the
-attacks. Attacks: none, PGD on MobileNetV2 and SSP on VGG-19, Linf 16/255.
+(gate_bias 20, gate_threshold 0), so the figures are those of its network without its gate. Two rows stand beside the
+purifiers: the detail of the images themselves, which is the error of a purifier that removes all detail, and the
+perturbations of the attacks. Attacks: none, PGD on MobileNetV2 and SSP on VGG-19, Linf 16/255.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def attacked(images: Tensor) -> dict[str, Tensor]:
 
 def purifier(name: str) -> Purifier:
     """Loads a purifier; the gate of an alloy lets everything be purified."""
-    options = {"gate_bias": 20.0} if name.startswith("alloy") else {}
+    options = {"gate_bias": 20.0, "gate_threshold": 0.0} if name.startswith("alloy") else {}
     return Purifier.from_pretrained(name, **options)
 
 

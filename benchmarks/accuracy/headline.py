@@ -103,15 +103,13 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "wavelet-sr": lambda: Purifier.from_pretrained("wavelet-sr"),
     "gs i=5": lambda: Purifier.from_pretrained("gs", iterations=5),
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
-    # Images that hardly look attacked cost the gate only. Chosen by benchmarks.recipes.gate_judge.
-    "alloy-s, threshold": lambda: Purifier.from_pretrained("alloy-s", gate_threshold=0.25),
+    # Its gate weighs single places of every image, also of those that hardly look attacked.
+    "alloy-s, no threshold": lambda: Purifier.from_pretrained("alloy-s", gate_threshold=0.0),
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     # The network runs on every image, whatever the gate says.
-    "alloy-s, open gate": lambda: Purifier.from_pretrained("alloy-s", gate_bias=20.0),
-    "jpeg, then alloy-s, open gate": lambda: Purifier.chain(
-        "jpeg", Purifier.from_pretrained("alloy-s", gate_bias=20.0)
-    ),
+    "alloy-s, open gate": lambda: open_alloy(),
+    "jpeg, then alloy-s, open gate": lambda: Purifier.chain("jpeg", open_alloy()),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
     # Iterated as often as in the NCIS paper.
     "gs i=7": lambda: Purifier.from_pretrained("gs", iterations=7),
@@ -134,6 +132,11 @@ SEEN = {
     "mobilenet_v2": "alloy and alloy-s were trained with attacks on this classifier",
     SSP16: "alloy, alloy-s and nrp-resg were trained with attacks on the features that SSP attacks",
 }
+
+
+def open_alloy() -> Purifier:
+    """alloy-s with a gate that is open everywhere."""
+    return Purifier.from_pretrained("alloy-s", gate_bias=20.0, gate_threshold=0.0)
 
 
 def random_resize_pad() -> Purifier:

@@ -93,7 +93,7 @@ class Setup:
             "gs, K=11": Purifier.from_pretrained("gs", kernel_size=11, iterations=1),
             **self.ncis(),
             "nrp-resg": Purifier.from_pretrained("nrp-resg"),
-            "alloy-s": Purifier.from_pretrained("alloy-s", iterations=1, gate_bias=20.0),
+            "alloy-s": Purifier.from_pretrained("alloy-s", iterations=1, gate_bias=20.0, gate_threshold=0.0),
         }
 
     def iterated(self) -> list[tuple[str, bool, frequency.Apply]]:
