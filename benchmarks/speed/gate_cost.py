@@ -33,7 +33,7 @@ from purifier.methods._gate import may_close
 
 EPS = 4 / 255
 ATTACK = PGD(eps=EPS, alpha=EPS / 10, steps=10)
-# Options of the gate. The first form is what is shipped; the last two were chosen by recipes.gate_judge.
+# Options of the gate. The last form is what is shipped; the last two were chosen by recipes.gate_judge.
 OPTIONS = ("gate_bias", "gate_floor", "gate_threshold")
 FORMS = ((2.0, 0.0, 0.0), (2.0, 1 / 1021, 0.0), (2.0, 0.3, 0.0), (-1.0, 0.3, 0.0), (2.0, 0.0, 0.25))
 Form = tuple[float, float, float]
