@@ -49,7 +49,7 @@ class Alloy(Method):
             twice the halo.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Number of passes of GS (K = 5) before each application.
-        scale: Blur and network work on the image at this share of its size, a multiple of 1/8 from 0.25 to 1, and their
+        scale: Blur and network work on the image at this share of its size, a multiple of 1/8 from 0.5 to 1, and their
             output is enlarged again. The gate sees the image as it is.
         gate: Width of the gate, which restricts each application to positions where it detects an attack. 0 means no
             gate.
