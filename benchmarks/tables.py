@@ -21,7 +21,7 @@ from benchmarks.accuracy import certified, detection_results, headline, iteratio
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
-from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, ncis_ablation, nrp_ablation, scale_judge
+from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, ncis_ablation, nrp_ablation
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -72,7 +72,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "alloy gate": _of("alloy_gate", accuracy.gate_accuracy),
     "alloy gate biases": _of("alloy_gate", accuracy.gate_biases),
     "alloy gate weights": _of("alloy_gate", accuracy.gate_weights),
-    "alloy scale": _of("alloy_scale", scale_judge.markdown),
     "half precision": _of("half_precision", accuracy.half_precision),
     "detail": _of("detail", accuracy.detail),
     "crosscheck": _of("crosscheck_attacks", accuracy.crosscheck),

@@ -17,7 +17,7 @@ from purifier._files import create_text, locked, writing
 # How many differing settings a message names.
 _SHOWN = 8
 # Options of methods that came after results had been written, with their defaults, which change nothing.
-_LATER = {"gate_floor": 0.0, "gate_threshold": 0.0, "scale": 1.0}
+_LATER = {"gate_floor": 0.0, "gate_threshold": 0.0}
 
 
 class Records:

@@ -105,8 +105,6 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "alloy-s": lambda: Purifier.from_pretrained("alloy-s"),
     # Its gate weighs single places of every image, also of those that hardly look attacked.
     "alloy-s, no threshold": lambda: Purifier.from_pretrained("alloy-s", gate_threshold=0.0),
-    # The network works on a smaller image. Chosen by benchmarks.recipes.scale_judge.
-    "alloy-s, scale 0.75": lambda: Purifier.from_pretrained("alloy-s", scale=0.75),
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     # The network runs on every image, whatever the gate says.

@@ -28,7 +28,6 @@ from purifier._options import LARGE, SLOW, check_bool, check_integer, check_numb
 from purifier.methods._base import Method, Stage
 from purifier.methods._gate import Gate, may_close, purify_where_open
 from purifier.methods._patches import on_patches
-from purifier.methods._scaled import at_scale, check_scale, halo_at
 from purifier.methods._unet import Scales
 from purifier.methods.gs import GaussianSmoothing
 from purifier.methods.nrp import ResidualBlock
@@ -49,8 +48,6 @@ class Alloy(Method):
             twice the halo.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Number of passes of GS (K = 5) before each application.
-        scale: Blur and network work on the image at this share of its size, a multiple of 1/8 from 0.5 to 1, and their
-            output is enlarged again. The gate sees the image as it is.
         gate: Width of the gate, which restricts each application to positions where it detects an attack. 0 means no
             gate.
         gate_blocks: Number of residual blocks of the gate.
@@ -66,7 +63,7 @@ class Alloy(Method):
         OptionError: If an option is out of its range.
     """
 
-    tunable = ("iterations", "clamp", "scale", "gate_bias", "gate_floor", "gate_threshold")
+    tunable = ("iterations", "clamp", "gate_bias", "gate_floor", "gate_threshold")
 
     def __init__(
         self,
@@ -78,7 +75,6 @@ class Alloy(Method):
         levels: int = 1,
         clamp: bool = True,
         blur: int = 0,
-        scale: float = 1.0,
         gate: int = 0,
         gate_blocks: int = 0,
         gate_bias: float = 0.0,
@@ -94,7 +90,6 @@ class Alloy(Method):
         check_integer("filters * 2**(levels - 1)", filters * 2 ** (levels - 1), low=1, high=8192, why=LARGE)
         self.clamp = check_bool("clamp", clamp)
         self.smoothing = GaussianSmoothing(iterations=check_integer("blur", blur, low=0, high=100, why=SLOW))
-        self.scale = float(check_scale(scale))
         channels = 3 * patch**2
         self.network: nn.Module
         if levels > 1:
@@ -121,7 +116,6 @@ class Alloy(Method):
             "levels": self.levels,
             "clamp": self.clamp,
             "blur": self.smoothing.iterations,
-            "scale": self.scale,
             "gate": self.gate.filters if self.gate else 0,
             "gate_blocks": self.gate.blocks if self.gate else 0,
             "gate_bias": self.gate_bias,
@@ -135,9 +129,7 @@ class Alloy(Method):
         assert blur.halo is not None
         blocks = self.blocks if self.levels == 1 else 2 * self.blocks
         convolutions = 2 + 2 * blocks * (2**self.levels - 1)
-        scale = check_scale(self.scale)
-        halo = halo_at(self.patch * convolutions + self._align - 1 + blur.halo, scale)
-        align = self._align * scale.denominator
+        halo, align = self.patch * convolutions + self._align - 1 + blur.halo, self._align
         if self.gate is not None:
             halo, align = max(halo, self.gate.halo), math.lcm(align, self.gate.cell)
         whole = self.gate.stage() if self.gate is not None and self.gate_threshold else None
@@ -156,7 +148,7 @@ class Alloy(Method):
             whole: The gate's logits of the whole images, if these are tiles.
         """
         if self.gate is None:
-            return self._rebuilt(images)
+            return self._rebuilt(self.smoothing(images))
         # The gate also needs a pass of GS, which the blur can reuse.
         once = self.gate.smoothed(images)
         weigh = partial(self.gate, images, self.gate_bias, once, self.gate_floor, self.gate_threshold, whole)
@@ -164,16 +156,9 @@ class Alloy(Method):
 
     def _reblurred(self, images: Tensor, once: Tensor) -> Tensor:
         """Applies blur and network to images; `once` is the output of one pass of GS."""
-        if self.smoothing.iterations == 1 and self.scale == 1:
-            return self._sharpened(once.to(images.dtype))
-        return self._rebuilt(images)
+        return self._rebuilt(once.to(images.dtype) if self.smoothing.iterations == 1 else self.smoothing(images))
 
-    def _rebuilt(self, images: Tensor) -> Tensor:
-        """Applies blur and network to images at the method's scale."""
-        return at_scale(lambda small: self._sharpened(self.smoothing(small)), images, check_scale(self.scale))
-
-    def _sharpened(self, blurred: Tensor) -> Tensor:
-        """Applies the network."""
+    def _rebuilt(self, blurred: Tensor) -> Tensor:
         return on_patches(self.network, blurred, self.patch, self._align)
 
     def step(self, images: Tensor, whole: Tensor | None = None) -> Tensor:

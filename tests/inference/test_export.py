@@ -56,7 +56,7 @@ def made_for(case: str) -> Purifier:
     if "+" in case:
         return chained()
     if case.startswith("alloy"):
-        return Purifier(small_method("alloy", levels=2, gate=3, iterations=1, scale=0.75))
+        return Purifier(small_method("alloy", levels=2, gate=3, iterations=1))
     if case == "gated median":
         return Purifier(small_method("gated", method=small_method("median"), gate=3))
     return small_purifier(case)

@@ -17,8 +17,6 @@ CASES = {
     "alloy with a gate": {"blocks": 1, "patch": 3, "iterations": 1, "gate": 3},
     "alloy with a deep gate": {"blocks": 1, "patch": 3, "iterations": 1, "gate": 3, "gate_blocks": 1},
     "alloy with scales": {"blocks": 1, "levels": 2, "iterations": 1},
-    "alloy at three quarters": {"blocks": 1, "scale": 0.75, "iterations": 1, "gate": 3},
-    "alloy at seven eighths": {"blocks": 1, "scale": 0.875, "iterations": 2, "blur": 1},
     "bit-depth": {},
     "gated": {},
     "gated with large patches": {"method": small_method("alloy", blocks=1, patch=3, iterations=2)},

@@ -179,7 +179,7 @@ def test_iterations_are_chosen_when_a_folder_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(loaded(images), saved(images))
     with pytest.raises(
         OptionError,
-        match=r"expected the options iterations, clamp, scale, gate_bias, gate_floor, .* got 'patch', which is fixed",
+        match=r"expected the options iterations, clamp, gate_bias, gate_floor, .* got 'patch', which is fixed",
     ):
         Purifier.from_pretrained(tmp_path, patch=4)
 
@@ -207,8 +207,6 @@ def test_the_clamp_is_between_the_iterations() -> None:
         ({"gate": -1}, "expected gate to be an integer of at least 0, got -1"),
         ({"gate_blocks": -1}, "expected gate_blocks to be an integer of at least 0, got -1"),
         ({"gate_bias": 21.0}, r"expected gate_bias to be a number from -20\.0 to 20\.0, got 21\.0"),
-        ({"scale": 0.7}, r"expected scale to be a multiple of 1/8, such as 0\.75, got 0\.7"),
-        ({"scale": 0.25}, r"expected scale to be a number from 0\.5 to 1\.0, got 0\.25"),
         ({"blur": -1}, "expected blur to be an integer of at least 0, got -1"),
         ({"iterations": -1}, "expected iterations to be an integer of at least 0, got -1"),
         ({"iterations": 1.5}, r"expected iterations to be an integer of at least 0, got 1\.5"),

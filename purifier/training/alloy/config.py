@@ -56,7 +56,6 @@ class AlloyTraining(AttackedTraining):
         levels: Number of scales that the network works at.
         clamp: Whether each application ends with a clamp to [0, 1].
         blur: Passes of Gaussian smoothing over the image before each application; 0 means none.
-        scale: Share of the image's size at which blur and network work, a multiple of 1/8.
         gate: Width of the gate, which detects attacks and leaves clean images nearly unchanged; 0 means no gate.
         gate_blocks: Number of residual blocks of the gate.
         gate_bias: Constant added to the gate's logits at inference, but not in training.
@@ -97,7 +96,6 @@ class AlloyTraining(AttackedTraining):
     levels: int = 2
     clamp: bool = True
     blur: int = 1
-    scale: float = 1.0
     gate: int = 0
     gate_blocks: int = 0
     gate_bias: float = 0.0

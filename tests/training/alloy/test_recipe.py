@@ -62,7 +62,6 @@ def test_training_writes_a_purifier_with_a_card(tmp_path: Path, settings: Settin
         gate=4,
         gate_blocks=1,
         gate_bias=0.5,
-        scale=0.75,
         gate_floor=0.1,
         ema_decay=0.5,
     )
