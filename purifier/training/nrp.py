@@ -49,7 +49,7 @@ class NRPTraining(AttackedTraining):
         growth: Features that each convolution of a dense block adds (nrp).
         start: "random" weights, or "identity": weights with which the network returns its input unchanged.
         init: Name or folder of a trained purifier to start from. If it has fewer blocks, new ones are inserted. An
-            nrp-resg can become an nrp, whose output is the same at first, except for blocks that do not fit. "" means
+            nrp-resg can become an nrp of as many blocks or more, whose output is nearly the same at first. "" means
             none.
         features: Fixed feature extractor, "vgg16" (up to relu3_3) or "module:function".
         crop_size: Side of the random crops, in pixels; a multiple of 32 with a critic.
@@ -136,7 +136,7 @@ class NRPRecipe(PhotographRecipe):
         ssp = SSP(self.features, eps=16 / 255, alpha=4 / 255, steps=10, generator=noise)
         super().__init__(config, {"ssp": ssp}, config.labelled)
         if config.init:
-            _load(self.model, Purifier.from_pretrained(config.init).method, self._validation.clean[:8])
+            _load(self.model, Purifier.from_pretrained(config.init).method)
 
     def to(self, device: torch.device) -> None:
         """Moves the feature extractor, and the classifier of FGSM."""
@@ -215,10 +215,10 @@ def _network(config: NRPTraining) -> NRP | NRPResG:
     return network
 
 
-def _load(network: NRP | NRPResG, trained: Method, probe: Tensor) -> None:
+def _load(network: NRP | NRPResG, trained: Method) -> None:
     """Loads the weights of a trained network into one of its kind or into a larger one."""
     if isinstance(network, NRP) and isinstance(trained, NRPResG):
-        grow_dense(network, trained, probe)
+        grow_dense(network, trained)
     else:
         load_grown(network, trained.state_dict())
 
