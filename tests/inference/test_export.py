@@ -287,6 +287,12 @@ def test_a_purifier_with_a_graph_for_one_size_asks_for_that_size(form: str, tmp_
     assert made.difference is not None and made.difference < 1e-5
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_chain_that_has_one_purifier_twice_is_exported(form: str, tmp_path: Path) -> None:
+    made = export(Purifier.chain(*[small_purifier("ncis")] * 2), tmp_path / "p", format=form)
+    assert made.difference is not None and made.difference < 1e-5
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["gs", "ncis", "alloy-s", "median"])
 def test_the_older_exporter_of_torch_gives_the_same_outputs(name: str, tmp_path: Path) -> None:
