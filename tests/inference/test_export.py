@@ -113,6 +113,18 @@ def test_a_wrapped_classifier_takes_normalised_images_of_any_size(tmp_path: Path
     assert model.model.training is False
 
 
+def test_a_wrapped_model_of_bgr_images_states_their_order(tmp_path: Path) -> None:
+    model = PurifiedModel(classifier(), small_purifier("ncis"), mean=MEAN, std=STD, channels="BGR")
+    export(model, tmp_path / "model.onnx", size=(16, 16))
+    facts = read_metadata(tmp_path / "model.onnx")
+    assert facts["input"].startswith("float32 (N, 3, H, W), BGR, (x - mean) / std of x in [0, 1], with mean and std in")
+    assert json.loads(facts["mean"]) == MEAN
+    plain = PurifiedModel(classifier(), small_purifier("ncis"), channels="BGR")
+    export(plain, tmp_path / "plain.onnx", size=(16, 16))
+    assert read_metadata(tmp_path / "plain.onnx")["input"] == "float32 (N, 3, H, W), BGR, in [0, 1]"
+    assert_equal_outputs(tmp_path / "plain.onnx", plain, [(2, 3, 16, 16)])
+
+
 def test_a_model_of_one_size_needs_that_size_stated(tmp_path: Path) -> None:
     head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 10, 4)).eval()
     model = PurifiedModel(head, small_purifier("gs"))
