@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,13 +61,14 @@ def purify_call(
             first positional tensor, or list of tensors, that has the form of images.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
-        model: The model that is called; its signature names a `pixel_mask` among the positional arguments.
+        model: The model that is called. Its signature finds selected arguments that are passed in the other way, by
+            position or by name, and a `pixel_mask` among the positional ones.
 
     Raises:
         InputError: If the images have a wrong kind, shape or range.
         WrapError: If there are no images in the call.
     """
-    places = _found(args, kwargs) if selection is None else _chosen(selection, args, kwargs)
+    places = _found(args, kwargs) if selection is None else _chosen(selection, args, kwargs, model)
     mask = kwargs.get(_MASK, _positional_mask(model, args))
     changed_args, changed = list(args), dict(kwargs)
     for place in places:
@@ -81,35 +82,51 @@ def purify_call(
 def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int] | list[str]:
     """The place of the images; empty for a call that says that it has none."""
     if "pixel_values" in kwargs:
-        return [] if kwargs["pixel_values"] is None else ["pixel_values"]
+        if kwargs["pixel_values"] is None:
+            return []
+        _warn_of_second("pixel_values", args, kwargs)
+        return ["pixel_values"]
     candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
     looks = [place for place in candidates if _look_like_images(args[place])]
     named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
     found = looks or [place for place in candidates if not _is_text(args[place])]
     if found:
-        _warn_of_second(looks, args)
+        _warn_of_second(found[0], args, kwargs)
         return found[:1]
     if named:
+        _warn_of_second(named[0], args, kwargs)
         return named[:1]
     if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
         return []
     raise WrapError(
         "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
-        f"{_describe(args, kwargs)}; pass the images as the first argument, or name their argument: images='frames'"
+        f"{_describe(args, kwargs)}; {_advice(args, kwargs)}"
     )
 
 
-def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
-    there = [place for place in selection if (place in kwargs if isinstance(place, str) else place < len(args))]
-    missing = [place for place in selection if place not in there]
-    if missing:
+def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[str, Any], model: Any) -> list[Place]:
+    places = [_place(place, args, kwargs, model) for place in selection]
+    there = [place for place in places if place is not None]
+    if len(there) < len(places):
         raise WrapError(
             f"expected the images of the call at {', '.join(map(repr, selection))}, got a call with "
             f"{_describe(args, kwargs)}; call it so, or change images=..."
         )
     holders = [(place, kwargs[place] if isinstance(place, str) else args[place]) for place in there]
     return [place for place, value in holders if value is not None]
+
+
+def _place(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], model: Any) -> Place | None:
+    """Where a selected argument is in a call, also if the call passes it in the other way; None if it is not there."""
+    if place in kwargs or (isinstance(place, int) and 0 <= place < len(args)):
+        return place
+    names = _names(model)
+    if isinstance(place, str):
+        number = names.index(place) if place in names else len(args)
+        return number if number < len(args) else None
+    name = names[place] if 0 <= place < len(names) else None
+    return name if name in kwargs else None
 
 
 def _purified(purify: Purify, convention: Convention, images: Any, mask: Tensor | None = None) -> Any:
@@ -142,12 +159,16 @@ def _positional_mask(model: Any, args: tuple[Any, ...]) -> Any:
     # A signature is read for calls with something of that form only.
     if not any(isinstance(value, Tensor) and value.ndim == 3 for value in args[1:]):
         return None
+    place = _place(_MASK, args, {}, model)
+    return args[place] if isinstance(place, int) else None
+
+
+def _names(model: Any) -> list[str]:
+    """The names of the arguments that a model takes; none if they cannot be known."""
     try:
-        names = list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
+        return list(inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters)
     except (TypeError, ValueError):
-        return None
-    place = names.index(_MASK) if _MASK in names else len(args)
-    return args[place] if place < len(args) else None
+        return []
 
 
 def _is_padding(mask: Tensor, images: Tensor) -> bool:
@@ -183,14 +204,14 @@ def _check_not_patches(images: Any) -> None:
 
 def _holds_tensors(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(v, Tensor) and v.ndim == 3 for v in value)
+        return bool(value) and all(isinstance(v, Tensor) and v.ndim >= 3 for v in value)
     return isinstance(value, Tensor)
 
 
 def _look_like_images(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(_look_like_images(image) for image in value)
-    return value.is_floating_point() and value.ndim >= 3 and value.shape[-3] in (1, 3)
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3 and value.shape[-3] in (1, 3)
 
 
 def _is_text(value: Any) -> bool:
@@ -198,20 +219,42 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim <= 2 and not value.is_floating_point()
 
 
-def _warn_of_second(looks: list[int], args: tuple[Any, ...]) -> None:
-    if is_tracing() or not looks or not isinstance(args[looks[0]], Tensor):
+def _warn_of_second(first: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
+    images = values[first]
+    if is_tracing() or not isinstance(images, Tensor):
         return
-    shape = args[looks[0]].shape
-    later = [place for place in looks[1:] if getattr(args[place], "shape", None) == shape]
-    if later:
+    others = [place for place in values if place != first and getattr(values[place], "shape", None) == images.shape]
+    seconds = [place for place in others if _look_like_images(values[place])]
+    if seconds:
         warn_once(
-            f"argument {later[0]} of the call has the same shape as the images (argument {looks[0]}) and is not "
-            f"purified; pass images=({looks[0]}, {later[0]}) to purify both, or images={looks[0]} to leave it. Shown "
-            "once.",
+            f"argument {seconds[0]!r} of the call has the same shape as the images (argument {first!r}) and is not "
+            f"purified; pass images=({first!r}, {seconds[0]!r}) to purify both, or images={first!r} to leave it. "
+            "Shown once.",
             stacklevel=4,
         )
 
 
 def _describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    parts = [type(a).__name__ for a in args] + [f"{k}={type(v).__name__}" for k, v in kwargs.items()]
+    parts = [_kind(a) for a in args] + [f"{k}={_kind(v)}" for k, v in kwargs.items()]
     return ", ".join(parts) or "no arguments"
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    if not isinstance(value, list | tuple):
+        return name
+    return f"{name} of {type(value[0]).__name__}" if value else f"empty {name}"
+
+
+def _advice(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """What to do about a call in which no images were found."""
+    values = [value[0] if isinstance(value, list | tuple) and value else value for value in (*args, *kwargs.values())]
+    if any(isinstance(value, Mapping) for value in values):
+        return (
+            "pass the values of a dictionary by name: model(**batch); for a model that takes dictionaries itself, "
+            "purify their images beforehand: purifier.transforms.Purify"
+        )
+    if any(hasattr(value, "__array_interface__") for value in values):  # arrays and PIL images
+        return "turn arrays and PIL images into tensors first, float in [0, 1], channels first"
+    return "pass the images as the first argument, or name their argument: images='frames'"

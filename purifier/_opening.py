@@ -155,7 +155,9 @@ def check_file(path: Path, *, wanted: str = "an image file") -> None:
     if _kind(path) == stat.S_IFREG:
         return
     if _ADDRESS.match(str(path)):
-        raise InputError(f"expected {wanted}, got the address {shortened(path)}; download it first and give the file")
+        # A path has lost the second slash of an address.
+        shown = re.sub(r"^(\w+:)/(?!/)", r"\1//", shortened(path))
+        raise InputError(f"expected {wanted}, got the address {shown}; download it first and give the file")
     raise InputError(f"expected {wanted}, got {shortened(path)}, which does not exist or is not a file")
 
 

@@ -81,6 +81,8 @@ class PurifiedModel(nn.Module):
         super().__init__()
         if not callable(model):
             raise WrapError(f"expected a model that can be called, got {type(model).__name__}")
+        if isinstance(model, type):
+            raise WrapError(f"expected a model, got the class {model.__name__}; make one: {model.__name__}(...)")
         self.purifier: Any = purifier
         self.model: Any = model
         # The mode of the model. An assignment here does not change the children's modes, as train() would.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -17,7 +18,7 @@ from torchvision.transforms import v2
 
 from purifier._call import purify_any
 from purifier._convention import Convention
-from purifier._errors import OptionError
+from purifier._errors import InputError, OptionError
 from purifier._input import check_form
 from purifier._purifier import Purifier
 from purifier._wrapping import DEFAULT, load_for
@@ -28,9 +29,10 @@ __all__ = ["Purify", "PurifyFirst"]
 class Purify(v2.Transform):
     """Purifies the pictures of a sample and leaves the rest of it as it is.
 
-    Takes PIL images, `tv_tensors.Image`, and plain tensors as other v2 transforms do: uint8 in 0..255, or float in
-    [0, 1]. Boxes, masks and labels pass through. Each kind comes back as itself, with its shape and dtype. It can be
-    pickled, so that it works in the workers of a `DataLoader`. Gradients flow through float tensors.
+    Takes PIL images, `tv_tensors.Image` and `Video`, and plain tensors as other v2 transforms do: uint8 in 0..255, or
+    float in [0, 1]. Boxes, masks and labels pass through. Each kind comes back as itself, with its shape and dtype. It
+    can be pickled, so that it works in the workers of a `DataLoader`. Gradients flow through float tensors. A sample
+    whose only picture is an array is refused, because v2 transforms pass arrays through.
 
     Args:
         purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier.
@@ -52,7 +54,7 @@ class Purify(v2.Transform):
         torch.Size([3, 32, 32])
     """
 
-    _transformed_types = (Image, tv_tensors.Image, lambda value: type(value) is Tensor)
+    _transformed_types = (Image, tv_tensors.Image, tv_tensors.Video, lambda value: type(value) is Tensor)
 
     def __init__(
         self,
@@ -67,6 +69,19 @@ class Purify(v2.Transform):
         super().__init__()
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
         self.purifier = load_for(None, purifier, from_pretrained_arguments)
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuses a sample of arrays.
+
+        Raises:
+            InputError: If there is an array of a picture's form, and nothing that is purified.
+        """
+        arrays = [value for value in flat_inputs if isinstance(value, np.ndarray) and value.ndim in (2, 3, 4)]
+        if arrays and not any(self._needs_transform_list(flat_inputs)):
+            raise InputError(
+                f"expected a sample with a PIL image or a tensor, got an array {arrays[0].shape}, which v2 transforms "
+                "pass through; turn it into a tensor first: v2.ToImage()"
+            )
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Purifies one picture."""
@@ -89,7 +104,7 @@ class PurifyFirst:
     pipelines that keep their model as it is. Attributes are the processor's own.
 
     Args:
-        processor: An image processor, called with the pictures first or as `images=`.
+        processor: An image processor, or one of texts and images; called with the pictures first or as `images=`.
         purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier.
         **from_pretrained_arguments: Passed on to `Purifier.from_pretrained`.
 
@@ -105,12 +120,16 @@ class PurifyFirst:
         self.processor = processor
         self.purify = Purify(purifier, **from_pretrained_arguments)
 
-    def __call__(self, images: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Purifies a picture, a list of pictures or nested lists of such, and hands them to the processor."""
-        return self.processor(self._purified(images), *args, **kwargs)
+        if "images" in kwargs:
+            kwargs["images"] = self._purified(kwargs["images"])
+        elif args:
+            args = (self._purified(args[0]), *args[1:])
+        return self.processor(*args, **kwargs)
 
     def _purified(self, images: Any) -> Any:
-        if isinstance(images, list | tuple):
+        if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim > 3):
             return [self._purified(image) for image in images]
         if isinstance(images, Image | Tensor):
             return self.purify(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +53,20 @@ def test_every_call_is_purified_and_the_model_stays_itself(model: Net, purify: P
         assert torch.equal(model(images=IMAGES, scale=2.0), expected)
         assert list(model.state_dict()) == keys and model.classes == ["a", "b", "c", "d"]
         handle.remove()
+
+
+def test_stored_weights_go_from_and_to_the_bare_model(model: Net, purify: Purifier, tmp_path: Path) -> None:
+    with attach(model, purify):
+        torch.save(model.state_dict(), tmp_path / "attached.pt")
+    torch.save(model.state_dict(), tmp_path / "bare.pt")
+    other = Net()
+    nn.init.zeros_(other.body.weight)
+    other.load_state_dict(torch.load(tmp_path / "attached.pt"))
+    assert torch.equal(other(IMAGES), model(IMAGES))
+    nn.init.zeros_(other.body.weight)
+    attach(other, purify)
+    other.load_state_dict(torch.load(tmp_path / "bare.pt"))
+    assert torch.equal(other(IMAGES), model(purify(IMAGES)))
 
 
 def test_removing_gives_the_bare_model_back_and_may_be_done_twice(model: Net, purify: Purifier) -> None:
@@ -118,12 +133,6 @@ def test_it_works_before_and_after_compiling(model: Net, purify: Purifier) -> No
     torch.testing.assert_close(compiled(IMAGES), bare)
 
 
-def test_data_parallel_purifies_once(model: Net, purify: Purifier) -> None:
-    expected = model(purify(IMAGES))
-    attach(model, purify)
-    assert torch.equal(nn.DataParallel(model)(IMAGES), expected)
-
-
 def test_gradients_flow_through_purifier_and_model(model: Net, purify: Purifier) -> None:
     images = IMAGES.clone().requires_grad_()
     model(purify(images)).sum().backward()
@@ -146,6 +155,19 @@ def test_names_and_options_reach_from_pretrained(model: Net) -> None:
     assert attach(model, "gs", iterations=3).purifier.iterations == 3
     with pytest.raises(OptionError, match="out of 'RGB', 'BGR', got 'GBR'"):
         attach(Net(), "gs", channels="GBR")
+
+
+def test_an_error_inside_the_block_takes_the_purifier_away(model: Net, purify: Purifier) -> None:
+    bare = model(IMAGES)
+    with pytest.raises(ZeroDivisionError), attach(model, purify):
+        raise ZeroDivisionError
+    assert torch.equal(model(IMAGES), bare) and attached(model) is None
+
+
+def test_an_attached_model_is_exported_with_its_purifier(model: Net, purify: Purifier) -> None:
+    expected = model(purify(IMAGES))
+    attach(model, purify)
+    torch.testing.assert_close(torch.export.export(model, (IMAGES,)).module()(IMAGES), expected)
 
 
 def test_an_error_inside_a_call_leaves_the_purifier_attached(model: Net, purify: Purifier) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import purifier
@@ -47,6 +49,34 @@ def test_a_second_image_is_warned_of_and_purified_if_it_is_named(
     assert torch.equal(two, purify(SECOND))
 
 
+class Flow(nn.Module):
+    """Takes two frames."""
+
+    def forward(self, frame1: Tensor, frame2: Tensor) -> tuple[Tensor, Tensor]:
+        return frame1, frame2
+
+
+@pytest.mark.parametrize("images", [("frame1", "frame2"), (0, 1), ("frame1", 1)], ids=str)
+@pytest.mark.parametrize("call", [lambda m: m(FIRST, SECOND), lambda m: m(frame1=FIRST, frame2=SECOND)])
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+def test_selected_images_are_found_by_position_and_by_name(images: Any, call: Any, way: str, purify: Purifier) -> None:
+    model = Flow()
+    if way == "attach":
+        purifier.attach(model, purify, images=images)
+    defended = model if way == "attach" else purifier.wrap(model, purify, images=images)
+    assert all(torch.equal(found, purify(given)) for found, given in zip(call(defended), (FIRST, SECOND), strict=True))
+
+
+@pytest.mark.parametrize("first", ["image", "pixel_values"])
+def test_a_second_image_that_is_passed_by_name_is_warned_of(
+    first: str, purify: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    with pytest.warns(PurifierWarning, match=f"argument 'second' .* pass images=\\('{first}', 'second'\\)"):
+        _, found = wrapped(purify)(second=SECOND, **{first: FIRST})
+    assert torch.equal(found[first], purify(FIRST)) and found["second"] is SECOND
+
+
 @pytest.mark.parametrize("images", [(), 1.5, (0, None), {"a": 1}])
 def test_a_selection_of_another_kind_is_refused(images: Any, purify: Purifier) -> None:
     with pytest.raises(OptionError, match="expected images as positions or names"):
@@ -56,6 +86,26 @@ def test_a_selection_of_another_kind_is_refused(images: Any, purify: Purifier) -
 def test_a_call_without_the_selected_argument_is_refused(purify: Purifier) -> None:
     with pytest.raises(WrapError, match="expected the images of the call at 'frame', got a call with Tensor"):
         wrapped(purify, images="frame")(FIRST)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"image": FIRST}, r"got a call with dict; pass the values of a dictionary by name: model\(\*\*batch\)"),
+        ([{"image": FIRST}], "got a call with list of dict; pass the values of a dictionary by name"),
+        (np.zeros((1, 3, 8, 8)), "got a call with ndarray; turn arrays and PIL images into tensors first"),
+        ([Image.new("RGB", (8, 8))], "got a call with list of Image; turn arrays and PIL images into tensors first"),
+    ],
+)
+def test_a_call_with_something_else_says_what_to_pass(given: Any, said: str, purify: Purifier) -> None:
+    with pytest.raises(WrapError, match=said):
+        wrapped(purify)(given)
+
+
+def test_a_list_of_batches_is_purified_batch_by_batch(purify: Purifier) -> None:
+    crops = [pictures(2, 3, 20, 20), pictures(2, 3, 12, 12)]
+    (found,), _ = wrapped(purify)(crops)
+    assert [torch.equal(one, purify(crop)) for one, crop in zip(found, crops, strict=True)] == [True, True]
 
 
 def test_tokens_before_the_picture_are_left_alone(purify: Purifier) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from purifier import OptionError, Purifier
-from purifier._cards import with_changes
+from purifier._cards import clean_costs, with_changes
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -44,6 +44,17 @@ def test_a_card_without_a_header_gets_the_note_first() -> None:
     loaded, saved = ({"method": "gs", "options": {"iterations": k}} for k in (1, 2))
     assert with_changes("# mine\n", loaded, saved).startswith("> **Changed.** It was saved with iterations=2")
     assert with_changes("# mine\n", None, saved) == "# mine\n"
+
+
+def test_the_cost_on_clean_images_is_read_off_the_table_of_a_card() -> None:
+    table = "| classifier | purifier | standard | blind |\n|---|---|---|---|\n"
+    rows = ["net | none | 80.5 (76-84) | 0.0", "net | gs i=1 | 70.0 (66-74) | 1.0", "net | gs i=2 | 60.5 (50-70) | 2.0"]
+    card = table + "".join(f"| {row} |\n" for row in [*rows, "other | gs i=1 | 9.0 (8-10) | 1.0"])
+    assert clean_costs(card, "gs", 1) == {"net": 10.5}
+    assert clean_costs(card, "gs", 2) == {"net": 20.0}
+    assert clean_costs(card, "gs", 3) == clean_costs(card, "jpeg", None) == clean_costs("# mine\n", "gs", 1) == {}
+    bundled = Purifier.from_pretrained("alloy-s")
+    assert set(clean_costs(bundled.card or "", "alloy-s", bundled.iterations)) == {"resnet50", "mobilenet_v2"}
 
 
 @pytest.mark.parametrize("card", sorted(WEIGHTS.glob("*/README.md")), ids=lambda card: card.parent.name)

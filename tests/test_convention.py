@@ -130,6 +130,16 @@ def test_one_channel_with_three_means_is_refused(purify: Purifier) -> None:
         see(purify, mean=MEAN, std=STD)(pictures(2, 1, 28, 28))
 
 
+def test_a_white_page_that_is_normalised_needs_its_mean_and_std(purify: Purifier) -> None:
+    page = torch.ones(1, 3, 24, 24)
+    page[..., 10:12, 4:20] = 0.6
+    values = page * 2 - 1
+    found = see(purify, mean=0.5, std=0.5)(values)
+    torch.testing.assert_close(found, purify(page) * 2 - 1, rtol=0, atol=1e-5)
+    # Without them it looks like a picture in [0, 1]. Ordinary pictures are refused: see above.
+    assert torch.equal(see(purify)(values), purify(values))
+
+
 def test_values_in_the_range_by_rounding_are_left_alone(purify: Purifier) -> None:
     images = IMAGES * 1.02
     assert torch.equal(see(purify)(images), purify(images))

@@ -21,6 +21,7 @@ PROCESSORS: dict[str, Any] = {
     "MobileViT, BGR": lambda: transformers.MobileViTImageProcessor(size=SIZE, crop_size=SIZE),
     "EfficientNet, std twice": lambda: transformers.EfficientNetImageProcessor(size=SIZE),
     "Swin2SR, no mean": lambda: transformers.Swin2SRImageProcessor(),
+    "SuperPoint, no mean": lambda: transformers.SuperPointImageProcessor(size=SIZE),
     "Chameleon, own scale": lambda: transformers.ChameleonImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE),
     "no normalisation": lambda: transformers.ViTImageProcessor(size=SIZE, do_normalize=False),
 }

@@ -105,7 +105,7 @@ def test_a_single_image_and_an_empty_batch_go_through() -> None:
         (lambda m: m(), "got a call with no arguments; pass the images as the first argument"),
         (lambda m: m("photo.png", labels=None), "got a call with str, labels=NoneType"),
         (lambda m: m(Image.new("RGB", (8, 8))), "got a call with Image"),
-        (lambda m: m([]), "got a call with list"),
+        (lambda m: m([]), "got a call with empty list"),
     ],
     ids=["nothing", "path", "PIL", "empty list"],
 )

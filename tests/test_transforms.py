@@ -17,7 +17,7 @@ from transformers import ViTImageProcessor
 from purifier import InputError, OptionError, Purifier
 from purifier.transforms import Purify, PurifyFirst
 from tests.builders import pictures
-from tests.noise import Noise
+from tests.noise import Noise, Processed
 
 IMAGE = pictures(1, 3, 20, 16)[0]
 
@@ -66,6 +66,26 @@ def test_a_tensor_that_is_not_an_image_is_refused(purify: Purifier) -> None:
         Purify(purify)(torch.rand(4, 8, 8))
 
 
+def test_every_frame_of_a_video_is_purified(purify: Purifier) -> None:
+    video = tv_tensors.Video(pictures(3, 3, 20, 16))
+    found, label = Purify(purify)(video, torch.tensor(2))
+    assert type(found) is tv_tensors.Video and torch.equal(found.as_subclass(Tensor), purify(video.as_subclass(Tensor)))
+    assert label == 2
+
+
+def test_a_sample_whose_only_picture_is_an_array_is_refused(purify: Purifier) -> None:
+    array = np.array(picture())
+    with pytest.raises(
+        InputError, match=r"got an array \(20, 16, 3\), .* turn it into a tensor first: v2\.ToImage\(\)"
+    ):
+        Purify(purify)({"image": array, "label": 3})
+    found = v2.Compose([v2.ToImage(), Purify(purify)])(array)
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(purify.purify_image(picture())))
+    # Beside a picture, an array is a mask or a label.
+    image, mask = Purify(purify)(picture(), array)
+    assert isinstance(image, Image.Image) and mask is array
+
+
 @pytest.mark.slow
 def test_it_works_in_spawned_workers_of_a_data_loader(purify: Purifier) -> None:
     data = Noise(Purify(purify))
@@ -87,6 +107,32 @@ def test_a_processor_purifies_pictures_first_and_stays_what_it_was(purify: Purif
     assert torch.equal(first([picture()] * 2, return_tensors="pt")["pixel_values"], want)
     assert torch.equal(first(images=[picture()] * 2, return_tensors="pt")["pixel_values"], want)
     assert torch.equal(pickle.loads(pickle.dumps(first))(picture(), return_tensors="pt")["pixel_values"], want[:1])
+
+
+def test_a_processor_of_texts_and_images_gets_its_texts(purify: Purifier) -> None:
+    class Both:
+        def __call__(self, text: str | None = None, images: object = None) -> tuple[object, object]:
+            return text, images
+
+    text, image = PurifyFirst(Both(), purify)(text="a photo", images=picture())
+    assert text == "a photo" and np.array_equal(image, np.asarray(purify.purify_image(picture())))
+    assert PurifyFirst(Both(), purify)(text="a photo") == ("a photo", None)
+
+
+def test_a_batch_in_one_array_is_purified_picture_by_picture(purify: Purifier) -> None:
+    processor = ViTImageProcessor(size={"height": 20, "width": 16})
+    array = np.stack([np.asarray(picture())] * 2)
+    found = PurifyFirst(processor, purify)(array, return_tensors="pt")["pixel_values"]
+    assert torch.equal(found, PurifyFirst(processor, purify)([picture()] * 2, return_tensors="pt")["pixel_values"])
+
+
+@pytest.mark.slow
+def test_a_processor_that_purifies_first_works_in_spawned_workers(purify: Purifier) -> None:
+    first = PurifyFirst(ViTImageProcessor(size={"height": 16, "width": 16}), purify)
+    data = Noise(Processed(first))
+    batches = list(DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context="spawn"))
+    found = torch.cat([images for images, _ in batches])
+    assert torch.equal(found, torch.stack([data[number][0] for number in range(4)]))
 
 
 def test_what_is_not_a_processor_is_refused() -> None:

@@ -249,12 +249,17 @@ def test_a_source_without_a_gate_is_refused() -> None:
             small_purifier("ncis").gated(other)  # type: ignore[arg-type]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_purifier_without_iterations_has_no_such_attribute() -> None:
-    purify = Purifier.from_pretrained("median")
+@pytest.mark.parametrize("name", ["bit-depth", "jpeg", "median", "nrp-resg", "resize-pad", "tvm", "wavelet-sr"])
+def test_a_purifier_without_iterations_has_no_such_attribute(name: str) -> None:
+    purify = Purifier.from_pretrained(name)
     assert not hasattr(purify, "iterations")
     assert "name" in dict(inspect.getmembers(purify))
-    with pytest.raises(OptionError, match="expected a purifier with one iterated method, got 'median' with 0"):
+    with pytest.raises(OptionError, match=f"expected a purifier with one iterated method, got '{name}' with 0"):
         _ = purify.iterations
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_purifier_without_iterations_is_traced() -> None:
+    purify = Purifier.from_pretrained("median")
     traced = torch.jit.trace(purify.wrap(torch.nn.Identity()), (pictures(1, 3, 12, 12),))
     assert torch.equal(traced(pictures(1, 3, 12, 12)), purify(pictures(1, 3, 12, 12)))

@@ -63,6 +63,11 @@ def test_a_model_that_cannot_be_called_is_refused(model: object) -> None:
         purifier.wrap(model, "gs")  # type: ignore[arg-type]
 
 
+def test_the_class_of_a_model_is_refused() -> None:
+    with pytest.raises(WrapError, match=r"expected a model, got the class Linear; make one: Linear\(\.\.\.\)"):
+        purifier.wrap(torch.nn.Linear, "gs")
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [

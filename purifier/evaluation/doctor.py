@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from purifier._attaching import as_purified_model
+from purifier._cards import clean_costs
 from purifier._convention import Convention
 from purifier._errors import InputError, PurifierError
-from purifier._input import TOLERANCE, extremes
+from purifier._input import TOLERANCE, check_form, extremes
 from purifier.attacks.threats import bare_model, whole_model
 from purifier.data.sets import LabelledImages
 from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
+from purifier.methods import describe
 from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
 from purifier.models.layers import check_eval
 
@@ -45,6 +47,11 @@ OFF_BY_ONE = Check(
     "labels off by one",
     "the predictions match the labels better if each label is moved by one",
     "The labels count from 1, or a background class was added or left out. Move them.",
+)
+UNKNOWN_LABELS = Check(
+    "unknown labels",
+    "there are labels for which the model has no output",
+    "The model knows other classes than the data. Count classes from 0, or take the model that was trained on them.",
 )
 CLASS_ORDER = Check(
     "class order",
@@ -76,7 +83,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         What was found, each with what was measured and what to do; empty if nothing was.
 
     Raises:
-        InputError: If the model does not return logits (N, K).
+        InputError: If the model does not return logits (N, K), or images or labels have another form.
 
     Example:
         >>> from purifier.evaluation import doctor
@@ -84,12 +91,13 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         >>> [finding.check for finding in doctor(model, torch.rand(8, 3, 8, 8))]
         ['train mode']
     """
-    _check_images(images)
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
+    as_fed = not isinstance(images, LabelledImages)
     if isinstance(images, LabelledImages):
         images, labels = images.load(range(len(images)))
-    elif defended is not None:
+    _check_data(images, labels)
+    if defended is not None and as_fed:
         images = _as_unit(images, defended.convention)
     findings = list(_mode(bare))
     view = _View(bare)
@@ -98,17 +106,28 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         findings.append(SOFTMAX.found(f"outputs from {outputs.min():.2g} to {outputs.max():.2g}, each row sums to 1"))
     if labels is None:
         return findings
+    findings += _unknown(outputs, labels)
     fault = _most_likely(view, outputs, images, labels)
     findings += [fault] if fault else []
     if defended is not None:
-        findings += _cost(view, _View(whole_model(defended)), images, labels)
+        findings += _cost(view, _View(whole_model(defended)), images, labels, _stated(defended.purifier))
     return findings
 
 
-def _check_images(images: Any) -> None:
-    if not isinstance(images, LabelledImages) and not (isinstance(images, Tensor) and images.ndim == 4):
-        got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"expected images (N, 3, H, W) or a set of labelled images, got {got}")
+def _check_data(images: Any, labels: Any) -> None:
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"expected images (N, 3, H, W) or a set of labelled images, got {type(images).__name__}; "
+            "purifier.evaluation.labelled_images reads folders"
+        )
+    check_form(images, grey=True)
+    if images.ndim != 4 or len(images) == 0:
+        raise InputError(f"expected a batch of images (N, 3, H, W), got shape {tuple(images.shape)}")
+    if labels is None:
+        return
+    got = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise InputError(f"expected a class number for each image, ({len(images)},), got {got}")
 
 
 class _View:
@@ -143,6 +162,15 @@ def _mode(model: Any) -> Iterator[Finding]:
         check_eval(model)
     except InputError as error:
         yield TRAIN_MODE.found(str(error).partition("got ")[2].partition(",")[0])
+
+
+def _unknown(outputs: Tensor, labels: Tensor) -> Iterator[Finding]:
+    classes, unknown = outputs.shape[1], (labels < 0) | (labels >= outputs.shape[1])
+    if bool(unknown.any()):
+        yield UNKNOWN_LABELS.found(
+            f"{int(unknown.sum())} of {len(labels)} labels are outside 0 to {classes - 1}: they go from "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
 
 
 def _most_likely(view: _View, outputs: Tensor, images: Tensor, labels: Tensor) -> Finding | None:
@@ -208,11 +236,26 @@ def _agreeing(predicted: Tensor, labels: Tensor) -> Tensor:
     return agree
 
 
-def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor, stated: str) -> Iterator[Finding]:
     before, after = bare.right(images, labels), whole.right(images, labels)
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     if lost - gained > _MOST_COST * len(labels) and sign_test(lost, gained) < _SIGNIFICANT:
-        yield COST.found(f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it")
+        yield COST.found(
+            f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it{stated}"
+        )
+
+
+def _stated(purifier: Any) -> str:
+    """What the card of a purifier says that it costs; empty if it says nothing about these options."""
+    card, described = getattr(purifier, "card", None), getattr(purifier, "_card_of", None)
+    if card is None or described is None:
+        return ""
+    options, now = dict(described["options"]), describe(purifier.method)
+    if now["method"] != described["method"] or {**options, "iterations": 0} != {**now["options"], "iterations": 0}:
+        return ""
+    costs = clean_costs(card, purifier.name, now["options"].get("iterations"))
+    points = ", ".join(f"{cost:.1f} points on {classifier}" for classifier, cost in costs.items())
+    return f"; its card states a cost of {points}" if points else ""
 
 
 def _as_unit(images: Tensor, convention: Convention) -> Tensor:

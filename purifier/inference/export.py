@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from purifier import _format
+from purifier._convention import Convention
 from purifier._errors import OptionError, PurifierError
 from purifier._files import temporary_folder
 from purifier._version import __version__
@@ -167,7 +168,8 @@ def _purifier_of(target: Any) -> Any:
     purifier = getattr(target, "purifier", target)
     if not isinstance(getattr(purifier, "method", None), Method):
         raise OptionError(
-            f"expected a Purifier or a model that purifier.wrap returned, got {type(target).__name__}; wrap it first"
+            f"expected a Purifier or a model that purifier.wrap returned, got {type(target).__name__}; wrap it first; "
+            "if it has one attached, remove that before: handle.remove()"
         )
     return purifier
 
@@ -211,7 +213,7 @@ def _describe(
         "sha256": files_sha256(digests),
         "version": __version__,
         "torch": str(torch.__version__),
-        "input": "float32 (N, 3, H, W), RGB, in [0, 1]",
+        "input": _input_of(target),
         "size": _show(size) if size else "any",
         "smallest_size": _show(smallest),
     }
@@ -220,9 +222,17 @@ def _describe(
     if not alone:
         described["model"] = type(target.model).__name__
         if target.mean is not None:
-            described["input"] = "float32 (N, 3, H, W), RGB, (x - mean) / std of x in [0, 1]"
             described |= {"mean": json.dumps(target.mean), "std": json.dumps(target.std)}
     return described
+
+
+def _input_of(target: Any) -> str:
+    convention = getattr(target, "convention", Convention())
+    text = f"float32 (N, 3, H, W), {convention.channels}, "
+    if convention.normalisation is None:
+        return text + "in [0, 1]"
+    order = ", with mean and std in the order of RGB" if convention.channels != "RGB" else ""
+    return f"{text}(x - mean) / std of x in [0, 1]{order}"
 
 
 def _show(size: tuple[int, int]) -> str:
@@ -291,10 +301,7 @@ def check_outputs(target: nn.Module, draft: Path, format: str, images: Tensor, *
 
 def _random_images(target: Any, size: tuple[int, int]) -> Tensor:
     images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    if getattr(target, "mean", None) is None:
-        return images
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (target.mean, target.std))
-    return (images - mean) / std
+    return getattr(target, "convention", Convention()).from_unit(images, images)
 
 
 def _difference(got: list[Tensor], expected: list[Any]) -> tuple[float, float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +57,14 @@ class Large(Plain):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) if images.shape[-1] == 64 else images[:, :2, :1, :3].flatten(1)
+
+
+class Grainy(Plain):
+    """Knows pictures with grain only."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        grain = images.diff(dim=-1).abs().mean((1, 2, 3))[:, None]
+        return torch.where(grain > 0.05, 1, -1) * super().forward(images)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -120,6 +130,14 @@ def test_classes_in_another_order_are_found() -> None:
     assert found(Plain(), scene(), order[LABELS]) == ["class order"]
 
 
+def test_labels_that_the_model_does_not_know_are_found() -> None:
+    labels = LABELS.clone()
+    labels[:3] = torch.tensor([6, 9, -1])
+    (finding,) = doctor(Plain(), scene(), labels)
+    assert finding.check == "unknown labels"
+    assert finding.measured == "3 of 60 labels are outside 0 to 5: they go from -1 to 9"
+
+
 class Blacken(nn.Module):
     """A purifier that leaves nothing."""
 
@@ -132,6 +150,17 @@ def test_a_purifier_that_costs_too_much_is_found() -> None:
     assert found(Purifier.from_pretrained("gs", iterations=1).wrap(Plain()), scene()) == []
 
 
+def test_the_cost_is_compared_with_what_the_card_states() -> None:
+    def measured(**options: Any) -> str:
+        (finding,) = doctor(Purifier.from_pretrained("gs", **options).wrap(Grainy()), scene(), LABELS)
+        assert finding.check == "purifier changes clean images"
+        return finding.measured
+
+    assert re.search(r"with it; its card states a cost of [\d.]+ points on resnet50, [\d.]+ points on", measured())
+    # The card says nothing about other options.
+    assert measured(kernel_size=7).endswith("with it")
+
+
 def test_an_attached_model_is_examined_without_and_with_its_purifier() -> None:
     model = Nearest()
     purifier.attach(model, "gs", mean=MEAN, std=STD)
@@ -141,6 +170,24 @@ def test_an_attached_model_is_examined_without_and_with_its_purifier() -> None:
 def test_a_model_of_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected logits \(N, classes\) from the model, got Tensor"):
         doctor(nn.Identity(), scene())
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (scene().permute(0, 2, 3, 1), LABELS, "permute channels first"),
+        ((scene() * 255).byte(), LABELS, "divide by 255"),
+        (scene()[0], None, r"expected a batch of images \(N, 3, H, W\), got shape \(3, 32, 32\)"),
+        (scene()[:0], LABELS[:0], r"expected a batch of images .*, got shape \(0, 3, 32, 32\)"),
+        (list(scene()), LABELS, r"a set of labelled images, got list; .*labelled_images reads folders"),
+        (scene(), LABELS[:3], r"a class number for each image, \(60,\), got torch.int64 of shape \(3,\)"),
+        (scene(), torch.eye(6)[LABELS], r"a class number .*, got torch.float32 of shape \(60, 6\)"),
+        (scene(), LABELS.tolist(), "a class number .*, got list"),
+    ],
+)
+def test_images_and_labels_of_another_form_are_refused(images: Any, labels: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        doctor(Plain(), images, labels)
 
 
 def test_the_command_says_what_to_do_and_its_exit_code_tells(tmp_path: Path) -> None:

@@ -75,14 +75,16 @@ def test_timms_helpers_read_the_data_settings_of_a_defended_model(how: str, puri
 def test_a_torchvision_detector_finds_boxes_in_purified_pictures_of_any_size(purify: Purifier) -> None:
     torch.manual_seed(0)
     make = torchvision.models.detection.ssdlite320_mobilenet_v3_large
-    model = make(weights=None, weights_backbone=None, num_classes=3).eval()
+    # Every box counts, so that the boxes of a network without training do.
+    model = make(weights=None, weights_backbone=None, num_classes=3, score_thresh=0.0, detections_per_img=20).eval()
     images = [pictures(1, 3, 40, 50)[0], pictures(1, 3, 60, 32, seed=1)[0]]
     with torch.no_grad():
-        want = model([purify(image) for image in images])
+        bare, want = model(images), model([purify(image) for image in images])
         purifier.attach(model, purify)
         found = model(images)
-    for one, other in zip(found, want, strict=True):
+    for one, other, unpurified in zip(found, want, bare, strict=True):
         torch.testing.assert_close(one, other)
+        assert len(one["boxes"]) == 20 and not torch.equal(one["scores"], unpurified["scores"])
 
 
 class Predictor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from PIL import Image
@@ -97,17 +98,19 @@ PIPELINES = {
 }
 
 
+@pytest.mark.parametrize("way", ["attach", "wrap"])
 @pytest.mark.parametrize("task", PIPELINES)
-def test_a_pipeline_takes_an_attached_model_and_the_model_sees_purified_pictures(
-    task: str, purify: Purifier, picture: Image.Image
+def test_a_pipeline_takes_a_defended_model_and_the_model_sees_purified_pictures(
+    task: str, way: str, purify: Purifier, picture: Image.Image
 ) -> None:
     make_model, make_processor = PIPELINES[task]
     model, processor = make_model(), make_processor()
     pictures = seen(model)
     bare = transformers.pipeline(task, model=model, image_processor=processor)(picture)
-    handle = purifier.attach(model, purify, processor=processor)
-    purified = transformers.pipeline(task, model=model, image_processor=processor)(picture)
-    handle.remove()
+    defended = model if way == "attach" else purifier.wrap(model, purify, processor=processor)
+    if way == "attach":
+        purifier.attach(model, purify, processor=processor)
+    purified = transformers.pipeline(task, model=defended, image_processor=processor)(picture)
     assert type(purified) is type(bare)
     torch.testing.assert_close(pictures[1], expected(processor, purify, picture), rtol=0, atol=1e-5)
     torch.testing.assert_close(
@@ -121,6 +124,32 @@ def clip() -> tuple[transformers.CLIPModel, transformers.CLIPImageProcessor]:
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SIZE)
     return transformers.CLIPModel(config).eval(), processor
+
+
+def tokenizer(words: list[str]) -> transformers.PreTrainedTokenizerFast:
+    """Gives each word its place in the list."""
+    places = tokenizers.models.WordLevel({word: place for place, word in enumerate(words)}, unk_token=words[0])
+    made = tokenizers.Tokenizer(places)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    names = ["input_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token=words[0], model_input_names=names)
+
+
+@pytest.mark.parametrize("way", ["attach", "wrap"])
+def test_the_zero_shot_pipeline_scores_purified_pictures(way: str, purify: Purifier, picture: Image.Image) -> None:
+    model, processor = clip()
+    names = tokenizer(["none", "begin", "end", "cat", "dog"])
+    options: dict[str, Any] = {"hypothesis_template": "begin {} end", "candidate_labels": ["cat", "dog"]}
+    ids = torch.tensor([[1, 3, 2], [1, 4, 2]])
+    logits = model(input_ids=ids, pixel_values=expected(processor, purify, picture)).logits_per_image
+    want = dict(zip(["cat", "dog"], logits[0].softmax(0).tolist(), strict=True))
+    defended = model if way == "attach" else purifier.wrap(model, purify, processor=processor)
+    if way == "attach":
+        purifier.attach(model, purify, processor=processor)
+    task = "zero-shot-image-classification"
+    ask = transformers.pipeline(task, model=defended, image_processor=processor, tokenizer=names)
+    found = {one["label"]: one["score"] for one in ask(picture, **options)}
+    assert found == pytest.approx(want, abs=1e-5)
 
 
 def test_a_zero_shot_classifier_leaves_its_texts_alone(purify: Purifier, picture: Image.Image) -> None:
@@ -184,8 +213,8 @@ class Pictures(torch.utils.data.Dataset):
         return {"pixel_values": self.values[number], "labels": number % 4}
 
 
-def trainer(model: nn.Module, data: Pictures, out: Path) -> transformers.Trainer:
-    options = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 8, "max_steps": 2}
+def trainer(model: nn.Module, data: Pictures, out: Path, **more: Any) -> transformers.Trainer:
+    options = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 8, "max_steps": 2, **more}
     settings = transformers.TrainingArguments(
         str(out), report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no", logging_strategy="no", **options
     )
@@ -193,7 +222,8 @@ def trainer(model: nn.Module, data: Pictures, out: Path) -> transformers.Trainer
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_trainer_evaluates_and_trains_an_attached_model(purify: Purifier, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["attach", "wrap"])
+def test_a_trainer_evaluates_and_trains_a_defended_model(way: str, purify: Purifier, tmp_path: Path) -> None:
     model, processor = vit(), vit_processor()
     data = Pictures(processor)
     labels = torch.tensor([number % 4 for number in range(8)])
@@ -201,11 +231,15 @@ def test_a_trainer_evaluates_and_trains_an_attached_model(purify: Purifier, tmp_
         purified = torch.cat([purify(v[None] * 0.5 + 0.5) for v in data.values]) * 2 - 1
         loss = model(pixel_values=purified, labels=labels).loss.item()
         bare = model(pixel_values=data.values, labels=labels).loss.item()
-    purifier.attach(model, purify, processor=processor)
-    found = trainer(model, data, tmp_path).evaluate()["eval_loss"]
+    defended = model if way == "attach" else purifier.wrap(model, purify, processor=processor)
+    if way == "attach":
+        purifier.attach(model, purify, processor=processor)
+    # Of a wrapped model, the Trainer does not find the names of the labels.
+    options = {} if way == "attach" else {"label_names": ["labels"]}
+    found = trainer(defended, data, tmp_path, **options).evaluate()["eval_loss"]
     assert found == pytest.approx(loss, abs=1e-5) and found != pytest.approx(bare, abs=1e-5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer(model, data, tmp_path).train()
+    trainer(defended, data, tmp_path, **options).train()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert set(model.state_dict()) == set(before)
 

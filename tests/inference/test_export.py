@@ -113,6 +113,18 @@ def test_a_wrapped_classifier_takes_normalised_images_of_any_size(tmp_path: Path
     assert model.model.training is False
 
 
+def test_a_wrapped_model_of_bgr_images_states_their_order(tmp_path: Path) -> None:
+    model = PurifiedModel(classifier(), small_purifier("ncis"), mean=MEAN, std=STD, channels="BGR")
+    export(model, tmp_path / "model.onnx", size=(16, 16))
+    facts = read_metadata(tmp_path / "model.onnx")
+    assert facts["input"].startswith("float32 (N, 3, H, W), BGR, (x - mean) / std of x in [0, 1], with mean and std in")
+    assert json.loads(facts["mean"]) == MEAN
+    plain = PurifiedModel(classifier(), small_purifier("ncis"), channels="BGR")
+    export(plain, tmp_path / "plain.onnx", size=(16, 16))
+    assert read_metadata(tmp_path / "plain.onnx")["input"] == "float32 (N, 3, H, W), BGR, in [0, 1]"
+    assert_equal_outputs(tmp_path / "plain.onnx", plain, [(2, 3, 16, 16)])
+
+
 def test_a_model_of_one_size_needs_that_size_stated(tmp_path: Path) -> None:
     head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 10, 4)).eval()
     model = PurifiedModel(head, small_purifier("gs"))
@@ -284,6 +296,12 @@ def test_a_purifier_with_a_graph_for_one_size_asks_for_that_size(form: str, tmp_
         export(purifier, tmp_path / "p", format=form)
     assert not list(tmp_path.iterdir())
     made = export(purifier, tmp_path / "p", format=form, size=(32, 48))
+    assert made.difference is not None and made.difference < 1e-5
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_chain_that_has_one_purifier_twice_is_exported(form: str, tmp_path: Path) -> None:
+    made = export(Purifier.chain(*[small_purifier("ncis")] * 2), tmp_path / "p", format=form)
     assert made.difference is not None and made.difference < 1e-5
 
 

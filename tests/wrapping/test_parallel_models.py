@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import purifier
 from purifier import Purifier
+from purifier._attaching import attached
 from tests.builders import pictures, small_purifier, unchanged
 
 IMAGES = pictures(2, 3, 10, 8)
@@ -54,6 +55,24 @@ def test_a_model_inside_ddp_is_wrapped_and_trains(group: None) -> None:
 def test_a_wrapped_model_inside_them_gives_the_same_output(kind: type, group: None) -> None:
     wrapped = purifier.wrap(classifier(), "gs")
     assert torch.equal(kind(wrapped)(IMAGES), wrapped(IMAGES))
+
+
+@pytest.mark.parametrize("kind", [nn.DataParallel, DistributedDataParallel])
+@pytest.mark.parametrize("attach_first", [True, False])
+def test_an_attached_model_inside_them_is_purified_once_and_trains(kind: type, attach_first: bool, group: None) -> None:
+    purify, expected = Purifier.from_pretrained("gs"), classifier()(Purifier.from_pretrained("gs")(IMAGES))
+    model = classifier()
+    if attach_first:
+        purifier.attach(model, purify)
+    parallel = kind(model)
+    handle = attached(model) if attach_first else purifier.attach(parallel, purify)
+    out = parallel(IMAGES)
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+    assert handle is not None
+    handle.remove()
+    assert torch.equal(parallel(IMAGES), classifier()(IMAGES)) and attached(parallel) is None
 
 
 def test_a_replica_on_another_gpu_is_trainable_if_the_purifier_is() -> None:
