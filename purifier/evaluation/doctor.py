@@ -93,12 +93,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     """
     defended = as_purified_model(model)
     bare = model if defended is None else bare_model(defended)
-    as_fed = not isinstance(images, LabelledImages)
-    if isinstance(images, LabelledImages):
-        images, labels = images.load(range(len(images)))
-    _check_data(images, labels)
-    if defended is not None and as_fed:
-        images = _as_unit(images, defended.convention)
+    images, labels = _loaded(images, labels, None if defended is None else defended.convention)
     findings = list(_mode(bare))
     view = _View(bare)
     outputs = view.logits(images)
@@ -112,6 +107,15 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     if defended is not None:
         findings += _cost(view, _View(whole_model(defended)), images, labels, _stated(defended.purifier))
     return findings
+
+
+def _loaded(images: Any, labels: Any, convention: Convention | None) -> tuple[Tensor, Tensor | None]:
+    """Returns images and labels as tensors; for a defended model, RGB images in [0, 1]."""
+    if isinstance(images, LabelledImages):
+        images, labels = images.load(range(len(images)))
+        convention = None
+    _check_data(images, labels)
+    return images if convention is None else _as_unit(images, convention), labels
 
 
 def _check_data(images: Any, labels: Any) -> None:
