@@ -115,6 +115,7 @@ def test_the_cost_is_stated_for_each_form(small_kit: Path, results: Path, monkey
 
 
 def test_images_whose_gate_is_closed_everywhere_count_as_skipped() -> None:
-    closed, open_ = (Purifier.from_pretrained("alloy-s", gate_floor=0.5, gate_bias=bias) for bias in (-20, 20))
+    options = {"gate_floor": 0.5, "gate_threshold": 0.0}
+    closed, open_ = (Purifier.from_pretrained("alloy-s", gate_bias=bias, **options) for bias in (-20, 20))
     images = torch.full((2, 3, 32, 32), 0.5)
     assert gate_cost.skipped(closed, images) == 1 and gate_cost.skipped(open_, images) == 0
