@@ -86,8 +86,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Writes a PNG of ROC curves, with the false positives on a logarithmic axis."""
     clean = sorted(result["clean"], reverse=True)
     rows = {name: row for name, row in result["attacks"].items() if name in _DRAWN}
-    figure = blank(5, 6.2)
-    panel = figure.add_axes((0.14, 0.38, 0.82, 0.5))
+    figure = blank(5, 6.8)
+    panel = figure.add_axes((0.14, 0.43, 0.82, 0.46))
     # Above the k-th highest clean score are k - 1 clean ones.
     at, limits = [k / len(clean) for k in range(1, len(clean) + 1)], [*clean[1:], -1.0]
     for colour, (name, row) in zip(_COLOURS, rows.items(), strict=False):
@@ -111,7 +111,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         labelcolor=INK, alignment="left",
     )  # fmt: skip
     settings = result["settings"]
-    figure.text(0.03, 0.965, "Detection by the attack score", fontsize=12, color=INK, weight="bold", va="center")
+    figure.text(0.03, 0.968, "Detection by the attack score", fontsize=12, color=INK, weight="bold", va="center")
     subtitle = f"gate of {settings['purifier']}; attacks on {settings['classifier']} that do not know it"
-    figure.text(0.03, 0.92, subtitle, fontsize=8.5, color=FAINT, va="center")
+    figure.text(0.03, 0.927, subtitle, fontsize=8.5, color=FAINT, va="center")
     write(figure, path)
