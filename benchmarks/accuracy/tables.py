@@ -118,7 +118,13 @@ def with_added(base: Mapping[str, Any], added: Mapping[str, Mapping[str, Any]]) 
 
 
 def _effective(settings: Mapping[str, Any], key: str) -> Any:
-    """Returns a setting as it took effect: a batch never has more images than there are."""
+    """Returns a setting as it took effect.
+
+    A batch never has more images than there are, and earlier results state a model's normalisation in two parts, which
+    are None where there is none.
+    """
+    if key == "model" and isinstance(settings[key], Mapping):
+        return {name: value for name, value in settings[key].items() if value is not None}
     return min(settings[key], settings["images"]) if key == "batch_size" else settings[key]
 
 

@@ -141,3 +141,11 @@ def test_a_block_is_filled_and_the_text_around_it_stays(monkeypatch: pytest.Monk
     monkeypatch.setitem(pages.BLOCKS, "one", lambda: "new")
     text = "before\n<!-- measured: one -->\nold\n<!-- end -->\nafter"
     assert pages.render(text) == text.replace("old", "new")
+
+
+def test_a_model_is_the_same_in_earlier_and_later_results() -> None:
+    earlier = {"model": {"kind": "a.Net", "sha256": "0", "mean": None, "std": None}}
+    later = {"model": {"kind": "a.Net", "sha256": "0", "normalisation": None}}
+    other = {"model": {"kind": "a.Net", "sha256": "1", "normalisation": None}}
+    assert tables._effective(earlier, "model") == tables._effective(later, "model")
+    assert tables._effective(later, "model") != tables._effective(other, "model")
