@@ -79,24 +79,19 @@ def purify_call(
     return tuple(changed_args), changed
 
 
-def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int] | list[str]:
+def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
     """The place of the images; empty for a call that says that it has none."""
-    if "pixel_values" in kwargs:
-        if kwargs["pixel_values"] is None:
-            return []
-        _warn_of_second("pixel_values", args, kwargs)
-        return ["pixel_values"]
+    if "pixel_values" in kwargs and kwargs["pixel_values"] is None:
+        return []
     candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
     looks = [place for place in candidates if _look_like_images(args[place])]
     named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
-    found = looks or [place for place in candidates if not _is_text(args[place])]
+    positional = looks or [place for place in candidates if not _is_text(args[place])]
+    found: list[Place] = ["pixel_values"] if "pixel_values" in kwargs else [*positional, *named]
     if found:
         _warn_of_second(found[0], args, kwargs)
         return found[:1]
-    if named:
-        _warn_of_second(named[0], args, kwargs)
-        return named[:1]
     if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
         return []
     raise WrapError(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy.evaluations import ALPHA, EPS
 from benchmarks.accuracy.tables import detail
-from benchmarks.kit import environment, model, photographs, weights_of, write_result
+from benchmarks.kit import OPEN_GATE, environment, model, photographs, weights_of, write_result
 from benchmarks.recipes.alloy_judge import held_out
 from benchmarks.recipes.extractors import feature_extractor
 from purifier import Purifier
@@ -62,8 +62,7 @@ def attacked(images: Tensor) -> dict[str, Tensor]:
 
 def purifier(name: str) -> Purifier:
     """Loads a purifier; the gate of an alloy lets everything be purified."""
-    options = {"gate_bias": 20.0, "gate_threshold": 0.0} if name.startswith("alloy") else {}
-    return Purifier.from_pretrained(name, **options)
+    return Purifier.from_pretrained(name, **(OPEN_GATE if name.startswith("alloy") else {}))
 
 
 def main() -> None:

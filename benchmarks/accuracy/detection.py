@@ -96,22 +96,18 @@ def attacked_set(args: argparse.Namespace, attack: str, network: nn.Module, pict
     """Returns the images of an attack, made as far as the cache lacks them."""
     networks = {args.classifier: network}
     found = headline.attacked_images(args.cache, args.classifier, attack, networks, pictures, ATTACKS)
-    found.make(_count(args, attack))
+    found.make(args.images)
     return found
-
-
-def _count(args: argparse.Namespace, attack: str) -> int:
-    return min(args.images, headline.SLOW.get(attack, args.images))
 
 
 def attacks(args: argparse.Namespace, purifier: Purifier, network: nn.Module, pictures: Pictures) -> dict[str, Any]:
     """Returns the scores under each attack, also after JPEG, by the attack's name."""
     compress, found = Purifier.from_pretrained("jpeg", quality=QUALITY), dict[str, Any]()
     for name in args.attacks:
-        made, count = attacked_set(args, name, network, pictures), _count(args, name)
-        found[name] = scores_of(purifier, made.__getitem__, count)
+        made = attacked_set(args, name, network, pictures)
+        found[name] = scores_of(purifier, made.__getitem__, args.images)
         if name in COMPRESSED:
-            found[_compressed(name)] = scores_of(purifier, lambda k, made=made: compress(made[k]), count)
+            found[_compressed(name)] = scores_of(purifier, lambda k, made=made: compress(made[k]), args.images)
         headline.log(name)
     return found
 
@@ -191,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--purifier", default=DEFAULT, metavar="NAME[=FOLDER]")
     parser.add_argument("--classifier", choices=[*headline.CLASSIFIERS], default="lite0")
     parser.add_argument("--attacks", nargs="+", choices=[*ATTACKS], default=[*ATTACKS], metavar="NAME")
-    parser.add_argument("--images", type=int, default=200, help="attacked images at most; slow attacks have fewer")
+    parser.add_argument("--images", type=int, default=200, help="attacked images of each attack")
     parser.add_argument("--clean", type=int, default=400, help="clean images; 1 %% of them needs at least 368")
     parser.add_argument("--aware-images", type=int, default=100, help="images of the attacks that know the gate")
     parser.add_argument("--steps", type=int, default=20, help="steps of the attacks that know the gate")

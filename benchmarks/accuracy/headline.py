@@ -108,8 +108,10 @@ PURIFIERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     # What a service does that stores images as JPEG before it purifies them.
     "jpeg, then alloy-s": lambda: Purifier.chain("jpeg", "alloy-s"),
     # The network runs on every image, whatever the gate says.
-    "alloy-s, open gate": lambda: open_alloy(),
-    "jpeg, then alloy-s, open gate": lambda: Purifier.chain("jpeg", open_alloy()),
+    "alloy-s, open gate": lambda: Purifier.from_pretrained("alloy-s", **kit.OPEN_GATE),
+    "jpeg, then alloy-s, open gate": lambda: Purifier.chain(
+        "jpeg", Purifier.from_pretrained("alloy-s", **kit.OPEN_GATE)
+    ),
     "ncis i=5": lambda: Purifier.from_pretrained("ncis", iterations=5),
     # Iterated as often as in the NCIS paper.
     "gs i=7": lambda: Purifier.from_pretrained("gs", iterations=7),
@@ -132,11 +134,6 @@ SEEN = {
     "mobilenet_v2": "alloy and alloy-s were trained with attacks on this classifier",
     SSP16: "alloy, alloy-s and nrp-resg were trained with attacks on the features that SSP attacks",
 }
-
-
-def open_alloy() -> Purifier:
-    """alloy-s with a gate that is open everywhere."""
-    return Purifier.from_pretrained("alloy-s", gate_bias=20.0, gate_threshold=0.0)
 
 
 def random_resize_pad() -> Purifier:

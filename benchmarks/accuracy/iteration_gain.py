@@ -40,7 +40,7 @@ from torchvision.transforms.functional import center_crop
 
 from benchmarks.accuracy import frequency
 from benchmarks.accuracy.iteration_results import TABLES
-from benchmarks.kit import environment, imagenet, kit, read_result, weights_of, write_result
+from benchmarks.kit import OPEN_GATE, environment, imagenet, kit, read_result, weights_of, write_result
 from purifier import Purifier
 from purifier.data.crops import RandomCrops
 from purifier.training.settings import PhotographTraining
@@ -93,7 +93,7 @@ class Setup:
             "gs, K=11": Purifier.from_pretrained("gs", kernel_size=11, iterations=1),
             **self.ncis(),
             "nrp-resg": Purifier.from_pretrained("nrp-resg"),
-            "alloy-s": Purifier.from_pretrained("alloy-s", iterations=1, gate_bias=20.0, gate_threshold=0.0),
+            "alloy-s": Purifier.from_pretrained("alloy-s", iterations=1, **OPEN_GATE),
         }
 
     def iterated(self) -> list[tuple[str, bool, frequency.Apply]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from benchmarks.kit import ROOT, read_result, result_names
+from benchmarks.kit import read_result, result_names
 from benchmarks.markdown import Target, percent, table, targets_table, yes
+from purifier._hub import bundled_config
 from purifier._wrapping import DEFAULT
+from purifier.methods.gated import Gated
 
 CLASSIFIERS = ("resnet50", "mobilenet_v2")
 Row = dict[str, Any]
@@ -215,19 +216,13 @@ def default_cost() -> str:
         without, behind = (100 * rows[name]["standard"] for name in ("none", best_of(rows, DEFAULT)))
         lost.append(f"{without - behind:.1f} on {classifier} ({without:.1f} % to {behind:.1f} %)")
     cost = read_result("cost_cpu")["rows"][DEFAULT]["resnet50s"]
-    options = json.loads((ROOT / "weights" / DEFAULT / "config.json").read_text())["options"]
-    gate = gate_cost_of({name: options.get(name, 0.0) for name in ("gate_bias", "gate_floor", "gate_threshold")})
+    shipped = {name: bundled_config(DEFAULT)["options"].get(name, 0.0) for name in Gated.tunable}
+    gate = next(row for row in read_result("gate_cost_cpu")["rows"] if row.items() >= shipped.items())
     time = (
         f"On a CPU, it takes {cost:.2f} times the time of a ResNet-50 if the network runs. It does not run for "
         f"{100 * gate['clean_skipped']:.0f} % of clean images, so these take {gate['clean_resnet50s']:.2f} on average."
     )
     return f"On clean images, `{DEFAULT}` costs points of accuracy: {' and '.join(lost)}. {time}"
-
-
-def gate_cost_of(options: Mapping[str, float]) -> Row:
-    """Returns what clean and attacked images cost behind a gate with these options."""
-    found: list[Row] = read_result("gate_cost_cpu")["rows"]
-    return next(row for row in found if all(row[name] == value for name, value in options.items()))
 
 
 def best_of(rows: Mapping[str, Row], kind: str) -> str:
@@ -238,7 +233,7 @@ def best_of(rows: Mapping[str, Row], kind: str) -> str:
 def alloy_targets(name: str, mean: float) -> str:
     """Returns the targets of alloy or alloy-s on ResNet-50, with its own number of iterations."""
     rows = blind_pgd("resnet50")
-    iterations = json.loads((ROOT / "weights" / name / "config.json").read_text())["options"]["iterations"]
+    iterations = bundled_config(name)["options"]["iterations"]
     ours, ncis, gs = (rows[row] for row in (f"{name} i={iterations}", best_of(rows, "ncis"), best_of(rows, "gs")))
     targets = [("mean of standard and purifier-blind accuracy", mean, 100 * ours["mean"])]
     if name == "alloy":
