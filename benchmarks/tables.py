@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import zoo
-from benchmarks.accuracy import certified, detection_results, headline, iteration_results, services
+from benchmarks.accuracy import certified, detection_results, feature_distortion, headline, iteration_results, services
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
@@ -64,6 +64,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
     "nrp ablation": _of(nrp_ablation.NAME, nrp_ablation.markdown),
+    **{
+        f"nrp {part}": _of(feature_distortion.NAME, feature_distortion.markdown, part)
+        for part in feature_distortion.PARTS
+    },
     "nrp targets": _of("nrp_acceptance", accuracy.nrp_targets),
     "alloy targets": partial(accuracy.alloy_targets, "alloy", 65.0),
     "alloy-s targets": partial(accuracy.alloy_targets, "alloy-s", 58.0),

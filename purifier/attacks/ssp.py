@@ -80,7 +80,7 @@ class SSP(Attack):
             raise OptionError(f"expected noise in (0, 1], got {self.noise}")
         check_integer("steps", self.steps, low=0)
 
-    def __call__(self, model: Model, images: Any, targets: Any) -> Any:
+    def __call__(self, model: Model | None, images: Any, targets: Any) -> Any:
         """Returns adversarial images, detached: a tensor for a tensor, a list for a list.
 
         Args:
@@ -91,6 +91,7 @@ class SSP(Attack):
         Raises:
             InputError: If the images are of another kind, or `features` does not return one tensor.
         """
+        model = nn.Identity() if model is None else model
         if isinstance(images, Tensor):
             return super().__call__(model, images, targets)
         if not isinstance(images, list | tuple):
