@@ -69,6 +69,19 @@ class TableRow(ABC):
     def attacked_measures(self) -> Measures:
         """The measures under the attack."""
 
+    @property
+    def attack_options(self) -> dict[str, Any]:
+        """The options of the attack itself, also if another (EOT) is around it."""
+        options: dict[str, Any] = self.settings.get("attack", {})
+        while isinstance(inner := options.get("attack"), dict):
+            options = inner
+        return options
+
+    @property
+    def restarts(self) -> int:
+        """How often the attack starts; 1 if it has no such option."""
+        return int(self.attack_options.get("restarts", 1))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, ready for JSON."""
         return asdict(self)

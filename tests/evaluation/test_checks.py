@@ -374,6 +374,13 @@ def test_rows_of_other_precision_or_norm_are_not_compared() -> None:
     assert inspect([row(), *others]) == []
 
 
+def test_more_restarts_are_not_compared_with_fewer_at_a_larger_eps() -> None:
+    again = {"attack": {"kind": "PGD", "restarts": 5}}
+    assert inspect([row(robust=12, settings=again), row(eps=16 / 255, robust=15)]) == []
+    rising = [row(robust=12, settings=again), row(eps=16 / 255, robust=15, settings=again)]
+    assert names(inspect(rising)) == ["accuracy not falling with eps"]
+
+
 def test_one_image_more_or_less_is_chance() -> None:
     assert inspect([row(), row(attack="Square", robust=19), row(attack="FGSM", steps=1, robust=19)]) == []
 

@@ -1,10 +1,13 @@
-"""What the tests of all trainings share: a folder of small pictures."""
+"""What the tests of trainings share: a folder of small pictures, and NRP settings with them."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from purifier.training.nrp import NRPTraining
+from tests.training.nrp import Settings
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,9 @@ def write_photos(folder: Path) -> Path:
         small = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def settings(photos: Path) -> Settings:
+    """Makes settings of NRP from a base and changes to it."""
+    return lambda base, **changes: NRPTraining(data=(str(photos),), **{**base, **changes})

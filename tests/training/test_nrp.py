@@ -1,9 +1,7 @@
-"""The NRP training: losses, settings, every ablation, resuming, and a folder that loads."""
+"""The NRP training: settings, every ablation, resuming, and a folder that loads."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +14,12 @@ from purifier.models.reference import reference_model
 from purifier.training import critic
 from purifier.training.checkpoints import load_checkpoint
 from purifier.training.loop import fit
-from purifier.training.nrp import NRPRecipe, NRPTraining, feature_loss, pixel_loss, train
+from purifier.training.nrp import NRPRecipe, NRPTraining, train
+from tests.training.nrp import TINY, Settings
 from tests.training.processes import killed
 from tests.training.states import close, gradients, same, weights
 
-Settings = Callable[..., NRPTraining]
 NARROW = (4, 4, 4, 8, 8)
-TINY: dict[str, Any] = {
-    "steps": 4,
-    "batch_size": 2,
-    "learning_rate": 1e-3,
-    "warmup_steps": 2,
-    "precision": "no",
-    "checkpoint_every": 3,
-    "validate_every": 100,
-    "device": "cpu",
-    "network": "nrp-resg",
-    "filters": 4,
-    "blocks": 2,
-    "growth": 2,
-    "features": "tests.training.features:tiny",
-    "crop_size": 16,
-    "attack_steps": 2,
-    "eps_low": 4 / 255,
-    "adversarial_weight": 0.0,
-    "validation_every": 4,
-    "validation_images": 2,
-}
 CRITIC = {**TINY, "crop_size": 32, "adversarial_weight": 5e-3}
 # Moves all scores alike, which the relativistic losses do not see.
 SHIFT = {"head.3.bias"}
@@ -64,12 +41,6 @@ train(NRPTraining(data=(sys.argv[1],), **%r), sys.argv[2])
 @pytest.fixture(autouse=True)
 def narrow_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critic, "_WIDTHS", NARROW)
-
-
-@pytest.fixture
-def settings(photos: Path) -> Settings:
-    """Makes settings from a base and changes to it."""
-    return lambda base, **changes: NRPTraining(data=(str(photos),), **{**base, **changes})
 
 
 def fit_to(config: NRPTraining, out: Path, minutes: float | None = None) -> NRPRecipe:
@@ -307,43 +278,6 @@ def test_sample_pictures_start_with_the_clean_ones(settings: Settings) -> None:
     assert 1 / 255 < (attacked - clean).abs().max() <= 16 / 255 + 1e-6
 
 
-@pytest.mark.parametrize("attack", ["ssp", "gaussian", "fgsm"])
-def test_attacked_crops_stay_in_the_ball_and_in_range(settings: Settings, attack: str) -> None:
-    recipe = NRPRecipe(settings(TINY, attack=attack, eps=8 / 255, eps_low=8 / 255, clean_share=0.25))
-    batch = torch.rand(8, 3, 32, 32)
-    attacked = recipe.attacked(batch)
-    assert attacked.shape == batch.shape and attacked.min() >= 0 and attacked.max() <= 1
-    assert torch.equal(attacked[:2], batch[:2])
-    reach = (attacked - batch)[2:].abs().flatten(1).amax(1)
-    assert bool((reach > 0).all()) and torch.allclose(reach, torch.full((6,), 8 / 255), atol=1e-5)
-
-
-def test_a_batch_that_is_all_clean_comes_back(settings: Settings) -> None:
-    batch = torch.rand(3, 3, 16, 16)
-    assert torch.equal(NRPRecipe(settings(TINY, clean_share=1.0)).attacked(batch), batch)
-
-
-def test_each_step_draws_a_strength_between_the_two(settings: Settings) -> None:
-    recipe = NRPRecipe(settings(TINY, attack="gaussian", eps=16 / 255, eps_low=4 / 255))
-    grey = torch.full((1, 3, 64, 64), 0.5)
-    found = torch.stack([(recipe.attacked(grey) - grey).abs().max() for _ in range(30)])
-    assert found.min() >= 4 / 255 - 1e-6 and found.max() <= 16 / 255 + 1e-6
-    assert found.min() < 7 / 255 and found.max() > 13 / 255
-
-
-def test_each_step_draws_a_step_size_between_the_two(settings: Settings) -> None:
-    grey = torch.full((1, 3, 64, 64), 0.5)
-
-    def shares(low: float, high: float) -> list[float]:
-        """Shares of values that one step takes to the border of the ball: they grow with the step size."""
-        recipe = NRPRecipe(settings(TINY, attack_alpha=high, attack_alpha_low=low, attack_steps=1, eps_low=16 / 255))
-        return [((recipe.attacked(grey) - grey).abs() > 0.999 * 16 / 255).float().mean().item() for _ in range(40)]
-
-    drawn, weakest, strongest = shares(0.25, 0.75), shares(0.25, 0.25), shares(0.75, 0.75)
-    assert min(weakest) - 0.02 <= min(drawn) and max(drawn) <= max(strongest) + 0.02
-    assert max(drawn) - min(drawn) > (min(strongest) - max(weakest)) / 2 > 0.05
-
-
 @pytest.fixture
 def labelled(photos: Path, tmp_path: Path) -> Path:
     for number, name in enumerate(reference_model("demo").classes[:2]):
@@ -406,29 +340,3 @@ def test_precision_can_change_between_trainings_in_one_process(tmp_path: Path, s
     one, two, three = (dict(Purifier.from_pretrained(folder).named_parameters()) for folder in (single, half, again))
     assert same(one, three) and not same(one, two)
     assert all(weight.dtype == torch.float32 and bool(weight.isfinite().all()) for weight in two.values())
-
-
-def test_the_pixel_loss_is_the_mean_over_images_of_their_euclidean_distance() -> None:
-    clean = torch.rand(2, 3, 4, 5)
-    purified = clean.clone()
-    purified[0, 0, 0, 0] += 3
-    purified[0, 2, 3, 4] += 4
-    purified[1, 1, 2] += 2
-    assert torch.isclose(pixel_loss(purified, clean), torch.tensor((5 + math.sqrt(5 * 4)) / 2))
-
-
-def test_the_pixel_loss_of_an_equal_shift_grows_with_the_side_of_the_crop() -> None:
-    small, large = (pixel_loss(torch.full((2, 3, side, side), 0.5), torch.zeros(2, 3, side, side)) for side in (8, 16))
-    assert torch.isclose(small, torch.tensor(0.5 * math.sqrt(3 * 64)))
-    assert torch.isclose(large, 2 * small)
-
-
-def test_the_pixel_loss_of_a_perfect_image_has_a_finite_gradient() -> None:
-    purified = torch.rand(2, 3, 4, 4, requires_grad=True)
-    pixel_loss(purified, purified.detach().clone()).backward()
-    assert torch.equal(purified.grad, torch.zeros_like(purified))
-
-
-def test_the_feature_loss_is_the_mean_absolute_difference() -> None:
-    purified, clean = torch.tensor([[1.0, -2.0], [0.5, 4.0]]), torch.tensor([[0.0, 2.0], [0.5, 1.0]])
-    assert feature_loss(purified, clean).item() == (1 + 4 + 0 + 3) / 4

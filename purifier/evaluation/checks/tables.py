@@ -62,7 +62,7 @@ def falling_rows(rows: Sequence[Row]) -> Finding | None:
     measured = []
     ball = [row for row in rows if row.attack != CLEAN and row.eps is not None]
     direct = {id(row) for row in _direct(rows)}
-    for group in _grouped(ball, lambda r: (*_setting(r), r.threat, r.attack, r.steps, r.images)):
+    for group in _grouped(ball, lambda r: (*_setting(r), r.threat, r.attack, r.steps, r.restarts, r.images)):
         curve = sorted(group, key=lambda row: row.eps or 0.0)
         rises = [(a, b) for a, b in pairwise(curve) if _clearly_less(a, b)]
         measured += [f"{_name(a)} {_percent(a)}, then {_percent(b)} at {_radius(b)}" for a, b in rises]

@@ -76,7 +76,7 @@ def _kind(row: TableRow) -> str:
     """What is the same for all rows of a curve: the attack and its options beside radius, length and seed."""
     if row.threat == WORST_CASE:
         return row.threat
-    options = {name: value for name, value in view.attack_options(row).items() if name not in _VARIED}
+    options = {name: value for name, value in row.attack_options.items() if name not in _VARIED}
     return json.dumps([row.attack.split("-EOT")[0], row.norm, options], sort_keys=True, default=str)
 
 
@@ -86,7 +86,7 @@ def _eps(row: TableRow) -> float:
 
 def _effort(row: TableRow) -> float:
     """Steps, or queries, times restarts."""
-    return float((row.steps or 0) * view.attack_options(row).get("restarts", 1))
+    return float((row.steps or 0) * row.restarts)
 
 
 def _by_threat(rows: Sequence[TableRow]) -> list[list[TableRow]]:

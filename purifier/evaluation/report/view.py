@@ -135,17 +135,9 @@ def attack_title(row: TableRow) -> str:
     if row.steps is not None:
         unit = "queries" if row.settings.get("queries") else "step" if row.steps == 1 else "steps"
         parts.append(f"{row.steps} {unit}")
-    if (restarts := attack_options(row).get("restarts", 1)) > 1:
-        parts[-1] += f" x {restarts} restarts"
+    if row.restarts > 1:
+        parts[-1] += f" x {row.restarts} restarts"
     return ", ".join(parts)
-
-
-def attack_options(row: TableRow) -> dict[str, Any]:
-    """Returns the options of a row's attack itself, also if another (EOT) is around it."""
-    options: dict[str, Any] = row.settings.get("attack", {})
-    while isinstance(inner := options.get("attack"), dict):
-        options = inner
-    return options
 
 
 def threat_of(row: TableRow) -> str:
