@@ -21,7 +21,7 @@ from benchmarks.accuracy import certified, detection_results, feature_distortion
 from benchmarks.accuracy import tables as accuracy
 from benchmarks.kit import RESULTS, ROOT, read_result
 from benchmarks.markdown import MISSING
-from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, ncis_ablation, nrp_ablation
+from benchmarks.recipes import aware_measure, gad_ablation, gad_linf, ncis_ablation, nrp_ablation, nrp_critic
 from benchmarks.recipes import tables as recipes
 from benchmarks.scale import dataset_table, serving
 from benchmarks.speed import cost, gate_cost
@@ -64,6 +64,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "nrp resnet50": _of("nrp_acceptance", accuracy.nrp_accuracy, "resnet50"),
     "nrp mobilenet_v2": _of("nrp_acceptance", accuracy.nrp_accuracy, "mobilenet_v2"),
     "nrp ablation": _of(nrp_ablation.NAME, nrp_ablation.markdown),
+    "nrp critic": _of(nrp_critic.NAME, nrp_critic.markdown),
     **{
         f"nrp {part}": _of(feature_distortion.NAME, feature_distortion.markdown, part)
         for part in feature_distortion.PARTS
