@@ -57,7 +57,7 @@ COMMON = (CLEAN, SSP16)
 TRANSFERRED = ("MI-FGSM 16/255", "DI-FGSM 16/255, decay 1", "TI-FGSM 16/255", "DIM-TI 16/255")
 # Attacks and purifiers that are too slow for all images, with their number of images.
 SLOW = {
-    SSP16: 100,
+    SSP16: 200,
     SQUARE_L2: 100,
     "C&W L2": 200,
     "PGD 4/255, 100 steps": 200,
