@@ -57,6 +57,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     },
     **{name: partial(accuracy.of_purifier, name) for name in _BLIND_PGD},
     **{f"headline {name}": partial(headline.table, RESULTS, name) for name in headline.CLASSIFIERS},
+    "stored as jpeg": partial(headline.stored_as_jpeg, RESULTS),
     "best": accuracy.best_rows,
     "choose": accuracy.choose,
     "default": accuracy.default,

@@ -242,6 +242,12 @@ def table(results: Path, classifier: str) -> str:
     return grid(results / f"headline_{classifier}.json", classifier, [*ATTACKS, *transfers], list(PURIFIERS))
 
 
+def stored_as_jpeg(results: Path) -> str:
+    """The part of the table of EfficientNet-Lite0 that shows what alloy-s makes of compressed images."""
+    shown = ["none", "jpeg", "alloy-s", "jpeg, then alloy-s", "jpeg, then alloy-s, open gate"]
+    return grid(results / "headline_lite0.json", "lite0", [CLEAN, "PGD 4/255"], shown)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("make", "run", "table"))
