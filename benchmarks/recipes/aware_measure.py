@@ -11,7 +11,8 @@ auto-4  The same at 4/255.
 steps   PGD through both at 8/255 with 10, 20, 50 and 100 steps, and with 5 restarts of 50: more steps must not find
         much more than few.
 
-The images are from the test set of CIFAR-10, which took no part in the training or its validation.
+The images are from the test set of CIFAR-10, which took no part in the training or its validation. They are attacked in
+slices of 100, and the result is written after each slice, so that a larger --images, up to 1,000, extends it.
 Results: gad_aware_<part>.json, with _ for -.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from benchmarks.recipes.cifar10 import CLASSES, extract_part
 from benchmarks.recipes.gad_measure import part_of
 from purifier import Purifier
 from purifier.attacks import PGD, Attack, AutoAttack, Aware, Blind
+from purifier.data.sets import LabelledImages
 from purifier.evaluation import Row, labelled_images
 from purifier.evaluation.rows import WORST_CASE
 
@@ -38,6 +41,9 @@ NAME, SHIPPED = "gad-aware", "gad-cifar10-resnet20-aware"
 PARTS = ("gad_aware_auto_8", "gad_aware_auto_4", "gad_aware_steps")
 EPS = (8, 4)
 STEPS = (10, 20, 50, 100)
+# Images in a slice, and the most slices.
+SLICE, SLICES = 100, 10
+COUNTS = ("images", "standard", "robust", "fooled", "restored")
 
 
 def pgd(steps: int, restarts: int = 1, eps: float = 8 / 255) -> PGD:
@@ -94,28 +100,49 @@ def in_short(found: Mapping[str, Any]) -> str:
     )
 
 
+def slice_of(part: str, purifier: Purifier, data: LabelledImages, work: Path) -> dict[str, Any]:
+    """Attacks some images with the attacks of a part; returns the settings of each threat model, and all rows."""
+    threats = {"blind": Blind(), "aware": Aware()}
+    found: dict[str, Any] = {"rows": [], "settings": {}}
+    for name, attacks in parts()[part].items():
+        evaluation = measured(
+            f"{part} {name}", cifar10_targets.resnet20(), data, purifiers={NAME: purifier}, attacks=attacks,
+            threats={name: threats[name]}, out=work / name, batch_size=50,
+        )  # fmt: skip
+        made = part_of(evaluation)
+        found["settings"][name] = made["settings"]
+        found["rows"] += made["rows"]
+    return found
+
+
+def added(slices: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
+    """Adds up the counts of slices, which have the same rows in the same order."""
+    found = []
+    for rows in zip(*slices, strict=True):
+        counts = {name: sum(getattr(row, name) for row in rows) for name in COUNTS}
+        found.append(replace(rows[0], milliseconds=None, **counts).to_dict())
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("purifier", type=Path, help="folder of the trained purifier")
     parser.add_argument("--part", choices=list(parts()), default="auto-8")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument(
+        "--images", type=int, default=1000, choices=range(SLICE, SLICE * SLICES + 1, SLICE), metavar="N"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/aware_measured"), help="folder for records")
     args = parser.parse_args(arguments)
     purifier = Purifier.from_pretrained(args.purifier, device="cpu", dtype="float32")
-    data = labelled_images(extract_part("test", Path("runs/cifar10")), 32, args.images, classes=CLASSES)
-    threats = {"blind": Blind(), "aware": Aware()}
-    found: dict[str, Any] = {"rows": [], "settings": {}}
-    for name, attacks in parts()[args.part].items():
-        evaluation = measured(
-            f"{args.part} {name}", cifar10_targets.resnet20(), data, purifiers={NAME: purifier},
-            attacks=attacks, threats={name: threats[name]}, out=args.work / f"{args.part}-{name}-{args.images}",
-            batch_size=50,
-        )  # fmt: skip
-        part = part_of(evaluation)
-        found["settings"][name] = part["settings"]
-        found["rows"] += part["rows"]
-    found |= {"weights": weights_of({SHIPPED: purifier}), "environment": environment()}
-    write_result(f"gad_aware_{args.part.replace('-', '_')}", found)
+    data = labelled_images(extract_part("test", Path("runs/cifar10")), 32, SLICE * SLICES, classes=CLASSES)
+    slices: list[list[Row]] = []
+    for number in range(args.images // SLICE):
+        # Neighbours in the set have the same class.
+        chosen = data.pick(range(number, len(data), SLICES))
+        part = slice_of(args.part, purifier, chosen, args.work / f"{args.part}-{number}")
+        slices.append([Row.from_dict(row) for row in part["rows"]])
+        found = {"rows": added(slices), "settings": part["settings"], "weights": weights_of({SHIPPED: purifier})}
+        write_result(f"gad_aware_{args.part.replace('-', '_')}", found | {"environment": environment()})
     print(markdown(found))
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks.kit import ROOT
 from benchmarks.recipes import aware_measure
 from purifier.evaluation import Row
 
@@ -36,3 +41,39 @@ def test_every_part_has_attacks_that_know_the_purifier() -> None:
     parts = aware_measure.parts()
     assert [f"gad_aware_{name.replace('-', '_')}" for name in parts] == list(aware_measure.PARTS)
     assert all("aware" in part for part in parts.values())
+
+
+def test_slices_are_added_up() -> None:
+    own = aware_measure.NAME
+    one, two = ([Row.from_dict(row(own, "", "none", 660, n)), Row.from_dict(row(own, "PGD", "aware", robust, n))]
+                for n, robust in ((700, 100), (800, 250)))  # fmt: skip
+    clean, attacked = (Row.from_dict(found) for found in aware_measure.added([one, two]))
+    assert (clean.images, clean.standard, clean.threat) == (1500, 1320, "none")
+    assert (attacked.images, attacked.robust, attacked.fooled) == (1500, 350, 560 + 410)
+    assert attacked.settings == {"attack_key": "PGD"}
+
+
+def test_a_run_writes_after_each_slice_and_each_slice_has_every_class(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picked: list[list[int]] = []
+
+    class Images(list[int]):
+        def pick(self, indices: range) -> list[int]:
+            return [self[index] for index in indices]
+
+    def slice_of(part: str, purifier: object, data: list[int], work: Path) -> dict[str, Any]:
+        picked.append(data)
+        rows = [row(aware_measure.NAME, "", "none", 660), row(aware_measure.NAME, "AutoAttack 8/255", "aware", 30)]
+        return {"rows": rows, "settings": {}}
+
+    monkeypatch.setattr(aware_measure, "extract_part", lambda *given: tmp_path)
+    monkeypatch.setattr(aware_measure, "labelled_images", lambda *given, **options: Images(range(1000)))
+    monkeypatch.setattr(aware_measure, "slice_of", slice_of)
+    aware_measure.main([str(ROOT / "weights" / aware_measure.SHIPPED), "--images", "300"])
+    _, found = json.loads((results / "gad_aware_auto_8.json").read_text())["rows"]
+    assert (found["images"], found["robust"]) == (3000, 90)
+    # Images 0 to 99 of the set have one class.
+    assert [len(data) for data in picked] == [100] * 3 and all(
+        {x // 100 for x in data} == set(range(10)) for data in picked
+    )
