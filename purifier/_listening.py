@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from purifier._call import Selection, purify_call
 from purifier._convention import Convention
 from purifier._errors import OptionError
+from purifier._tracing import is_exporting
 
 OnScore = Callable[[Tensor], object]
 
@@ -61,7 +62,7 @@ class Listeners:
             kwargs: See there.
             model: See there.
         """
-        recorded = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+        recorded = is_exporting() or torch._C._get_tracing_state() is not None
         if not self._callbacks or recorded:
             return purify_call(purifier.purify, convention, images, args, kwargs, model=model)
         scores: list[Tensor] = []
@@ -73,10 +74,14 @@ class Listeners:
 
         changed = purify_call(purify, convention, images, args, kwargs, model=model)
         if scores:
-            found = torch.cat(scores)
-            for callback in list(self._callbacks.values()):
-                callback(found)
+            # A compiler must not record what the callbacks do.
+            tell = torch.compiler.disable(self._tell) if torch.compiler.is_compiling() else self._tell
+            tell(torch.cat(scores))
         return changed
+
+    def _tell(self, scores: Tensor) -> None:
+        for callback in list(self._callbacks.values()):
+            callback(scores)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Listeners:
         copied = Listeners()

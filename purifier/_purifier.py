@@ -22,6 +22,7 @@ from purifier._opening import as_path
 from purifier._options import SLOW, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
+from purifier._tracing import is_exporting
 from purifier.inference.compiling import Compiler, make_compiler
 from purifier.inference.precision import memory_format, resolve_device, resolve_dtype
 from purifier.inference.tiling import apply_tiled, check_tileable
@@ -187,7 +188,7 @@ class Purifier(_hub.HubMixin, Scoring):
 
     def _applied(self, batch: Tensor) -> Tensor:
         # Tiles only bound the memory. An exported graph, which must hold for every size, has none.
-        tile = None if torch.compiler.is_exporting() else self._tile
+        tile = None if is_exporting() else self._tile
         if tile is not None:
             return apply_tiled(self.method, batch, tile)
         out: Tensor = self.method(batch) if self._compiler is None else self._compiler.run(self.method, batch)

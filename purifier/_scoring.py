@@ -10,7 +10,7 @@ from torch import Tensor
 from purifier._errors import OptionError
 from purifier._facts import Facts
 from purifier._input import UNIT_ADVICE, check_form, check_range
-from purifier._tracing import is_tracing
+from purifier._tracing import is_exporting, is_tracing
 from purifier.inference.tiling import apply_stage, apply_tiled
 from purifier.methods import Method
 from purifier.methods._gate import Gate, score_of, watched
@@ -98,7 +98,7 @@ class Scoring(Facts):
         """
         part, gate = self.gated_part()
         batch = images.to(device=self.device, dtype=self.dtype).reshape(-1, *images.shape[-3:])
-        tile = None if torch.compiler.is_exporting() else self._tile
+        tile = None if is_exporting() else self._tile
         with self._grad_mode(batch):
             for link in self.method.sequence:
                 if link is part:

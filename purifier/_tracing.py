@@ -14,3 +14,12 @@ def is_tracing() -> bool:
 def is_plain(images: Tensor) -> bool:
     """Whether images are outside of every graph capture and `torch.func` transform."""
     return type(images) is Tensor and not is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(images)
+
+
+def is_exporting() -> bool:
+    """Returns whether torch.export, or an exporter built on it, records the caller; False in torch.compile.
+
+    In code that torch 2.11 compiles, `torch.compiler.is_exporting()` is True too. Newer versions read this flag there.
+    """
+    flag: bool = torch.compiler._is_exporting_flag
+    return flag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -124,8 +125,13 @@ def test_tiled_and_compiled_purifiers_have_the_same_scores(tiled: bool) -> None:
         purifier = purifier.tiled(16)
     defended = torch.compile(wrap(Net(), purifier), backend="eager")
     defended.on_score(seen.append)
+    times: list[float] = []
+    defended.on_score(lambda scores: times.append(time.perf_counter()))
     defended(IMAGES)
-    torch.testing.assert_close(seen, [expected])
+    defended(IMAGES)
+    torch.testing.assert_close(seen, [expected, expected])
+    # A callback that the compiler had recorded would see one time twice.
+    assert times[0] < times[1]
 
 
 def test_data_parallel_calls_it() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import OptionError
+from purifier._tracing import is_exporting
 
 _NAMES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -74,7 +75,7 @@ def _cpu_flags() -> set[str]:
 
 def memory_format(images: Tensor) -> torch.memory_format:
     """Returns channels last for images in that format, else contiguous: a model may take views of its images."""
-    if torch.compiler.is_exporting() or images.ndim != 4 or images.is_contiguous():
+    if is_exporting() or images.ndim != 4 or images.is_contiguous():
         return torch.contiguous_format
     last = images.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format

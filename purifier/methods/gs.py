@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._options import SLOW, check_integer
-from purifier._tracing import is_tracing
+from purifier._tracing import is_exporting, is_tracing
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_index, reflect_pad
 
@@ -161,7 +161,7 @@ def _smooth_any_size(images: Tensor, taps: list[float]) -> Tensor:
 def _smooth(images: Tensor, taps: list[float]) -> Tensor:
     if len(taps) == 1:
         return images
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+    if is_exporting() or torch.onnx.is_in_onnx_export():
         return _smooth_any_size(images, taps)
     if torch.compiler.is_compiling():
         return (_smooth_dense if max(images.shape[-2:]) <= _DENSE_COMPILED else _smooth_any_size)(images, taps)

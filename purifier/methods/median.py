@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from purifier._options import LARGE, check_integer
+from purifier._tracing import is_exporting
 from purifier.methods._base import Method, Stage
 from purifier.methods._borders import reflect_pad
 
@@ -39,7 +40,7 @@ class Median(Method):
     def _median(self, images: Tensor) -> Tensor:
         radius = self.kernel_size // 2
         padded = reflect_pad(images, radius, radius, radius, radius)
-        if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        if is_exporting() or torch.onnx.is_in_onnx_export():
             return self._median_any_size(images, padded)
         windows = padded.unfold(-2, self.kernel_size, 1).unfold(-2, self.kernel_size, 1)
         return windows.flatten(-2).median(-1).values

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from purifier._errors import WeightsError
 from purifier._options import LARGE, SLOW, check_bool, check_integer
+from purifier._tracing import is_exporting
 from purifier.methods._base import Method, Stage
 from purifier.methods._no_grad import may_overwrite
 from purifier.methods._patches import on_patches
@@ -81,7 +82,7 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, features: Tensor) -> Tensor:
         """Convolves. The gradient of a missing tap is zero, so optimiser steps keep its weight at zero."""
         # On a GPU one full convolution replaces three that would each read and write all features.
-        if self.grids and features.device.type == "cpu" and not torch.compiler.is_exporting():
+        if self.grids and features.device.type == "cpu" and not is_exporting():
             return self._convolve_taps(features)
         return self._conv_forward(features, self.weight * self.mask, self.bias)
 
