@@ -64,6 +64,8 @@ def test_every_settings_file_trains(file: Path, small_kit: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+# Three steps on two pictures of each class prove nothing about overfitting.
+@pytest.mark.filterwarnings("ignore:the training has overfitted to its attack")
 @pytest.mark.filterwarnings("ignore:without a purifier the model scores")
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("gad-aware*.yaml")), ids=lambda file: file.stem)
 def test_every_settings_file_against_aware_attackers_trains(file: Path, tmp_path: Path) -> None:
