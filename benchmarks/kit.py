@@ -22,6 +22,7 @@ from purifier._files import write_text
 from purifier._identity import weights_sha256
 from purifier.data.images import to_tensor
 from purifier.evaluation import LabelledImages, labelled_images
+from purifier.evaluation.metrics.classification import interval
 
 # Options of alloys that purify every image, whatever their gate says.
 OPEN_GATE = {"gate_bias": 20.0, "gate_threshold": 0.0}
@@ -125,6 +126,11 @@ def as_folder(name: str) -> str:
 def result_names(pattern: str) -> list[str]:
     """Returns the names of the results that match a glob pattern, sorted."""
     return sorted(path.stem for path in RESULTS.glob(f"{pattern}.json"))
+
+
+def share(hits: int, of: int) -> dict[str, Any]:
+    """Returns a share and its 95 % interval as result files hold them."""
+    return {"share": hits / of, "interval": list(interval(hits, of))}
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

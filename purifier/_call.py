@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, WrapError, warn_once
 from purifier._input import check_form, is_batched
-from purifier._tracing import is_exporting, is_tracing
+from purifier._tracing import is_tracing, leaves_a_graph
 
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
@@ -170,7 +170,7 @@ def _is_padding(mask: Tensor, images: Tensor) -> bool:
     """Whether a mask marks padding of the images. A graph without control flow purifies the padding too."""
     if mask.shape != images.shape[:1] + images.shape[-2:] or mask.is_meta or is_batched(mask):
         return False
-    if is_exporting() or torch._C._get_tracing_state() is not None:
+    if leaves_a_graph():
         return False
     return not bool(mask.all())
 

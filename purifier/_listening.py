@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from purifier._call import Selection, purify_call
 from purifier._convention import Convention
 from purifier._errors import OptionError
-from purifier._tracing import is_exporting
+from purifier._tracing import leaves_a_graph
 
 OnScore = Callable[[Tensor], object]
 
@@ -62,8 +62,7 @@ class Listeners:
             kwargs: See there.
             model: See there.
         """
-        recorded = is_exporting() or torch._C._get_tracing_state() is not None
-        if not self._callbacks or recorded:
+        if not self._callbacks or leaves_a_graph():
             return purify_call(purifier.purify, convention, images, args, kwargs, model=model)
         scores: list[Tensor] = []
 

@@ -16,6 +16,14 @@ def is_plain(images: Tensor) -> bool:
     return type(images) is Tensor and not is_tracing() and not torch._C._functorch.is_functorch_wrapped_tensor(images)
 
 
+def leaves_a_graph() -> bool:
+    """Returns whether torch.export or torch.jit.trace records the caller into a graph that holds for other images too.
+
+    Such a graph has no control flow of Python, and no callbacks. torch.compile goes back to Python for both.
+    """
+    return is_exporting() or torch._C._get_tracing_state() is not None
+
+
 def is_exporting() -> bool:
     """Returns whether torch.export, or an exporter built on it, records the caller; False in torch.compile.
 

@@ -35,7 +35,6 @@ from purifier import Purifier
 from purifier._identity import weights_sha256
 from purifier._wrapping import DEFAULT
 from purifier.attacks import APGD, PGD, Attack, Square
-from purifier.evaluation.metrics.classification import interval
 from purifier.methods._gate import Gate
 
 E4, E8 = 4 / 255, 8 / 255
@@ -126,7 +125,7 @@ def aware(
     shares = []
     for limit in limits:
         hidden = sum(any(r["defended_wrong"][k] and r["scores"][k] <= limit for r in chosen) for k in range(count))
-        shares.append({"share": hidden / count, "interval": list(interval(hidden, count))})
+        shares.append(kit.share(hidden, count))
     return {"eps": E8, "steps": args.steps, "images": count, "rows": rows, "any": shares}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import FAINT, INK, blank, tidy, write
+from benchmarks.kit import share
 from benchmarks.markdown import MISSING, percent, table
 from purifier.evaluation.detected import area_under_roc, limit_at
 from purifier.evaluation.metrics.classification import interval
@@ -30,7 +31,7 @@ def rates_at(clean: Sequence[float]) -> list[float]:
 def row_of(scores: Sequence[float], clean: Sequence[float], limits: Sequence[float]) -> dict[str, Any]:
     """Returns the figures of one set of scores: the area, and the share above each threshold with its interval."""
     above = [sum(score > limit for score in scores) for limit in limits]
-    shares = [{"share": n / len(scores), "interval": list(interval(n, len(scores)))} for n in above]
+    shares = [share(n, len(scores)) for n in above]
     return {"n": len(scores), "auc": area_under_roc(scores, clean), "above": shares, "scores": list(scores)}
 
 

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.accuracy.headline import nips
-from benchmarks.kit import environment, kit_module, model, write_result
+from benchmarks.kit import environment, kit_module, model, share, write_result
 from benchmarks.lite import lite
 from benchmarks.markdown import percent, table
 from purifier._files import write_text
 from purifier.attacks import BIM, MIFGSM, SSP, features_at
-from purifier.evaluation.metrics.classification import interval
 
 Kind = type[BIM] | type[MIFGSM] | type[SSP]
 NAME = "feature_distortion"
@@ -75,11 +74,9 @@ def iterates(attack: Kind, network: nn.Module, image: Tensor, label: Tensor, see
     # The call after T steps sees their result; SSP's first call sees the clean image, and its second no step.
     before = 1 if attack is SSP else 0
     watched = Watched(network, [steps + before for steps in STEPS]).eval()
-    options: dict[str, Any] = {"eps": E16, "steps": max(STEPS) + 1}
-    if attack is SSP:
-        SSP(watched, alpha=SSP_ALPHA, distance="squared", **options).seeded(seed)(None, image, None)
-    else:
-        attack(alpha=ALPHA, **options).seeded(seed)(watched, image, label)
+    longest = max(STEPS) + 1
+    made = _ssp(watched, longest) if attack is SSP else attack(eps=E16, alpha=ALPHA, steps=longest)
+    made.seeded(seed)(watched, image, label)
     return {steps: watched.seen[steps + before] for steps in STEPS}
 
 
@@ -105,13 +102,13 @@ def by_layer() -> Callable[[int, Tensor, Tensor], dict[str, Tensor]]:
         layers |= {f"{text}, {layer}": features_at(network, f"net.{layer}") for layer in prefixed}
 
     def attacked(seed: int, image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return {name: _ssp(features).seeded(seed)(None, image, None) for name, features in layers.items()}
+        return {name: _ssp(features, 30).seeded(seed)(None, image, None) for name, features in layers.items()}
 
     return attacked
 
 
-def _ssp(features: Any) -> SSP:
-    return SSP(features, eps=E16, alpha=SSP_ALPHA, steps=30, distance="squared")
+def _ssp(features: Any, steps: int) -> SSP:
+    return SSP(features, eps=E16, alpha=SSP_ALPHA, steps=steps, distance="squared")
 
 
 PARTS = {"steps": by_steps, "layers": by_layer}
@@ -119,13 +116,13 @@ PARTS = {"steps": by_steps, "layers": by_layer}
 
 def measured(part: str, pictures: Any, count: int, work: Path, judges: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """Returns for each image and attack the distortion, and whether each judge's prediction changed."""
-    extract = kit_module().vgg19_features(16).requires_grad_(False)
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{part}.json"
     done: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-    attack = PARTS[part]() if len(done) < count else None
+    if len(done) >= count:
+        return done[:count]
+    attack, extract = PARTS[part](), kit_module().vgg19_features(16).requires_grad_(False)
     for index in tqdm(range(len(done), count), desc=part, unit="image"):
-        assert attack is not None
         image, label = pictures.images[index : index + 1], pictures.labels[index : index + 1]
         moved = attack(index, image, label)
         with torch.inference_mode():
@@ -139,7 +136,7 @@ def measured(part: str, pictures: Any, count: int, work: Path, judges: Mapping[s
             }
         done.append(found)
         write_text(path, json.dumps(done))
-    return done[:count]
+    return done
 
 
 def summary(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -149,7 +146,7 @@ def summary(images: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rates = {}
         for judge in first["changed"]:
             hits = sum(image[name]["changed"][judge] for image in images)
-            rates[judge] = {"share": hits / len(images), "interval": list(interval(hits, len(images)))}
+            rates[judge] = share(hits, len(images))
         found[name] = {"distortion": sum(image[name]["distortion"] for image in images) / len(images), "fooled": rates}
     return found
 

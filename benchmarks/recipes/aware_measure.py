@@ -135,14 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     purifier = Purifier.from_pretrained(args.purifier, device="cpu", dtype="float32")
     data = labelled_images(extract_part("test", Path("runs/cifar10")), 32, SLICE * SLICES, classes=CLASSES)
+    made = {"weights": weights_of({SHIPPED: purifier}), "environment": environment()}
     slices: list[list[Row]] = []
     for number in range(args.images // SLICE):
         # Neighbours in the set have the same class.
         chosen = data.pick(range(number, len(data), SLICES))
         part = slice_of(args.part, purifier, chosen, args.work / f"{args.part}-{number}")
         slices.append([Row.from_dict(row) for row in part["rows"]])
-        found = {"rows": added(slices), "settings": part["settings"], "weights": weights_of({SHIPPED: purifier})}
-        write_result(f"gad_aware_{args.part.replace('-', '_')}", found | {"environment": environment()})
+        found = {"rows": added(slices), "settings": part["settings"], **made}
+        write_result(f"gad_aware_{args.part.replace('-', '_')}", found)
     print(markdown(found))
 
 

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.accuracy.headline import ATTACKS, CLEAN, SSP16, attacked_images, nips
-from benchmarks.kit import as_folder, environment, photographs, write_result
+from benchmarks.kit import as_folder, environment, photographs, share, write_result
 from benchmarks.lite import lite0
 from benchmarks.markdown import percent, table
 from purifier import Purifier
-from purifier.evaluation.metrics.classification import interval
 from purifier.training.nrp import NRPTraining, train
 
 NAME, CLASSIFIER = "nrp_ablation", "lite0"
@@ -62,7 +61,7 @@ def shares(purify: Callable[[Tensor], Tensor], network: nn.Module, sets: Mapping
     for name, attacked in sets.items():
         labels = attacked.pictures.labels
         hits = sum(int(network(purify(attacked[i])).argmax(1)) == int(labels[i]) for i in range(count))
-        found[name] = {"share": hits / count, "interval": list(interval(hits, count))}
+        found[name] = share(hits, count)
     return found
 
 

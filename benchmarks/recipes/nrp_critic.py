@@ -13,9 +13,10 @@ with the batch's own statistics, one batch for each kind) and in eval mode. Crop
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,7 @@ def _made(variant: Variant) -> dict[str, Tensor]:
     settings["validation_images"] = 1
     recipe = NRPRecipe(NRPTraining(**settings, data=photographs()))
     purify: Callable[[Tensor], Tensor] = Purifier.from_pretrained(PURIFIER, dtype="float32").method
-    training = recipe.crops
-    _, paths = recipe.config.crops_and_validation()
+    training, paths = recipe.config.crops_and_validation()
     held = RandomCrops(paths, crop_size=variant.side, length=HELD_OUT, seed=1, shrink=recipe.config.shrink)
     found = {}
     for prefix, source, count in (("", training, TRAINING), ("held_", held, HELD_OUT)):
@@ -120,7 +120,7 @@ def _made(variant: Variant) -> dict[str, Tensor]:
 
 
 def critic_of(variant: Variant) -> Critic:
-    """Makes the critic of a variant; without batch norm, its convolutions keep their scale."""
+    """Makes the critic of a variant; without batch norm, convolutions that had one have no bias."""
     torch.manual_seed(0)
     critic = Critic(variant.side)
     if not variant.norm:
@@ -160,8 +160,8 @@ def learn(variant: Variant, data: Crops, steps: int) -> dict[str, Any]:
 @torch.no_grad()
 def judged(critic: Critic, variant: Variant, data: Crops) -> dict[str, int]:
     """Counts the held-out pairs of which the clean crop scores higher, in the training's mode and in eval mode."""
-    state = {name: value.clone() for name, value in critic.state_dict().items()}
-    found = {}
+    # Batch norm counts what it sees in training mode.
+    critic, found = copy.deepcopy(critic), {}
     for mode in ("training", "eval"):
         critic.train(mode == "training")
         batches = zip(data.held_other.split(variant.batch), data.held_clean.split(variant.batch), strict=True)
@@ -169,8 +169,6 @@ def judged(critic: Critic, variant: Variant, data: Crops) -> dict[str, int]:
         for other, clean in batches:
             low, high = scores(critic, other, clean, joined=variant.joined)
             found[mode] += int((high > low).sum())
-    # Batch norm counted the held-out crops.
-    critic.load_state_dict(state)
     return found
 
 
@@ -201,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_text(path, json.dumps(learn(variant, crops(variant, args.work), args.steps)))
         rows[name] = json.loads(path.read_text())
     settings = {"steps": args.steps, "crops": TRAINING, "held_out": HELD_OUT, "base": yaml.safe_load(BASE.read_text())}
-    settings["variants"] = {name: variant.__dict__ for name, variant in VARIANTS.items()}
+    settings["variants"] = {name: asdict(variant) for name, variant in VARIANTS.items()}
     weights = weights_of({PURIFIER: Purifier.from_pretrained(PURIFIER)})
     result = {"settings": settings, "rows": rows, "weights": weights, "environment": environment()}
     write_result(NAME, result)

@@ -84,7 +84,7 @@ class Gate(nn.Module):
     def smoothed(self, images: Tensor) -> Tensor:
         """Applies one pass of GS. Not in half precision, whose rounding errors resemble an attack."""
         device = images.device.type
-        # Compilers know no device without autocast, and that of torch 2.11 cannot follow the first question.
+        # Not every device knows autocast, such as "meta". In compiled code, asking breaks the graph on torch 2.11.
         known = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
         if known and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
