@@ -85,8 +85,8 @@ def command(
 ) -> None:
     """Measure the time and the memory of a purifier.
 
-    PURIFIER is a name, a folder or a hub repository; the default is ncis. It is timed alternately with the forward pass
-    of a ResNet-50 at 224 x 224, with the same batch size, device, threads and dtype.
+    PURIFIER is a name, a folder or a hub repository; the default is alloy-s. It is timed alternately with the forward
+    pass of a ResNet-50 at 224 x 224, with the same batch size, device, threads and dtype.
     """
     place, before = resolve_device(device), torch.get_num_threads()
     setting = Setting(
