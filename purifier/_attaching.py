@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from purifier._call import check_selection
 from purifier._convention import Channels, Convention
 from purifier._errors import WrapError, warn_once
-from purifier._hooking import Hook, check_without, hooks_in, image_entrance, inner_model, off
+from purifier._hooking import Hook, check_around, check_without, entrances, hooks_in, image_entrance, inner_model, off
 from purifier._listening import OnScore
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
@@ -27,7 +29,8 @@ class Handle:
     It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is
     not purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
     `get_image_features` call directly; so it is for a PEFT adapter around such a model. A model that calls itself
-    purifies at each of these calls.
+    purifies at each of these calls. A tracer of torch.fx, such as torchvision's `create_feature_extractor`, records the
+    model without the hook, and `torch.jit.script` refuses it; `purifier.wrap` what they return.
 
     Attributes:
         model: The model.
@@ -65,6 +68,7 @@ class Handle:
     def remove(self) -> None:
         """Takes the purifier away; the model is what it was. Removing twice does nothing."""
         self._remove()
+        _discard_graphs()
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +97,8 @@ def attach(
     """Puts a purifier in front of a model in place: every call of the model purifies its images first.
 
     The model stays the same object, so that a pipeline or Trainer needs no change. `Handle` says what is purified.
+    Graphs that torch.compile has made in this process are discarded here and at the removal, because a graph of a model
+    does not notice a new hook at one of its parts. The next call of each compiled model compiles it again.
 
     Args:
         model: A module. `wrap` takes plain functions.
@@ -109,7 +115,8 @@ def attach(
         The handle, whose `remove()` takes the purifier away, as does the end of a `with` statement with it.
 
     Raises:
-        WrapError: If the model is not a module, or it or a part of it has a purifier already.
+        WrapError: If the model is not a module or is compiled by TorchScript, or if it, a part of it, or a model that
+            it is a part of has a purifier already.
         OptionError: If options contradict each other or are out of their range.
 
     Example:
@@ -120,7 +127,10 @@ def attach(
     _check(model)
     convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
     hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
-    registered = image_entrance(model).register_forward_pre_hook(hook, with_kwargs=True)
+    entrance = image_entrance(model)
+    registered = entrance.register_forward_pre_hook(hook, with_kwargs=True)
+    entrances.add(entrance)
+    _discard_graphs()
     warn_once(PROMISE, stacklevel=2)
     return Handle(model, hook, registered.remove)
 
@@ -128,7 +138,16 @@ def attach(
 def _check(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise WrapError(f"expected a module to attach to, got {type(model).__name__}; purifier.wrap takes functions")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise WrapError("expected a module of Python to attach to, got one of TorchScript; use purifier.wrap")
     check_without(model)
+    check_around(model)
+
+
+def _discard_graphs() -> None:
+    """Makes compiled models look at their hooks again, if this process has compiled any."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def attached(model: Any) -> Handle | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 _PATCH_SIDES, _PATCHES = (14, 16), 64
 
 _MASK = "pixel_mask"
+# Parts of the names of arguments that hold floating-point tensors other than images.
+_OTHERS = re.compile("mask|bias|embed|state|past|cache|label|position|output|feature|box|target|logit")
+_PICTURES = re.compile("image|img|pixel|picture|frame")
+# A tensor whose sides are shorter, in pixels, is not taken for images on its form alone.
+_SHORTEST = 8
+
+_DICTIONARY = (
+    "pass the values of a dictionary by name: model(**batch); for a model that takes dictionaries itself, purify their "
+    "images beforehand: purifier.transforms.Purify"
+)
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -66,7 +77,7 @@ def purify_call(
 
     Raises:
         InputError: If the images have a wrong kind, shape or range.
-        WrapError: If there are no images in the call.
+        WrapError: If there are no images in the call, or it holds some in a place that is not searched.
     """
     places = _found(args, kwargs) if selection is None else _chosen(selection, args, kwargs, model)
     mask = kwargs.get(_MASK, _positional_mask(model, args))
@@ -80,30 +91,64 @@ def purify_call(
 
 
 def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
-    """The place of the images; empty for a call that says that it has none."""
-    if "pixel_values" in kwargs and kwargs["pixel_values"] is None:
-        return []
+    """The place of the images; empty for a call that says that it has none.
+
+    Raises:
+        WrapError: If there are none in a call that does not say so, or some in a place that is not searched.
+    """
+    stated = "pixel_values" in kwargs
+    if stated and kwargs["pixel_values"] is None:
+        return _none_overlooked(args, kwargs)
     candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
     looks = [place for place in candidates if _look_like_images(args[place])]
     named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
     positional = looks or [place for place in candidates if not _is_text(args[place])]
-    found: list[Place] = ["pixel_values"] if "pixel_values" in kwargs else [*positional, *named]
+    found: list[Place] = ["pixel_values"] if stated else [*positional, *named]
     if found:
         _warn_of_second(found[0], args, kwargs)
         return found[:1]
     if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
-        return []
+        return _none_overlooked(args, kwargs)
     raise WrapError(
         "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
         f"{_describe(args, kwargs)}; {_advice(args, kwargs)}"
     )
 
 
+def _none_overlooked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
+    """Returns no places, after making sure that a call without images does not hold some elsewhere.
+
+    Raises:
+        WrapError: If it does.
+    """
+    for place, value in [*enumerate(args), *kwargs.items()]:
+        if _holds_images(str(place).lower(), value):
+            advice = _DICTIONARY if isinstance(value, Mapping) else f"name the images: images={place!r}"
+            raise WrapError(
+                f"expected a call with images where they are searched, or without any, got {_describe(args, kwargs)}, "
+                f"of which argument {place!r} seems to hold images; {advice}"
+            )
+    return []
+
+
+def _holds_images(name: str, value: Any, *, listed: bool = False) -> bool:
+    """Whether an argument of that name, in a place that is not searched, can only be images."""
+    if _OTHERS.search(name):
+        return False
+    if isinstance(value, Mapping):
+        return any(_holds_images(f"{name} {key}".lower(), part, listed=listed) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return any(_holds_images(name, part, listed=True) for part in value)
+    if not _look_like_images(value) or min(value.shape[-2:]) < _SHORTEST:
+        return False
+    return listed or value.ndim > 3 or _PICTURES.search(name) is not None
+
+
 def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[str, Any], model: Any) -> list[Place]:
     places = [_place(place, args, kwargs, model) for place in selection]
-    there = [place for place in places if place is not None]
-    if len(there) < len(places):
+    there = list(dict.fromkeys(place for place in places if place is not None))
+    if None in places:
         raise WrapError(
             f"expected the images of the call at {', '.join(map(repr, selection))}, got a call with "
             f"{_describe(args, kwargs)}; call it so, or change images=..."
@@ -246,10 +291,7 @@ def _advice(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """What to do about a call in which no images were found."""
     values = [value[0] if isinstance(value, list | tuple) and value else value for value in (*args, *kwargs.values())]
     if any(isinstance(value, Mapping) for value in values):
-        return (
-            "pass the values of a dictionary by name: model(**batch); for a model that takes dictionaries itself, "
-            "purify their images beforehand: purifier.transforms.Purify"
-        )
+        return _DICTIONARY
     if any(hasattr(value, "__array_interface__") for value in values):  # arrays and PIL images
         return "turn arrays and PIL images into tensors first, float in [0, 1], channels first"
     return "pass the images as the first argument, or name their argument: images='frames'"

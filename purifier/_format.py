@@ -219,8 +219,10 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
     Raises:
         OptionError: If the folder is a file, its config.json does not describe a purifier, or the name or the card
             could not be read back.
+        WeightsError: If weights are not finite or have no values.
         OutputError: If it cannot be written.
     """
+    _check_weights(state)
     if not _is_name(config.get("name")):
         raise OptionError(f"expected a short printable name to save under, got {shown(config.get('name'))}; change it")
     data = None if card is None else card.encode("utf-8", errors="replace")
@@ -233,6 +235,15 @@ def write(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], car
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) as alone:
             _commit(folder, config, state, data, alone)
+
+
+def _check_weights(state: Mapping[str, Tensor]) -> None:
+    if empty := [key for key, value in state.items() if value.is_meta]:
+        raise WeightsError(f"expected weights to save, got {_some(empty)} on 'meta', without values; load them first")
+    if broken := [key for key, value in state.items() if not bool(value.isfinite().all())]:
+        raise WeightsError(
+            f"expected finite weights to save, got infinity or NaN in {_some(broken)}; the training diverged"
+        )
 
 
 def _commit(folder: Path, config: dict[str, Any], state: Mapping[str, Tensor], card: bytes | None, alone: bool) -> None:

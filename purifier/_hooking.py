@@ -7,19 +7,24 @@ import inspect
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from purifier._call import Selection
 from purifier._convention import Convention
-from purifier._errors import WrapError
+from purifier._errors import WrapError, warn_once
 from purifier._listening import Listeners
-from purifier._purified_model import PurifiedModel
+from purifier._purified_model import PurifiedModel, wrappers
+from purifier._tracing import is_tracing
+from purifier.methods import innermost
 
 # They call parts of their image encoder instead of the encoder.
 _PIECEWISE = ("bridgetower", "granite_docling")
 
+# The modules of this process that a hook was registered at.
+entrances: WeakSet[nn.Module] = WeakSet()
 # The hooks that do nothing in this thread.
 off: ContextVar[frozenset[int]] = ContextVar("off", default=frozenset())
 
@@ -32,7 +37,8 @@ class Hook:
         self.convention = convention
         self.images = images
         self.listeners = Listeners()
-        self._copies: dict[torch.device, Any] = {}
+        # Copies of the purifier on other devices, each with the state that it is a copy of.
+        self._copies: dict[torch.device, tuple[Any, Any]] = {}
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if id(self) in off.get():
@@ -51,14 +57,25 @@ class Hook:
         """Returns the purifier on the images' device, where the model is: a copy of the purifier follows it there."""
         if images.device == self.purifier.device:
             return self.purifier
-        if images.device not in self._copies:
-            self._copies[images.device] = copy.deepcopy(self.purifier).to(images.device)
-        return self._copies[images.device]
+        copied = self._copies.get(images.device)
+        state = copied[0] if copied is not None and is_tracing() else _state(self.purifier)
+        if copied is None or copied[0] != state:
+            # A later call may need a gradient.
+            with torch.inference_mode(False):
+                copied = self._copies[images.device] = state, copy.deepcopy(self.purifier).to(images.device)
+        return copied[1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         copied = type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
         copied.listeners = copy.deepcopy(self.listeners, memo)
         return copied
+
+
+def _state(purifier: Any) -> Any:
+    """Returns what changes when a purifier does: its options, and which tensors it has in which version."""
+    tensors = (*purifier.parameters(), *purifier.buffers())
+    options = [part.options for part in innermost(purifier.method)]
+    return options, [(id(tensor), tensor.dtype, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def image_entrance(model: Any) -> Any:
@@ -123,3 +140,30 @@ def check_without(model: Any) -> None:
                 "attached; remove that first: handle.remove(); several purifiers in front of one model are "
                 "Purifier.chain(...)"
             )
+
+
+def check_around(model: nn.Module) -> None:
+    """Checks that a model is not a part of one with a purifier, so that images are not purified twice.
+
+    Raises:
+        WrapError: If it is a part of a model with a purifier attached. A wrapped model gives a warning instead, because
+            it may not be called any more.
+    """
+    for entrance in entrances:
+        hooks = [hook for hook in entrance._forward_pre_hooks.values() if isinstance(hook, Hook)]
+        if hooks and _holds(entrance, model):
+            raise WrapError(
+                f"expected a {type(model).__name__} outside of models with a purifier, got a part of a "
+                f"{type(entrance).__name__} that has {hooks[0].purifier.name!r} attached; remove that first: "
+                "handle.remove()"
+            )
+    if any(_holds(wrapped.model, model) for wrapped in wrappers):
+        warn_once(
+            f"the {type(model).__name__} is also in a wrapped model, whose images are purified twice from now on; call "
+            "the model itself instead of the wrapped one. Shown once.",
+            stacklevel=4,
+        )
+
+
+def _holds(outer: Any, model: nn.Module) -> bool:
+    return isinstance(outer, nn.Module) and any(part is model for part in outer.modules())

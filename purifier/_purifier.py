@@ -122,11 +122,13 @@ class Purifier(_hub.HubMixin, Scoring):
         check_source(name)
         compiler, target = make_compiler(compile), resolve_device(device)
         hub = _hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
-        package = _hub.fetch(name, hub, expected_shapes)
-        purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
-        purifier._card_of = {name: package.config[name] for name in ("method", "options")}
-        purifier._compiler = compiler
-        return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
+        # Weights that are made in inference mode could never take part in a backward pass.
+        with torch.inference_mode(False):
+            package = _hub.fetch(name, hub, expected_shapes)
+            purifier = cls(load_method(package, options), name=package.config.get("name"), card=package.card)
+            purifier._card_of = {name: package.config[name] for name in ("method", "options")}
+            purifier._compiler = compiler
+            return purifier.to(device=target, dtype=resolve_dtype(dtype, target))
 
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], *, config: Any = None, model_card_kwargs: Any = None
@@ -142,6 +144,7 @@ class Purifier(_hub.HubMixin, Scoring):
 
         Raises:
             OptionError: If the folder is a file, or its config.json does not describe a purifier.
+            WeightsError: If weights are not finite or have no values.
             OutputError: If it cannot be written. The purifier that was there before is kept.
         """
         config, card = self._config(), self.card or str(self.generate_model_card(**(model_card_kwargs or {})))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import purifier
-from purifier import Handle, InputError, OptionError, Purifier, WrapError, attach
+from purifier import Handle, InputError, OptionError, Purifier, PurifierWarning, WrapError, _errors, _wrapping, attach
 from purifier._attaching import as_purified_model, attached
 from tests.builders import pictures, small_purifier, unchanged
 
@@ -133,6 +134,17 @@ def test_it_works_before_and_after_compiling(model: Net, purify: Purifier) -> No
     torch.testing.assert_close(compiled(IMAGES), bare)
 
 
+def test_a_compiled_model_notices_a_purifier_at_a_part_of_it(model: Net, purify: Purifier) -> None:
+    outer = nn.Sequential(model, nn.Flatten()).eval()
+    compiled = torch.compile(outer, backend="eager")
+    bare, expected = outer(IMAGES), outer(purify(IMAGES))
+    torch.testing.assert_close(compiled(IMAGES), bare)
+    handle = attach(model, purify)
+    torch.testing.assert_close(compiled(IMAGES), expected)
+    handle.remove()
+    torch.testing.assert_close(compiled(IMAGES), bare)
+
+
 def test_gradients_flow_through_purifier_and_model(model: Net, purify: Purifier) -> None:
     images = IMAGES.clone().requires_grad_()
     model(purify(images)).sum().backward()
@@ -211,3 +223,50 @@ def test_a_model_with_a_purifier_in_a_part_of_it_is_refused(model: Net, purify: 
     with pytest.raises(WrapError, match="without a purifier"):
         attach(nn.Sequential(purify.wrap(model)), purify)
     attach(outer, purify)
+
+
+def test_a_part_of_a_model_with_a_purifier_is_refused(model: Net, purify: Purifier) -> None:
+    outer = nn.Sequential(model)
+    with attach(outer, purify):
+        with pytest.raises(WrapError, match="got a part of a Sequential that has 'gs' attached; remove that first"):
+            attach(model, purify)
+        attach(Net(), purify)
+    attach(model, purify)
+
+
+def test_a_model_that_is_wrapped_elsewhere_is_warned_of(
+    model: Net, purify: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    wrapped = purifier.wrap(nn.Sequential(model), purify)
+    with pytest.warns(PurifierWarning, match="the Net is also in a wrapped model, whose images are purified twice"):
+        handle = attach(model, purify)
+    assert torch.equal(wrapped(IMAGES), model(purify(IMAGES)))
+    handle.remove()
+    del wrapped
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    attach(model, purify)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")
+def test_a_scripted_module_is_refused(purify: Purifier) -> None:
+    with pytest.raises(WrapError, match=r"got one of TorchScript; use purifier\.wrap"):
+        attach(torch.jit.script(nn.Flatten()), purify)
+
+
+@pytest.mark.parametrize("change", [lambda p: p.half(), lambda p: setattr(p, "iterations", 4), None])
+def test_the_copy_for_another_device_follows_changes(change: Callable[[Purifier], None] | None, model: Net) -> None:
+    purify = small_purifier("ncis")
+    hook = attach(model, purify)._hook
+    elsewhere = torch.rand(1, 3, 8, 8, device="meta")
+    with torch.inference_mode():
+        first = hook._beside(elsewhere)
+    assert first is hook._beside(elsewhere) and first.device.type == "meta"
+    assert not any(weight.is_inference() for weight in first.parameters())
+    if change is None:
+        with torch.no_grad():
+            next(purify.parameters()).add_(1)
+    else:
+        change(purify)
+    second = hook._beside(elsewhere)
+    assert second is not first and second.iterations == purify.iterations and second.dtype == purify.dtype

@@ -129,6 +129,48 @@ def test_a_call_of_text_alone_passes_through(call: Any, purify: Purifier) -> Non
     assert next(value for value in (*args, *kwargs.values()) if value is not None) is ids
 
 
+@pytest.mark.parametrize(
+    ("call", "place"),
+    [
+        (lambda model, ids: model(img=FIRST, labels=ids), "img"),
+        (lambda model, ids: model(ids, frames=[FIRST[0]]), "frames"),
+        (lambda model, ids: model(ids, {"image": FIRST}), 1),
+        (lambda model, ids: model(ids, [{"image": FIRST[0]}]), 1),
+        (lambda model, ids: model(input_ids=ids, batch={"pixels": FIRST[0]}), "batch"),
+        (lambda model, ids: model(pixel_values=None, images=FIRST), "images"),
+        (lambda model, ids: model(FIRST, pixel_values=None), 0),
+    ],
+)
+def test_images_beside_text_in_a_place_that_is_not_searched_are_refused(
+    call: Any, place: int | str, purify: Purifier
+) -> None:
+    ids = torch.ones(2, 5, dtype=torch.long)
+    with pytest.raises(WrapError, match=f"of which argument {place!r} seems to hold images"):
+        call(wrapped(purify), ids)
+
+
+def test_the_named_argument_of_the_advice_is_purified(purify: Purifier) -> None:
+    ids = torch.ones(2, 5, dtype=torch.long)
+    _, named = wrapped(purify, images="img")(img=FIRST, labels=ids)
+    assert torch.equal(named["img"], purify(FIRST)) and named["labels"] is ids
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["inputs_embeds", "attention_mask", "position_bias", "past_key_values", "encoder_hidden_states", "image_features"],
+)
+@pytest.mark.parametrize("value", [torch.rand(1, 16, 32), torch.rand(1, 3, 16, 32), (torch.rand(1, 1, 16, 32),)])
+def test_other_tensors_beside_text_are_left_alone(name: str, value: Any, purify: Purifier) -> None:
+    ids = torch.ones(1, 16, dtype=torch.long)
+    _, named = wrapped(purify)(input_ids=ids, **{name: value})
+    assert named[name] is value
+
+
+def test_an_argument_that_is_named_twice_is_purified_once(purify: Purifier) -> None:
+    frame, _ = purifier.wrap(Flow(), purify, images=("frame1", 0))(FIRST, SECOND)
+    assert torch.equal(frame, purify(FIRST))
+
+
 def test_clips_of_a_video_come_back_as_clips(purify: Purifier) -> None:
     clip = pictures(6, 3, 20, 20).view(2, 3, 3, 20, 20)
     (found,), _ = wrapped(purify, mean=0.5, std=0.5)(clip * 2 - 1)

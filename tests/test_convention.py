@@ -143,3 +143,24 @@ def test_a_white_page_that_is_normalised_needs_its_mean_and_std(purify: Purifier
 def test_values_in_the_range_by_rounding_are_left_alone(purify: Purifier) -> None:
     images = IMAGES * 1.02
     assert torch.equal(see(purify)(images), purify(images))
+
+
+def test_an_image_in_another_range_is_refused_in_a_batch_of_good_ones_too(purify: Purifier) -> None:
+    batch = torch.cat([torch.full((15, 3, 24, 24), 0.5), IMAGES[:1] * 2 - 0.5])
+    for images in (batch[-1:], batch):
+        with pytest.raises(InputError, match="expected images in"):
+            see(purify)(images)
+
+
+@pytest.mark.parametrize("out_of_range", ["auto", "clamp", "refuse"])
+def test_nan_is_refused_whatever_happens_to_values_out_of_range(out_of_range: str, purify: Purifier) -> None:
+    images = IMAGES.clone()
+    images[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="got NaN values"):
+        see(purify, out_of_range=out_of_range)(images)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(float("nan"), 1), (0, float("inf")), ([0, float("inf"), 0], 1)])
+def test_mean_and_std_are_finite(mean: object, std: object, purify: Purifier) -> None:
+    with pytest.raises(OptionError, match=r"finite number per channel \(3\), got"):
+        see(purify, mean=mean, std=std)

@@ -81,13 +81,14 @@ def test_missing_and_additional_tensors_are_refused(ncis_folder: Path, extra: bo
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    broken = small_purifier("nrp-resg")
-    name, weight = next(iter(broken.method.named_parameters()))
-    weight.data.view(-1)[0] = value
-    broken.save_pretrained(tmp_path / "saved")
+def test_weights_that_are_not_finite_are_refused(ncis_folder: Path, value: float) -> None:
+    state = load_file(ncis_folder / "model.safetensors")
+    name = next(iter(state))
+    state[name].view(-1)[0] = value
+    save_file(state, ncis_folder / "model.safetensors")
+    rehash(ncis_folder)
     with pytest.raises(WeightsError, match=rf"expected finite weights in .*, got infinity or NaN in {name};"):
-        Purifier.from_pretrained(tmp_path / "saved")
+        Purifier.from_pretrained(ncis_folder)
 
 
 def test_a_configuration_without_weights_files_is_refused(ncis_folder: Path) -> None:
@@ -190,3 +191,11 @@ def test_the_callers_defaults_do_not_change_what_is_loaded(
         loaded = Purifier.from_pretrained(name)
     assert (loaded.device, loaded.dtype) == (torch.device("cpu"), torch.float32)
     assert torch.equal(loaded(IMAGES), plain(IMAGES))
+
+
+def test_a_purifier_that_is_loaded_in_inference_mode_has_gradients_later() -> None:
+    with torch.inference_mode():
+        purify = Purifier.from_pretrained("alloy-s")
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    purify(image).sum().backward()
+    assert image.grad is not None and image.grad.any()

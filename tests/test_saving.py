@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from purifier import OptionError, OutputError, Purifier, PurifierError, _files, _format
+from purifier import OptionError, OutputError, Purifier, PurifierError, WeightsError, _files, _format
 from tests.builders import edit_config, pictures, small_purifier
 from tests.savers import versions, which
 
@@ -178,3 +178,20 @@ def test_leftovers_of_a_killed_save_are_removed_and_files_of_others_are_not(tmp_
     os.utime(journal, (0, 0))
     third.save_pretrained(tmp_path)
     assert names(tmp_path) == {"README.md", "config.json", "mine.safetensors"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_weights_that_would_not_load_are_not_saved(value: float | None, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    small_purifier("ncis").save_pretrained(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    broken = small_purifier("ncis")
+    if value is None:
+        broken.to("meta")
+    else:
+        next(iter(broken.state_dict().values())).view(-1)[0] = value
+    with pytest.raises(WeightsError, match="to save, got .* on 'meta'" if value is None else "infinity or NaN in"):
+        broken.save_pretrained(folder)
+    with pytest.raises(WeightsError):
+        broken.save_pretrained(tmp_path / "new")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and names(tmp_path) == {"saved"}

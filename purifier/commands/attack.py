@@ -31,7 +31,7 @@ from purifier.commands._model_options import (
     device_option,
 )
 from purifier.data.images import read_rgb
-from purifier.data.outputs import Job, exists, plan
+from purifier.data.outputs import Job, is_done, plan
 from purifier.data.sets import bilinear_square
 from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device
@@ -65,7 +65,7 @@ _LEVELS = 255
 @batch_size_option
 @device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
-@click.option("--overwrite", is_flag=True, help="Attack files again whose output exists in DST.")
+@click.option("--overwrite", is_flag=True, help="Attack all files again, also those that are done.")
 def command(
     source: Path,
     target: Path,
@@ -85,8 +85,8 @@ def command(
     """Write adversarial versions of image files.
 
     SRC is an image or a folder, which is searched recursively. DST is a file or a folder. Each output is a lossless PNG
-    with a JSON file beside it that states how it was made. Files whose output exists are skipped: run the same command
-    again to resume.
+    with a JSON file beside it that states how it was made. Files whose output exists and is not older are skipped: run
+    the same command again to resume.
     """
     from purifier.evaluation.defences import Defences
 
@@ -178,12 +178,12 @@ class _Attacking(Work):
     fooled: int = 0
 
     def is_done(self, job: Job) -> bool:
-        """Returns whether the output exists.
+        """Returns whether the output exists and is not older than its source.
 
         Raises:
             OptionError: If it exists and was not made with these settings.
         """
-        if not exists(job.target):
+        if not is_done(job):
             return False
         note = read_note(job.target.with_suffix(".json"))
         if note is None:

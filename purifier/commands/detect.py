@@ -15,12 +15,13 @@ import torch
 
 from purifier._errors import InputError, OptionError
 from purifier._extras import require_extra
-from purifier._files import write_text
+from purifier._files import write_text, writing
 from purifier._images import Picture, read_size, take_apart
 from purifier._opening import check_file, is_folder
 from purifier._walking import Found, no_images, said, walk
 from purifier._wrapping import DEFAULT
 from purifier.commands._model_options import batch_size_option, device_option
+from purifier.commands._terminal import echo, echo_error
 from purifier.inference.pictures import batches
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def command(
     if histogram is not None:
         require_extra("matplotlib", extra="eval", what="--histogram")
     found = _pictures(source)
+    _check_targets(out, histogram, source, [*found.images, *([limit] if limit else [])])
     # In float32, so that a threshold holds on every machine.
     purifier = Purifier.from_pretrained(name, device=device).tiled(_TILE)
     threshold = None if limit is None else Threshold.load(limit, purifier)
@@ -110,6 +112,26 @@ def _check_options(limit: Path | None, calibrate: bool, rate: float | None) -> N
         raise OptionError("expected either --calibrate or --threshold, got both")
 
 
+def _check_targets(out: Path | None, histogram: Path | None, source: Path, read: Sequence[Path]) -> None:
+    """Checks that what is written replaces nothing that is read, and is not a picture for the next run.
+
+    Raises:
+        OptionError: If it does or is.
+    """
+    if histogram is not None and is_folder(source) and histogram.resolve().is_relative_to(source.resolve()):
+        raise OptionError(
+            f"expected a --histogram outside of SRC, got {histogram}, which the next run would score; choose another "
+            "place"
+        )
+    taken = {path.resolve() for path in read}
+    for option, path in (("--out", out), ("--histogram", histogram)):
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise OptionError(f"expected {option} to replace no file that is read, got {path}; choose another place")
+        taken.add(path.resolve())
+
+
 def _pictures(source: Path) -> Found:
     if not is_folder(source):
         check_file(source, wanted="an image file or a folder of images")
@@ -119,7 +141,7 @@ def _pictures(source: Path) -> Found:
         found.complete()
         raise no_images([source], found.skipped)
     for link in found.outside:
-        click.echo(f"note: {link} leads out of the source folder", err=True)
+        echo(f"note: {link} leads out of the source folder", err=True)
     return found
 
 
@@ -182,33 +204,30 @@ def _write_table(scores: Scores, out: Path | None, source: Path, threshold: Thre
     root = source if is_folder(source) else source.parent
     for path, score in scores.values.items():
         marked = [int(score > threshold.value)] if threshold else []
-        writer.writerow([path.relative_to(root).as_posix(), f"{score:.6g}", *marked])
+        # A name that is not UTF-8 holds halves of characters.
+        name = path.relative_to(root).as_posix().encode(errors="backslashreplace").decode()
+        writer.writerow([name, f"{score:.6g}", *marked])
     if out is None:
-        click.echo(text.getvalue(), nl=False)
-        return
-    try:
+        echo(text.getvalue().removesuffix("\n"))
+    else:
         write_text(out, text.getvalue())
-    except OSError as error:
-        raise OptionError(f"expected a file that can be written, got {out}: {error.strerror}") from error
 
 
 def _draw(scores: Scores, path: Path, source: Path, purifier: Purifier, threshold: Threshold | None) -> None:
     from purifier.evaluation.scores_figure import draw_scores
 
-    try:
+    with writing(path):
         draw_scores(
             list(scores.values.values()), path, title="Attack scores", threshold=threshold,
             subtitle=f"{len(scores.values)} pictures of {source.name}, scored by the gate of {purifier.name}",
         )  # fmt: skip
-    except OSError as error:
-        raise OptionError(f"expected a file that can be written, got {path}: {error.strerror}") from error
 
 
 def _report(scores: Scores, found: Found, threshold: Threshold | None, *, calibrated: bool) -> None:
     """Prints the totals, and ends the command with its exit code."""
     for path, reason in scores.failures.items():
         text = reason if str(path) in reason else f"{path}: {reason}"
-        click.echo(f"error: {' '.join(text.split())}", err=True)
+        echo_error(text)
     others = f"; not pictures, skipped {said(found.skipped)}" if found.skipped else ""
     above = 0 if threshold is None else sum(score > threshold.value for score in scores.values.values())
     marked = ""
@@ -217,7 +236,7 @@ def _report(scores: Scores, found: Found, threshold: Threshold | None, *, calibr
         marked = f", threshold {threshold.value:.4g} (95 % interval {low:.4g} to {high:.4g})"
     elif threshold is not None:
         marked = f", attacked {above} (score above {threshold.value:.4g})"
-    click.echo(f"scored {len(scores.values)}{marked}, failed {len(scores.failures)}{others}", err=True)
+    echo(f"scored {len(scores.values)}{marked}, failed {len(scores.failures)}{others}", err=True)
     if scores.failures:
         raise click.exceptions.Exit(1)
     if above and not calibrated:

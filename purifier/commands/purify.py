@@ -19,7 +19,7 @@ from purifier.commands._engine import check_engine, data_options, engine_options
 from purifier.commands._jobs import Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
-from purifier.data.outputs import RECORD, Format, Job, exists, output_settings, plan, record_text
+from purifier.data.outputs import RECORD, Format, Job, is_done, output_settings, plan, record_text
 from purifier.inference.pictures import Purified, purify_pictures
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-megapixels", type=click.FloatRange(0, min_open=True), help="Largest picture to read.  [default: 89.5]"
 )
-@click.option("--overwrite", is_flag=True, help="Purify files again whose output exists in DST.")
+@click.option("--overwrite", is_flag=True, help="Purify all files again, also those that are done.")
 @engine_options
 @data_options
 def command(
@@ -71,8 +71,8 @@ def command(
     """Purify image files.
 
     SRC is an image or a folder, which is searched recursively for PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files. DST is
-    a file or a folder. Files whose output exists are skipped: run the same command again to resume. A folder DST keeps
-    its settings in .purifier.json, and a run with other settings is refused.
+    a file or a folder. Files whose output exists and is not older are skipped: run the same command again to resume. A
+    folder DST keeps its settings in .purifier.json, and a run with other settings is refused.
 
     With --engine ray, many workers purify folders, also of WebDataset or Parquet files and at addresses such as
     s3://bucket/folder. See docs/scale.md.
@@ -118,7 +118,7 @@ def _purify_here(
     # A single output file has no folder of its own to keep the settings in.
     folder = None if jobs[0].target == target else target
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
-    kept = 0 if recorded or overwrite else sum(exists(job.target) for job in jobs)
+    kept = 0 if recorded or overwrite else sum(is_done(job) for job in jobs)
     if kept:
         echo(
             f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
@@ -194,7 +194,7 @@ def run(
         overwrite: Whether existing outputs are made again.
         max_pixels: The largest number of pixels of a file. None means Pillow's limit.
     """
-    done = {job for job in jobs if not overwrite and exists(job.target)}
+    done = {job for job in jobs if not overwrite and is_done(job)}
     return process(jobs, _Purifying(purifier, max_pixels), batch_size=batch_size, done=done)
 
 

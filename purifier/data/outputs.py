@@ -109,6 +109,14 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_done(job: Job) -> bool:
+    """Whether the output of a job exists and is not older than its source, which may have been replaced."""
+    try:
+        return job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
 def _sources(source: Path, target: Path) -> Found:
     if exists(target) and not is_folder(target):
         raise OptionError(f"expected a folder to write to, as SRC is a folder, got {target}, which is a file")

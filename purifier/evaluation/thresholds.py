@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError
 from purifier._files import write_text
 from purifier._identity import weights_sha256
 from purifier._options import check_number
@@ -77,12 +77,9 @@ class Threshold:
         """Writes a JSON file.
 
         Raises:
-            OptionError: If it cannot be written.
+            OutputError: If it cannot be written.
         """
-        try:
-            write_text(path, json.dumps({"kind": _KIND, "format": _FORMAT, **asdict(self)}, indent=1) + "\n")
-        except OSError as error:
-            raise OptionError(f"expected a file that can be written, got {path}: {error.strerror}") from error
+        write_text(path, json.dumps({"kind": _KIND, "format": _FORMAT, **asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path, purifier: Purifier | None = None) -> Self:

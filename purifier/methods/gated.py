@@ -7,6 +7,7 @@ import math
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from purifier._options import check_integer, check_number
@@ -71,7 +72,8 @@ class Gated(Method):
         # The random initial weights would be replaced.
         with Unfilled("cpu"):
             gated = cls(method, gate=gate.filters, gate_blocks=gate.blocks, **tuned)
-        gated.gate = copy.deepcopy(gate)
+        with torch.inference_mode(False):
+            gated.gate = copy.deepcopy(gate)
         return gated
 
     @property

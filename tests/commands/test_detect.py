@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from purifier import InputError, OptionError, Purifier, PurifierError
+from purifier import InputError, OptionError, OutputError, Purifier, PurifierError
 from purifier.cli import command
 
 SMOOTH, NOISY = "smooth.png", "noisy.png"
@@ -130,13 +132,38 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_scored(folder: P
         (["--calibrate", "--false-positive-rate", "0.1", "--threshold", "t"], "either --calibrate or --threshold"),
         (["--calibrate", "--false-positive-rate", "0.9"], "expected false_positive_rate to be a number"),
         (["--purifier", "gs"], "expected a purifier with one gate to score images"),
-        (["--out", "/missing/folder/scores.csv"], "expected a file that can be written"),
-        (["--histogram", "/missing/folder/scores.png"], "expected a file that can be written"),
+        (["--out", "/missing/folder/scores.csv"], "'/missing/folder/scores.csv': No such file or directory"),
+        (["--histogram", "/missing/folder/scores.png"], "'/missing/folder/scores.png': No such file or directory"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(folder: Path, options: list[str], text: str) -> None:
     error = detect(folder, *options).exception
-    assert isinstance(error, OptionError) and text in str(error)
+    assert isinstance(error, OptionError | OutputError) and text in str(error)
+
+
+def test_no_file_that_is_read_is_replaced(folder: Path, tmp_path: Path) -> None:
+    limit, image = calibrated(tmp_path), folder / SMOOTH
+    before = {path: path.read_bytes() for path in (limit, image)}
+    for options, text in [
+        (["--out", image], "expected --out to replace no file that is read"),
+        (["--out", limit, "--threshold", limit], "expected --out to replace no file that is read"),
+        (["--out", folder / "deep" / ".." / SMOOTH], "expected --out to replace no file that is read"),
+        (["--out", tmp_path / "a", "--histogram", tmp_path / "a"], "expected --histogram to replace no file"),
+        (["--histogram", folder / "deep" / "scores.png"], "expected a --histogram outside of SRC"),
+    ]:
+        error = detect(folder, *options).exception
+        assert isinstance(error, OptionError) and text in str(error), options
+    error = detect(image, "--histogram", image).exception
+    assert isinstance(error, OptionError) and "expected --histogram to replace no file" in str(error)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_escaped(folder: Path, tmp_path: Path) -> None:
+    picture(folder / os.fsdecode(b"caf\xe9.png"))
+    assert detect(folder, "--out", tmp_path / "scores.csv").exit_code == 0
+    for text in ((tmp_path / "scores.csv").read_text(), detect(folder).stdout):
+        assert [row["file"] for row in rows(text)] == [r"caf\udce9.png", f"deep/{NOISY}", SMOOTH]
 
 
 def test_a_source_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -122,6 +122,19 @@ def test_a_second_run_skips_existing_outputs_unless_overwrite_is_given(tmp_path:
     assert files(tmp_path / "out") == whole
 
 
+def test_a_source_that_was_replaced_is_purified_again(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png"):
+        photograph(source / name)
+    assert purify(source, target).exit_code == 0
+    later = (target / "a.png").stat().st_mtime_ns + 10**9
+    photograph(source / "a.png", seed=5)
+    os.utime(source / "a.png", ns=(later, later))
+    result = purify(source, target)
+    assert "purified 1, skipped 1" in result.output
+    assert (target / "a.png").read_bytes() != (target / "b.png").read_bytes()
+
+
 def test_existing_outputs_of_other_settings_are_refused(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--tile", 32).output
