@@ -1,4 +1,10 @@
-"""Purifiers: modules that remove adversarial perturbations from images before they reach a model."""
+"""Purifiers: modules that remove adversarial perturbations from images before they reach a model.
+
+The sub-packages, such as `purifier.transforms` and `purifier.attacks`, are imported when they are first used.
+"""
+
+import importlib as _importlib
+import types as _types
 
 from purifier._attaching import Handle, attach
 from purifier._errors import (
@@ -44,3 +50,27 @@ __all__ = [
     "register",
     "wrap",
 ]
+
+_ROOMS = (
+    "adapters",
+    "attacks",
+    "data",
+    "evaluation",
+    "inference",
+    "methods",
+    "models",
+    "scale",
+    "smoothing",
+    "training",
+    "transforms",
+)
+
+
+def __getattr__(name: str) -> _types.ModuleType:
+    if name in _ROOMS:
+        return _importlib.import_module(f"purifier.{name}")
+    raise AttributeError(f"module 'purifier' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

@@ -47,6 +47,16 @@ def test_every_public_name_has_a_docstring() -> None:
         assert name == "__version__" or getattr(purifier, name).__doc__, name
 
 
+def test_sub_packages_need_no_import_of_their_own() -> None:
+    script = (
+        "import sys, purifier\n"
+        "assert 'purifier.transforms' not in sys.modules and 'transforms' in dir(purifier)\n"
+        "print(purifier.transforms.Purify.__name__, purifier.attacks.PGD.__name__)\n"
+        "print(hasattr(purifier, 'dreams'))\n"
+    )
+    assert python(script).split() == ["Purify", "PGD", "False"]
+
+
 def test_every_error_is_derived_from_one_root() -> None:
     errors = [value for value in vars(purifier).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(errors) >= 8

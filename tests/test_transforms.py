@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +89,41 @@ def test_a_sample_whose_only_picture_is_an_array_is_refused(purify: Purifier) ->
     assert isinstance(image, Image.Image) and mask is array
 
 
+def test_masks_in_pil_images_pass_through_beside_a_picture(purify: Purifier) -> None:
+    noise = picture().convert("L")
+    for mode in ("1", "L", "P", "I", "F"):
+        mask = noise.convert(mode)
+        for sample in ((picture(), mask), (mask, picture()), (mask, tv_tensors.Image(IMAGE))):
+            found = Purify(purify)(*sample)
+            kept, image = (one for one in sorted(zip(found, sample, strict=True), key=lambda pair: pair[1] is not mask))
+            assert kept[0] is mask and image[0] is not image[1], mode
+    first, second = Purify(purify)(picture(), picture().rotate(180))
+    assert np.array_equal(first, purify.purify_image(picture()))
+    assert np.array_equal(second, purify.purify_image(picture().rotate(180)))
+
+
+def test_a_picture_without_colour_is_purified(purify: Purifier) -> None:
+    grey = picture().convert("L")
+    assert np.array_equal(Purify(purify)(grey), purify.purify_image(grey))
+    mask = grey.convert("1")
+    for sample in ((grey, mask), (mask, grey)):
+        found = Purify(purify)(*sample)
+        assert (
+            np.array_equal(found[sample.index(grey)], purify.purify_image(grey)) and found[sample.index(mask)] is mask
+        )
+    palette = picture().convert("P")
+    assert np.array_equal(Purify(purify)(palette).convert("RGB"), purify.purify_image(palette).convert("RGB"))
+    with pytest.raises(InputError, match=r"got 2 of mode L, .* turn masks into tv_tensors\.Mask"):
+        Purify(purify)(grey, grey.rotate(180))
+
+
+def test_a_label_may_come_before_the_image(purify: Purifier) -> None:
+    label, image = Purify(purify)(torch.tensor(2), IMAGE)
+    assert label == 2 and torch.equal(image, purify(IMAGE))
+    with pytest.raises(InputError, match="expected a sample with a picture, got nothing"):
+        Purify(purify)()
+
+
 @pytest.mark.slow
 def test_it_works_in_spawned_workers_of_a_data_loader(purify: Purifier) -> None:
     data = Noise(Purify(purify))
@@ -138,3 +176,60 @@ def test_a_processor_that_purifies_first_works_in_spawned_workers(purify: Purifi
 def test_what_is_not_a_processor_is_refused() -> None:
     with pytest.raises(OptionError, match="expected an image processor that can be called, got dict"):
         PurifyFirst({}, "gs")
+
+
+class Composite:
+    """A processor of texts, images and videos that gives back what it is fed."""
+
+    def __init__(self) -> None:
+        self.image_processor = ViTImageProcessor(size={"height": 16, "width": 16})
+        self.video_processor = None
+        self.rows = 1
+
+    def __call__(self, text: Any = None, images: Any = None, videos: Any = None) -> tuple[Any, Any, Any]:
+        return text, images, videos
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+        """As transformers does: the processor itself is called with what the conversation holds."""
+        return self(text=self.joined(conversation), images=[part["image"] for part in conversation if "image" in part])
+
+    def joined(self, conversation: list[dict[str, Any]]) -> str:
+        return " ".join(part["text"] for part in conversation if "text" in part)
+
+
+def test_every_way_into_a_processor_purifies_first(purify: Purifier, tmp_path: Path) -> None:
+    first, want = PurifyFirst(Composite(), purify), np.asarray(purify.purify_image(picture()))
+    text, (image,), _ = first.apply_chat_template([{"text": "what is"}, {"image": picture()}, {"text": "this"}])
+    assert text == "what is this" and np.array_equal(image, want)
+    text, image, _ = first("a photo", picture())
+    assert text == "a photo" and np.array_equal(image, want)
+    inner = first.processor.image_processor(purify.purify_image(picture()), return_tensors="pt")["pixel_values"]
+    assert torch.equal(first.image_processor(picture(), return_tensors="pt")["pixel_values"], inner)
+    assert torch.equal(first.image_processor.preprocess(picture(), return_tensors="pt")["pixel_values"], inner)
+    assert first.video_processor is None
+    picture().save(tmp_path / "a.png")
+    address = "data:image/png;base64," + base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
+    for source in (str(tmp_path / "a.png"), tmp_path / "a.png", address):
+        assert np.array_equal(first(images=source)[1], want)
+
+
+def test_videos_are_purified_frame_by_frame(purify: Purifier) -> None:
+    first, want = PurifyFirst(Composite(), purify), np.asarray(purify.purify_image(picture()))
+    clip = np.stack([np.asarray(picture())] * 2)
+    for videos in (clip, list(clip), [picture()] * 2):
+        assert np.array_equal(np.stack(first(videos=videos)[2]), np.stack([want] * 2))
+    found = first(None, None, [torch.from_numpy(clip), torch.from_numpy(clip).movedim(-1, 1)])[2]
+    assert np.array_equal(found[0], np.stack([want] * 2)) and np.array_equal(found[1].movedim(1, -1), found[0])
+    assert first(videos=None)[2] is None
+    with pytest.raises(InputError, match=r"expected the frames of a video, got clip\.mp4; decode it first"):
+        first(videos=["clip.mp4"])
+
+
+def test_attributes_are_set_at_the_processor(purify: Purifier) -> None:
+    first = PurifyFirst(Composite(), purify)
+    first.rows = 3
+    assert first.processor.rows == 3
+    first.image_processor.do_resize = False
+    assert first.image_processor(picture(), return_tensors="pt")["pixel_values"].shape[-2:] == (20, 16)
+    with pytest.raises(AttributeError, match="columns"):
+        _ = first.columns

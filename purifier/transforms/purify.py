@@ -1,8 +1,4 @@
-"""Purifying as a step of a data pipeline: torchvision transforms, and in front of a transformers image processor.
-
-A pipeline purifies pictures before they are resized, cropped or normalised for the model, in the data loader's workers.
-`purifier.wrap` and `purifier.attach` purify what the model is fed, on the model's device.
-"""
+"""Purify: a torchvision transform that purifies the pictures of a sample."""
 
 from __future__ import annotations
 
@@ -18,21 +14,23 @@ from torchvision.transforms import v2
 
 from purifier._call import purify_any
 from purifier._convention import Convention
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError
 from purifier._input import check_form
 from purifier._purifier import Purifier
 from purifier._wrapping import DEFAULT, load_for
 
-__all__ = ["Purify", "PurifyFirst"]
+# Modes of PIL images that may be masks: shades of grey, and numbers of colours or classes.
+_GREY, _NUMBERS = ("L",), ("1", "P", "I", "I;16", "F")
 
 
 class Purify(v2.Transform):
     """Purifies the pictures of a sample and leaves the rest of it as it is.
 
     Takes PIL images, `tv_tensors.Image` and `Video`, and plain tensors as other v2 transforms do: uint8 in 0..255, or
-    float in [0, 1]. Boxes, masks and labels pass through. Each kind comes back as itself, with its shape and dtype. It
-    can be pickled, so that it works in the workers of a `DataLoader`. Gradients flow through float tensors. A sample
-    whose only picture is an array is refused, because v2 transforms pass arrays through.
+    float in [0, 1]. Boxes, masks and labels pass through. Beside a picture in colour, PIL images of one channel pass
+    through as masks. Each kind comes back as itself, with its shape and dtype. The transform can be pickled, so that it
+    works in the workers of a `DataLoader`. Gradients flow through float tensors. A sample whose only picture is an
+    array is refused, because v2 transforms pass arrays through.
 
     Args:
         purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier.
@@ -70,18 +68,35 @@ class Purify(v2.Transform):
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
         self.purifier = load_for(None, purifier, from_pretrained_arguments)
 
-    def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Refuses a sample of arrays.
+    def forward(self, *inputs: Any) -> Any:
+        """Purifies the pictures of a sample.
 
         Raises:
-            InputError: If there is an array of a picture's form, and nothing that is purified.
+            InputError: If there is no sample, if its only picture is an array, or if it is not clear which of several
+                PIL images are pictures.
         """
+        if not inputs:
+            raise InputError("expected a sample with a picture, got nothing; call it with one")
+        return super().forward(*inputs)
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Checks what `forward` raises."""
         arrays = [value for value in flat_inputs if isinstance(value, np.ndarray) and value.ndim in (2, 3, 4)]
         if arrays and not any(self._needs_transform_list(flat_inputs)):
             raise InputError(
                 f"expected a sample with a PIL image or a tensor, got an array {arrays[0].shape}, which v2 transforms "
                 "pass through; turn it into a tensor first: v2.ToImage()"
             )
+
+    def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
+        declared = [value for value in flat_inputs if isinstance(value, tv_tensors.Image | tv_tensors.Video)]
+        pictures = [*declared, *_pictures(flat_inputs, alone=not declared)]
+        if not pictures:
+            tensors = [value for value in flat_inputs if type(value) is Tensor]
+            # A label may come first.
+            pictures = ([value for value in tensors if value.ndim > 2] or tensors)[:1]
+        chosen = {id(value) for value in pictures}
+        return [id(value) in chosen for value in flat_inputs]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Purifies one picture."""
@@ -97,45 +112,24 @@ class Purify(v2.Transform):
         return self.convention.from_unit(purify_any(self.purifier.purify, self.convention.to_unit(images)), images)
 
 
-class PurifyFirst:
-    """A transformers image processor that purifies pictures before it resizes, cuts up and normalises them.
+def _pictures(values: list[Any], *, alone: bool) -> list[Image]:
+    """Returns the PIL images of a sample that are pictures.
 
-    For models that are fed something else than whole images, such as the patches of a vision-language model, and for
-    pipelines that keep their model as it is. Attributes are the processor's own.
-
-    Args:
-        processor: An image processor, or one of texts and images; called with the pictures first or as `images=`.
-        purifier: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier.
-        **from_pretrained_arguments: Passed on to `Purifier.from_pretrained`.
+    Those in colour are. Others are masks beside one in colour or a `tv_tensors.Image`, or else pictures, grey ones
+    before those with numbers of colours or classes.
 
     Raises:
-        OptionError: If the processor cannot be called.
+        InputError: If several are equally likely to be the picture, or its mask.
     """
-
-    def __init__(
-        self, processor: Any, purifier: str | os.PathLike[str] | Purifier = DEFAULT, **from_pretrained_arguments: Any
-    ) -> None:
-        if not callable(processor):
-            raise OptionError(f"expected an image processor that can be called, got {type(processor).__name__}")
-        self.processor = processor
-        self.purify = Purify(purifier, **from_pretrained_arguments)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Purifies a picture, a list of pictures or nested lists of such, and hands them to the processor."""
-        if "images" in kwargs:
-            kwargs["images"] = self._purified(kwargs["images"])
-        elif args:
-            args = (self._purified(args[0]), *args[1:])
-        return self.processor(*args, **kwargs)
-
-    def _purified(self, images: Any) -> Any:
-        if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim > 3):
-            return [self._purified(image) for image in images]
-        if isinstance(images, Image | Tensor):
-            return self.purify(images)
-        return images if images is None else self.purify.purifier.purify_image(images)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "processor":
-            raise AttributeError(name)
-        return getattr(self.processor, name)
+    images = [value for value in values if isinstance(value, Image)]
+    if colour := [image for image in images if image.mode not in (*_GREY, *_NUMBERS)]:
+        return colour
+    if not alone or not images:
+        return []
+    likely = [image for image in images if image.mode in _GREY] or images
+    if len(likely) > 1:
+        raise InputError(
+            f"expected one grey picture in a sample, got {len(likely)} of mode {likely[0].mode}, of which some may be "
+            "masks; turn masks into tv_tensors.Mask, or pictures into tv_tensors.Image with v2.ToImage()"
+        )
+    return likely
