@@ -35,6 +35,7 @@ from purifier.smoothing.binomial import (
     lower_bound,
     reaches_half,
 )
+from purifier.smoothing.votes import voted
 
 # The label of a prediction that the draws do not support.
 ABSTAIN = -1
@@ -208,12 +209,16 @@ class Smoothed:
 
     @torch.no_grad()
     def counts(self, image: Tensor, draws: int) -> Tensor:
-        """Returns how often each class (K,) is predicted for an image (3, H, W) with noise, on the CPU."""
+        """Returns how often each class (K,) is predicted for an image (3, H, W) with noise, on the CPU.
+
+        Raises:
+            InputError: If the model does not return such logits, or one that is NaN.
+        """
         total: Tensor | None = None
         for start in range(0, draws, self.batch_size):
             size = min(self.batch_size, draws - start)
             logits = self.logits(image + self.sigma * self._noise(image, size))
-            found = logits.argmax(1).cpu().bincount(minlength=logits.shape[1])
+            found = voted(logits).cpu().bincount(minlength=logits.shape[1])
             total = found if total is None else total + found
         assert total is not None
         return total

@@ -144,6 +144,21 @@ def test_the_normalisation_of_the_model_is_applied_after_the_denoiser() -> None:
     torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 0.5))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_no_votes(value: float) -> None:
+    judge = smoothed(lambda x: torch.full((len(x), 5), value))
+    for ask in (judge.certify, judge.predict):
+        with pytest.raises(
+            InputError, match="expected finite logits from the model, got NaN or infinity for 100 of 100"
+        ):
+            ask(at(0.1))
+
+
+def test_a_class_that_the_model_rules_out_is_no_fault() -> None:
+    ruled_out = smoothed(lambda x: torch.tensor([-torch.inf, 1.0]).expand(len(x), 2))
+    assert int(ruled_out.predict(at(0.1))) == 1
+
+
 def test_equal_seeds_give_equal_certificates() -> None:
     assert smoothed(halves()).certify(at(0.1)) == smoothed(halves()).certify(at(0.1))
 
