@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._attaching import as_purified_model
@@ -20,7 +20,7 @@ from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
 from purifier.methods import describe
 from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
-from purifier.models.layers import check_eval
+from purifier.models.layers import check_eval, in_eval
 
 # A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
 _SIGNIFICANT = 0.001
@@ -153,15 +153,8 @@ class _View:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        modules = list(self.model.modules()) if isinstance(self.model, nn.Module) else []
-        modes = [module.training for module in modules]
-        for module in modules:
-            module.training = False
-        try:
+        with in_eval(self.model):
             outputs = [getattr(found, "logits", found) for found in map(self.model, images.split(_BATCH))]
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
         if not all(isinstance(one, Tensor) and one.ndim == 2 for one in outputs):
             raise InputError(f"expected logits (N, classes) from the model, got {type(outputs[0]).__name__}")
         return torch.cat(outputs).float().cpu()
