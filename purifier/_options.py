@@ -64,6 +64,20 @@ def check_seed(value: object, *, name: str = "seed") -> int:
     return check_integer(name, value, low=0, high=2**63 - 1, why="generators of random numbers take no larger seed")
 
 
+def check_generator(value: object) -> torch.Generator | None:
+    """Returns `value` if it is a source of random numbers, or None for torch's global one.
+
+    Raises:
+        OptionError: If it is something else, such as a seed.
+    """
+    if value is not None and not isinstance(value, torch.Generator):
+        raise OptionError(
+            f"expected generator to be a torch.Generator or None, got {shown(value)}; make one from a seed: "
+            "torch.Generator().manual_seed(0)"
+        )
+    return value
+
+
 def check_number(name: str, value: object, *, low: float, high: float) -> float:
     """Returns `value` as a float if it is a number from low to high.
 

@@ -14,12 +14,14 @@ from purifier._purifier import Purifier
 from purifier.attacks.bpda import straight_through, through_floors
 from purifier.attacks.losses import logits_in
 from purifier.attacks.threats import whole_model
+from purifier.models.layers import in_eval
 
 
 class Attackable(nn.Module):
     """Purifier and model as a function of RGB images (N, 3, H, W) in [0, 1] that returns logits (N, K).
 
-    Its gradients are exact. Of a purifier without a useful one, such as "jpeg", they are those of the identity (BPDA).
+    The model is called in eval mode; its own mode does not change. Gradients are exact. Of a purifier without a useful
+    one, such as "jpeg", they are those of the identity (BPDA).
 
     Args:
         defended: What `purifier.wrap` returned, or a model with a purifier attached.
@@ -37,7 +39,8 @@ class Attackable(nn.Module):
             )
         exact = getattr(found.purifier, "differentiable", True)
         self.defended = whole_model(through_floors(found) if exact else straight_through(found))
-        self.eval()
+        # Not eval(), which would change the mode of the model too.
+        self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits.
@@ -45,7 +48,8 @@ class Attackable(nn.Module):
         Raises:
             InputError: If the model returns something else.
         """
-        logits = logits_in(self.defended(images))
+        with in_eval(self):
+            logits = logits_in(self.defended(images))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise InputError(f"expected logits (N, K) from the model, got {type(logits).__name__}")
         return logits
@@ -58,7 +62,8 @@ def as_robustbench(defended: Callable[..., Any]) -> nn.Module:
         defended: What `purifier.wrap` returned, or a model with a purifier attached. It is shared, not copied.
 
     Returns:
-        A module in eval mode, with exact gradients; those of a purifier without useful ones are the identity's (BPDA).
+        A module that calls the model in eval mode, without changing the model's own. Gradients are exact; those of a
+        purifier without useful ones are the identity's (BPDA).
 
     Raises:
         OptionError: If it has no purifier.

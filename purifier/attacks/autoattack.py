@@ -18,7 +18,7 @@ from torch import Tensor
 
 from purifier._errors import InputError, OptionError
 from purifier._random import isolated_randomness
-from purifier.attacks._balls import Norm, check_norm
+from purifier.attacks._balls import Norm, check_norm, project
 from purifier.attacks.base import Attack, Model, check_eps
 from purifier.attacks.losses import cross_entropy, logits_in, places
 
@@ -37,8 +37,8 @@ class AutoAttack(Attack):
     "standard" runs APGD-CE, targeted APGD-DLR, targeted FAB and Square (5,000 queries) and is for deterministic
     models. "rand" runs APGD-CE and APGD-DLR with 20 samples of EOT and is for random models. Images that are
     misclassified from the start, and images that no attack changes, are returned clean. The targeted attacks target
-    nine other classes, or all of them if there are fewer. The package logs suspicious findings to the logger
-    "auto-attack".
+    nine other classes, or all of them if there are fewer. The package works in single precision; the model gets the
+    precision of the images. The package logs suspicious findings to the logger "auto-attack".
 
     Needs the package: `pip install "torch-purifier[autoattack]"`.
 
@@ -83,7 +83,7 @@ class AutoAttack(Attack):
         seed = int(torch.randint(2**31, (), generator=self.generator, device=device))
         with _kept(images):
             ensemble = _package()(
-                lambda points: _Isolated.apply(points, model),
+                lambda points: _Isolated.apply(points, model, images.dtype),
                 version=self.version,
                 eps=self.eps,
                 norm=self.norm,
@@ -93,9 +93,15 @@ class AutoAttack(Attack):
             for part in (ensemble.apgd_targeted, ensemble.fab):
                 part.n_target_classes = min(_GOALS, classes - 1)
             attacked: Tensor
-            # The package works in single precision.
-            attacked, _ = ensemble.run_standard_evaluation(images.float(), labels[:, 0], batch_size=len(images))
-        return attacked.to(images.dtype)
+            # The package works in single precision, and views images as rows.
+            single = images.float().contiguous()
+            attacked, _ = ensemble.run_standard_evaluation(single, labels[:, 0], batch_size=len(images))
+        return attacked if images.dtype == single.dtype else self._precise(images, single, attacked)
+
+    def _precise(self, images: Tensor, single: Tensor, attacked: Tensor) -> Tensor:
+        """Returns attacked images in the dtype of the clean ones, in the ball around those."""
+        changes = project(attacked.to(images.dtype) - images, self.eps, self.norm)
+        return torch.where(attacked == single, images, images + changes)
 
 
 class Strongest(Attack):
@@ -159,24 +165,24 @@ class Strongest(Attack):
 
 
 class _Isolated(torch.autograd.Function):
-    """A call of a model whose backward pass ends at the images, so that parameters get no gradients."""
+    """A call of a model in a dtype of its own, whose backward pass ends at the images, not at its parameters."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, model: Model) -> Tensor:
+    def forward(ctx: Any, points: Tensor, model: Model, dtype: torch.dtype) -> Tensor:
         with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-            leaf = points.detach().requires_grad_(ctx.needs_input_grad[0])
+            leaf = points.detach().to(dtype).requires_grad_(ctx.needs_input_grad[0])
             outputs: Tensor = logits_in(model(leaf))
         ctx.graph = (leaf, outputs)
-        return outputs.detach().clone()
+        return outputs.detach().to(points.dtype, copy=True)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> Any:
         leaf, outputs = ctx.graph
         if not outputs.requires_grad:
-            return torch.zeros_like(leaf), None
+            return torch.zeros_like(leaf, dtype=outer.dtype), None, None
         # The package runs several backward passes through one call.
-        (gradient,) = torch.autograd.grad(outputs, leaf, outer, retain_graph=True)
-        return gradient, None
+        (gradient,) = torch.autograd.grad(outputs, leaf, outer.to(outputs.dtype), retain_graph=True)
+        return gradient.to(outer.dtype), None, None
 
 
 @contextmanager

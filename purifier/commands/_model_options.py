@@ -63,7 +63,7 @@ def build_threats(texts: Sequence[str], surrogates: Sequence[str], device: Any) 
     from purifier.models.loading import load_model
 
     models = [load_model(spec, device=device) for spec in surrogates]
-    if models and "transfer" not in texts:
+    if models and not any(_threat_name(text) == "transfer" for text in texts):
         raise OptionError("expected --threat transfer beside --surrogate, got none; add it")
     calls: list[Callable[..., Any]] = [model.call for model in models]
     return {text: make_threat(text, surrogates=calls, names=[model.name for model in models]) for text in texts}
@@ -78,7 +78,11 @@ def build_certifications(texts: Sequence[str]) -> dict[str, Certification]:
 
 def is_certified(text: str) -> bool:
     """Whether a --threat is no threat model, but asks for certificates."""
-    return text.partition(":")[0].strip() == "certified"
+    return _threat_name(text) == "certified"
+
+
+def _threat_name(text: str) -> str:
+    return text.partition(":")[0].strip()
 
 
 def build_purifiers(texts: Sequence[str], device: Any, dtype: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._attaching import attached, without
+from purifier._attaching import as_purified_model, attached, without
 from purifier._identity import model_identity
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import has_gate
@@ -58,11 +58,13 @@ class Defences:
     """A model with each of several purifiers.
 
     Args:
-        model: A module, a function of images, or a loaded model. A purifier attached to it is switched off.
+        model: A module, a function of images, or a loaded model. A purifier in front of it, wrapped or attached, is
+            switched off, and the images are fed as it takes them.
         purifiers: The purifiers, by name; the bare model is added as "none".
         dtypes: Further dtypes to run the purifiers in.
         eight_bit: Whether to also round images to 8 bits before they are purified.
-        mean: Mean of each channel of the normalisation that the model expects; None means images in [0, 1].
+        mean: Mean of each channel of the normalisation that the model expects; None means images in [0, 1], or as the
+            purifier in front of it takes them.
         std: Standard deviation of each channel, likewise.
 
     Attributes:
@@ -88,12 +90,13 @@ class Defences:
         self.bare = model.call if isinstance(model, LoadedModel) else model
         self._known = model.identity if isinstance(model, LoadedModel) else None
         self.classes = model.classes if isinstance(model, LoadedModel) else class_names(model)
-        handle, channels = attached(self.bare), "RGB"
-        if handle is not None:
-            self._known = model_identity(handle.model)
-            self.bare = without(handle)
-            channels = handle.channels
-            mean, std = (mean, std) if mean is not None else handle.normalisation or (None, None)
+        behind, channels = as_purified_model(self.bare), "RGB"
+        if behind is not None:
+            handle = attached(self.bare)
+            self._known = model_identity(behind.model if handle is None else handle.model)
+            self.bare = behind.model if handle is None else without(handle)
+            channels = behind.convention.channels
+            mean, std = (mean, std) if mean is not None else behind.normalisation or (None, None)
         self.purifiers = dict(purifiers)
         everyone = {UNDEFENDED: Undefended(), **purifiers}
         self.defended = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from purifier._attaching import as_purified_model
@@ -20,7 +20,7 @@ from purifier.evaluation.checks.finding import Check, Finding
 from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
 from purifier.methods import describe
 from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
-from purifier.models.layers import check_eval
+from purifier.models.layers import check_eval, in_eval
 
 # A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
 _SIGNIFICANT = 0.001
@@ -34,6 +34,12 @@ TRAIN_MODE = Check(
     "train mode",
     "a batch norm or dropout layer is in train mode",
     "Outputs are random or depend on the batch. Call model.eval().",
+)
+NOT_FINITE = Check(
+    "outputs are not finite",
+    "the largest output for an image is NaN or infinite",
+    "Such an output is no prediction. Check the model's weights and the range of its images, and run it in float32 if "
+    "it overflows in half precision. Then ask again.",
 )
 FED = {
     "missing normalisation": "The model was made for normalised images. Give wrap() or attach() those, with mean= and "
@@ -80,7 +86,8 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
         labels: Class numbers (N,) of a tensor of images. Without labels only the mode and the outputs are checked.
 
     Returns:
-        What was found, each with what was measured and what to do; empty if nothing was.
+        What was found, each with what was measured and what to do; empty if nothing was. If outputs are not finite,
+        nothing further is looked for.
 
     Raises:
         InputError: If the model does not return logits (N, K), or images or labels have another form.
@@ -97,6 +104,8 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     findings = list(_mode(bare))
     view = _View(bare)
     outputs = view.logits(images)
+    if broken := list(_not_finite(outputs)):
+        return [*findings, *broken]
     if is_softmax(outputs):
         findings.append(SOFTMAX.found(f"outputs from {outputs.min():.2g} to {outputs.max():.2g}, each row sums to 1"))
     if labels is None:
@@ -144,21 +153,15 @@ class _View:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        modules = list(self.model.modules()) if isinstance(self.model, nn.Module) else []
-        modes = [module.training for module in modules]
-        for module in modules:
-            module.training = False
-        try:
+        with in_eval(self.model):
             outputs = [getattr(found, "logits", found) for found in map(self.model, images.split(_BATCH))]
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
         if not all(isinstance(one, Tensor) and one.ndim == 2 for one in outputs):
             raise InputError(f"expected logits (N, classes) from the model, got {type(outputs[0]).__name__}")
         return torch.cat(outputs).float().cpu()
 
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.logits(images).argmax(1) == labels.cpu()
+        outputs = self.logits(images)
+        return (outputs.argmax(1) == labels.cpu()) & outputs.amax(1).isfinite()
 
 
 def _mode(model: Any) -> Iterator[Finding]:
@@ -166,6 +169,12 @@ def _mode(model: Any) -> Iterator[Finding]:
         check_eval(model)
     except InputError as error:
         yield TRAIN_MODE.found(str(error).partition("got ")[2].partition(",")[0])
+
+
+def _not_finite(outputs: Tensor, where: str = "") -> Iterator[Finding]:
+    count = int((~outputs.amax(1).isfinite()).sum())
+    if count:
+        yield NOT_FINITE.found(f"NaN or infinity for {count} of {len(outputs)} images{where}")
 
 
 def _unknown(outputs: Tensor, labels: Tensor) -> Iterator[Finding]:
@@ -241,7 +250,11 @@ def _agreeing(predicted: Tensor, labels: Tensor) -> Tensor:
 
 
 def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor, stated: str) -> Iterator[Finding]:
-    before, after = bare.right(images, labels), whole.right(images, labels)
+    outputs = whole.logits(images)
+    if broken := list(_not_finite(outputs, " behind the purifier")):
+        yield from broken
+        return
+    before, after = bare.right(images, labels), outputs.argmax(1) == labels.cpu()
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
     if lost - gained > _MOST_COST * len(labels) and sign_test(lost, gained) < _SIGNIFICANT:
         yield COST.found(

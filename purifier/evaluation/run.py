@@ -94,7 +94,7 @@ def evaluate(
     Args:
         model: In eval mode, on the device to use. It returns logits (N, K) for `LabelledImages`, logits (N, K, H, W) or
             {"out": logits} for `MaskedImages`, and lists of {"boxes", "scores", "labels"} for `BoxedImages`. A purifier
-            attached to it is switched off.
+            in front of it, wrapped or attached, is switched off, and the images are fed as it takes them.
         data: The images and targets.
         purifiers: `Purifier`s by their names in the results. The bare model is always measured too, as "none".
         attacks: Attacks, or images `Attacked` beforehand, by name, such as {"PGD 8/255": PGD(eps=8 / 255)}.

@@ -127,7 +127,7 @@ class Classification(Task):
                 f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
                 "give data of the model's task"
             )
-        predictions: list[Any] = torch.where(outputs.isnan().any(1), -1, outputs.argmax(1)).tolist()
+        predictions: list[Any] = _predicted(outputs).tolist()
         return predictions
 
     def majority(self, found: list[list[Any]]) -> list[Any]:
@@ -160,7 +160,7 @@ class Classification(Task):
 class Segmentation(Task):
     """Logits (N, K, h, w), alone, as "out" (torchvision) or as .logits. Records store counts of pixels by class.
 
-    Logits smaller than the masks are enlarged bilinearly.
+    A pixel with a NaN logit is predicted as no class. Logits smaller than the masks are enlarged bilinearly.
 
     Args:
         ignore_index: Mask value of the pixels to ignore.
@@ -180,12 +180,12 @@ class Segmentation(Task):
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         logits = _dense(outputs, targets.shape[-2:])
-        counts = count_pixels(logits.argmax(1), targets, logits.shape[1], ignore_index=self.ignore_index)
+        counts = count_pixels(_predicted(logits), targets, logits.shape[1], ignore_index=self.ignore_index)
         return [count.to_dict() for count in counts]
 
     def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
         logits = _dense(model(torch.stack(images)), images[0].shape[-2:])
-        return [with_classes(image, classes) for image, classes in zip(images, logits.argmax(1), strict=True)]
+        return [with_classes(image, classes) for image, classes in zip(images, _predicted(logits), strict=True)]
 
     def check(self, outputs: Any, data: Any) -> None:
         classes, values = read_logits(outputs).shape[1], set[int]()
@@ -293,6 +293,11 @@ def describe(outputs: Any) -> str:
 def _said(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"
+
+
+def _predicted(logits: Tensor) -> Tensor:
+    """Returns the class with the largest of the logits (N, K, ...), or -1 if one of them is NaN."""
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
 def _dense(outputs: Any, size: Sequence[int]) -> Tensor:

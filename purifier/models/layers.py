@@ -110,6 +110,20 @@ def check_eval(model: Any) -> None:
             )
 
 
+@contextmanager
+def in_eval(model: Any) -> Iterator[None]:
+    """Puts a module and all parts of it into eval mode for the `with` block, and then back into the modes they had."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def _keep(caught: dict[str, Any], name: str, *values: Any) -> None:
     for value in values:
         caught.setdefault(name, value)

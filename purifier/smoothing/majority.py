@@ -19,6 +19,7 @@ from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError
 from purifier._input import check_form
 from purifier._options import check_integer
+from purifier.smoothing.votes import voted
 
 
 class Majority:
@@ -84,4 +85,4 @@ class Majority:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"expected logits ({len(images)}, classes) from the model, got {got}; only classes vote")
-        return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1])
+        return torch.nn.functional.one_hot(voted(logits), logits.shape[1])

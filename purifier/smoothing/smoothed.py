@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from purifier._attaching import as_purified_model
 from purifier._errors import InputError, OptionError
 from purifier._input import check_form, check_range
-from purifier._options import check_integer, check_number
+from purifier._options import check_generator, check_integer, check_number
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
 from purifier._wrapping import convention_of, load_for
@@ -35,6 +36,7 @@ from purifier.smoothing.binomial import (
     lower_bound,
     reaches_half,
 )
+from purifier.smoothing.votes import voted
 
 # The label of a prediction that the draws do not support.
 ABSTAIN = -1
@@ -66,18 +68,20 @@ class Smoothed:
 
     Args:
         model: A classifier in eval mode: a module or a function that returns logits (N, K), or an object with them as
-            `.logits`.
+            `.logits`. A purifier in front of it, wrapped or attached, is part of the classifier: it comes after the
+            denoiser, and the images are fed as that wrapper takes them.
         denoiser: A name, folder or hub repository for `Purifier.from_pretrained`, or a purifier, that was trained for
             Gaussian noise of this sigma. None means that the model itself was.
         sigma: Standard deviation of the noise, in units of the [0, 1] range. A larger one gives larger radii and fewer
             correct predictions.
-        mean: Mean of each channel of the normalisation that the model expects, as for `purifier.wrap`.
+        mean: Mean of each channel of the normalisation that the model expects, as for `purifier.wrap`. A model that has
+            a purifier states it there.
         std: Standard deviation of each channel, likewise.
         batch_size: Largest number of noisy images in one call of the model.
         generator: Source of the noise. None means torch's global generator.
 
     Raises:
-        OptionError: If an option is out of its range.
+        OptionError: If an option is out of its range, or there are mean and std for a model that has a purifier.
         UnknownNameError: If no purifier has that name.
 
     Example:
@@ -102,11 +106,20 @@ class Smoothed:
         self.sigma = check_sigma(sigma)
         if not callable(model):
             raise OptionError(f"expected a model that maps images to logits, got {type(model).__name__}")
-        self.model, self.generator = model, generator
-        self.denoiser = None if denoiser is None else load_for(model, denoiser, {})
+        self.model, self.generator = model, check_generator(generator)
         self.batch_size = check_integer("batch_size", batch_size, low=1)
-        stated = convention_of(model, None, mean, std, None)
-        self._convention = PurifiedModel(model, torch.nn.Identity(), **stated).convention
+        defended = as_purified_model(model)
+        self._purifier = None if defended is None else defended.purifier
+        if defended is None:
+            stated = convention_of(model, None, mean, std, None)
+            defended = PurifiedModel(model, torch.nn.Identity(), **stated)
+        elif mean is not None or std is not None:
+            raise OptionError(
+                f"expected no mean and std for a model that has a purifier, which states how its images are fed, got "
+                f"mean={mean}, std={std}; give them to wrap() or attach()"
+            )
+        self._bare, self._convention = defended.model, defended.convention
+        self.denoiser = None if denoiser is None else load_for(self._bare, denoiser, {})
 
     def logits(self, noisy: Tensor) -> Tensor:
         """Denoises images and classifies them: the base classifier of the smoothing. Gradients flow.
@@ -120,8 +133,10 @@ class Smoothed:
         Raises:
             InputError: If the model does not return such logits.
         """
-        images = noisy if self.denoiser is None else self.denoiser.purify(noisy)
-        found = self.model(self._convention.from_unit(images, noisy))
+        images = noisy
+        for purifier in (self.denoiser, self._purifier):
+            images = images if purifier is None else purifier.purify(images)
+        found = self._bare(self._convention.from_unit(images, noisy))
         logits = getattr(found, "logits", found)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(noisy) or logits.shape[1] < 2:
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
@@ -208,12 +223,16 @@ class Smoothed:
 
     @torch.no_grad()
     def counts(self, image: Tensor, draws: int) -> Tensor:
-        """Returns how often each class (K,) is predicted for an image (3, H, W) with noise, on the CPU."""
+        """Returns how often each class (K,) is predicted for an image (3, H, W) with noise, on the CPU.
+
+        Raises:
+            InputError: If the model does not return such logits, or one that is NaN.
+        """
         total: Tensor | None = None
         for start in range(0, draws, self.batch_size):
             size = min(self.batch_size, draws - start)
             logits = self.logits(image + self.sigma * self._noise(image, size))
-            found = logits.argmax(1).cpu().bincount(minlength=logits.shape[1])
+            found = voted(logits).cpu().bincount(minlength=logits.shape[1])
             total = found if total is None else total + found
         assert total is not None
         return total

@@ -55,6 +55,17 @@ def test_a_model_of_normalised_images_takes_images_in_the_unit_range(images: Ten
     torch.testing.assert_close(as_robustbench(wrapped)(images), wrapped(normalised))
 
 
+@pytest.mark.parametrize("adapt", [as_robustbench, as_maite_model])
+def test_adapters_call_a_model_in_eval_mode_and_leave_its_own_mode_as_it_is(adapt: Any, images: Tensor) -> None:
+    net = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(3).eval(), nn.Flatten(), nn.Linear(3 * 40 * 40, 5))
+    modes = [part.training for part in net.modules()]
+    adapted = adapt(purifier.wrap(net, "gs"))
+    assert [part.training for part in net.modules()] == modes
+    first, second = (torch.stack([torch.as_tensor(row) for row in adapted(images)]) for _ in range(2))
+    assert torch.equal(first, second), "dropout was on"
+    assert [part.training for part in net.modules()] == modes == [True, True, False, True, True]
+
+
 @pytest.mark.parametrize("name", ["gs", "jpeg"])
 def test_foolbox_attacks_as_ours_does(name: str, model: nn.Module, images: Tensor) -> None:
     foolbox: Any = pytest.importorskip("foolbox", reason="needs foolbox")

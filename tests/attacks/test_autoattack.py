@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from purifier import InputError, OptionError
 from purifier.attacks import APGD, CW, FGSM, PGD, AutoAttack, Aware, Strongest
+from tests.attacks.victims import sizes
 from tests.builders import pictures, small_purifier, unchanged
 
 
@@ -44,6 +45,7 @@ class FakeEnsemble:
     def run_standard_evaluation(
         self, images: torch.Tensor, labels: torch.Tensor, *, batch_size: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.images = images
         torch.manual_seed(self.options["seed"])
         sys.settrace(None)
         leaf = images.clone().requires_grad_()
@@ -118,6 +120,54 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(OptionError, match=r'pip install "torch-purifier\[autoattack\]"'):
         AutoAttack()
+
+
+def test_the_package_gets_contiguous_images_in_single_precision(
+    package: type[FakeEnsemble], model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    images, labels = batch
+    expected = AutoAttack(eps=0.03)(model, images, labels)
+    assert torch.equal(AutoAttack(eps=0.03)(model, images.to(memory_format=torch.channels_last), labels), expected)
+    for ensemble in package.made:
+        assert (ensemble.images.dtype, ensemble.images.is_contiguous()) == (torch.float32, True)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_images_in_double_precision_stay_in_the_ball_around_them(
+    package: type[FakeEnsemble], model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], norm: str
+) -> None:
+    images, labels = batch[0].double() * 0.9 + 0.05 + 1e-9, batch[1]
+    with unchanged(model.double()):
+        attacked = AutoAttack(version="rand", eps=0.03, norm=norm)(model, images, labels)
+    (ensemble,) = package.made
+    assert ensemble.images.dtype == torch.float32
+    assert attacked.dtype == torch.float64
+    assert sizes(attacked, images, norm).max() == pytest.approx(0.03, abs=1e-15)
+
+
+def test_an_image_in_double_precision_that_no_attack_changes_comes_back_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch, package: type[FakeEnsemble], model: nn.Module
+) -> None:
+    monkeypatch.setattr(
+        FakeEnsemble, "run_standard_evaluation", lambda self, images, labels, batch_size: (images, labels)
+    )
+    images = pictures(2, 3, 12, 12).double() + 1e-10
+    assert torch.equal(AutoAttack(version="rand")(model.double(), images, torch.tensor([0, 1])), images.clamp(0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["channels_last", "float64"])
+def test_the_real_package_takes_other_layouts_and_double_precision(
+    model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], kind: str
+) -> None:
+    pytest.importorskip("pyautoattack", reason="AutoAttack needs the package pyautoattack")
+    images, labels = batch
+    images = images.double() if kind == "float64" else images.to(memory_format=torch.channels_last)
+    model = model.to(images.dtype)
+    with unchanged(model):
+        attacked = AutoAttack(eps=0.01).seeded(0)(model, images, labels)
+    assert attacked.dtype == images.dtype and sizes(attacked, images, "Linf").max() <= 0.01 + 1e-7
+    assert right(model, attacked, labels).sum() < right(model, images, labels).sum()
 
 
 @pytest.mark.slow

@@ -249,6 +249,24 @@ def test_an_attack_without_a_radius_refuses_with_eps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_the_memory_format_makes_no_difference(victim: nn.Sequential, name: str) -> None:
+    images, labels = examples(4)
+    attack = EVERY[name]().seeded(0)
+    found = attack(victim, images.to(memory_format=torch.channels_last), labels)
+    assert torch.allclose(found, EVERY[name]().seeded(0)(victim, images, labels), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_images_in_double_precision_are_attacked_in_it(victim: nn.Sequential, name: str) -> None:
+    images, labels = examples(4)
+    attack = EVERY[name]().seeded(0)
+    found = attack(victim.double(), images.double(), labels)
+    assert found.dtype == torch.float64 and found.min() >= 0 and found.max() <= 1
+    if attack.bounded:
+        assert sizes(found, images.double(), "Linf").max() <= attack.eps + 1e-12
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_an_empty_batch_comes_back_empty(victim: nn.Sequential, name: str) -> None:
     assert EVERY[name]()(victim, torch.rand(0, 3, 12, 12), torch.zeros(0, dtype=torch.long)).shape == (0, 3, 12, 12)
 

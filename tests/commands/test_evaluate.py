@@ -74,6 +74,15 @@ def test_labels_come_from_a_table_and_surrogates_from_anywhere(folder: Path, tmp
     assert stored["settings"]["threats"]["transfer"]["surrogates"] == [f"{SCENES}:colours"]
 
 
+def test_surrogates_go_with_transfer_and_its_options(folder: Path, tmp_path: Path) -> None:
+    surrogates = ["--surrogate", f"{SCENES}:colours", "--surrogate", f"{SCENES}:colours"]
+    options = ["--attack", "PGD:steps=1", "--threat", "transfer:average=losses", *surrogates]
+    result = evaluate("--data", folder, *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert stored["settings"]["threats"]["transfer:average=losses"]["average"] == "losses"
+
+
 def test_segmentation_takes_a_folder_of_masks(tmp_path: Path) -> None:
     images, masks = mask_folders(tmp_path / "data")
     arguments = ["--task", "segmentation", "--data", images, "--size", "0", "--attack", "BIM:steps=2"]
@@ -203,3 +212,4 @@ def test_without_an_attack_the_clean_figures_are_printed(folder: Path, tmp_path:
     rows = [line.split() for line in result.output.splitlines() if line.startswith("no attack")]
     assert [row[2] for row in rows] == ["none", "gs:iterations=1"]
     assert all(row[3].replace(".", "").isdecimal() and row[4] == "%" for row in rows)
+    assert "No attack was measured" in result.output and "Give --attack" in result.output

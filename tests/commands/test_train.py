@@ -57,6 +57,11 @@ def test_the_help_lists_the_methods_and_explains_each_setting() -> None:
     assert "--adversarial-weight" in text and "critic" in text and "--relativistic / --no-relativistic" in text
 
 
+def test_the_help_of_gad_states_the_steps_of_attacks_that_know_the_purifier() -> None:
+    text = " ".join(train("gad", "--help").output.split())
+    assert 'and 1 for attacks through purifier and model, those of threat "aware" and half of "both"' in text
+
+
 def test_training_by_options_ends_in_a_folder_that_loads(photos: Path, tmp_path: Path) -> None:
     result = train("nrp", "--data", photos, "--out", tmp_path, *as_options(TINY))
     assert result.exit_code == 0, result.output

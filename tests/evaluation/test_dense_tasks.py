@@ -76,6 +76,18 @@ def test_logits_smaller_than_the_masks_are_enlarged(tmp_path: Path) -> None:
     assert result.rows[0].standard["pixel_accuracy"] > 0.8
 
 
+def test_nan_logits_of_a_segmenter_count_as_wrong(tmp_path: Path) -> None:
+    images, masks = mask_folders(tmp_path)
+    options = {"purifiers": {}, "attacks": {"PGD": PGD(steps=1)}, "threats": {"blind": Blind()}, "settings": QUICK}
+    (clean, _) = evaluate(
+        lambda batch: Pixels()(batch)["out"] * torch.nan,
+        masked_images(images, masks=masks),
+        out=tmp_path / "out",
+        **options,
+    ).rows
+    assert clean.standard == {"pixel_accuracy": 0.0, "mean_iou": 0.0}
+
+
 class OneBox(nn.Module):
     """A detector by hand: one box in each image, whose score is the image's brightness inside it."""
 

@@ -167,6 +167,32 @@ def test_an_attached_model_is_examined_without_and_with_its_purifier() -> None:
     assert found(model, scene()) == [] and found(model, normalise(scene())) == []
 
 
+def test_outputs_that_are_not_finite_are_found() -> None:
+    broken, images = Plain(), scene()
+    broken.colours[0] = torch.nan
+    for labels in (LABELS, None):
+        (finding,) = doctor(broken, images, labels)
+        assert finding.check == "outputs are not finite" and "weights" in finding.explanation
+        assert finding.measured == "NaN or infinity for 60 of 60 images"
+    assert found(lambda x: Plain()(x) * torch.where(x[:, :1, 0, 0] > 0.5, torch.inf, 1.0), images) == [finding.check]
+
+
+def test_a_class_that_a_model_rules_out_is_no_fault() -> None:
+    assert found(lambda x: nn.functional.pad(Plain()(x), (0, 1), value=-torch.inf), scene()) == []
+
+
+def test_outputs_that_are_not_finite_behind_the_purifier_alone_are_found() -> None:
+    class Afraid(Plain):
+        """Fails on pictures without grain."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            grain = images.diff(dim=-1).abs().mean((1, 2, 3))[:, None]
+            return super().forward(images) / (grain > 0.05)
+
+    (finding,) = doctor(Purifier.from_pretrained("gs").wrap(Afraid()), scene(), LABELS)
+    assert finding.check == "outputs are not finite" and finding.measured.endswith("images behind the purifier")
+
+
 def test_a_model_of_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected logits \(N, classes\) from the model, got Tensor"):
         doctor(nn.Identity(), scene())

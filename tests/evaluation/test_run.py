@@ -305,12 +305,16 @@ def test_models_of_normalised_images_are_measured_as_their_plain_twins(
     assert [(r.standard, r.robust) for r in one.rows] == [(r.standard, r.robust) for r in other.rows]
 
 
-def test_a_purifier_that_is_attached_to_the_model_is_switched_off(
-    data: LabelledImages, gs: Purifier, tmp_path: Path
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+def test_a_purifier_in_front_of_the_model_is_switched_off(
+    data: LabelledImages, gs: Purifier, tmp_path: Path, way: str
 ) -> None:
-    model = Colours()
+    model: nn.Module = Colours()
     one = evaluate(data, tmp_path / "a", {"gs": gs}, model=model)
-    purifier.attach(model, "bit-depth", bits=1)
+    if way == "wrap":
+        model = purifier.wrap(model, "bit-depth", bits=1)
+    else:
+        purifier.attach(model, "bit-depth", bits=1)
     other = evaluate(data, tmp_path / "b", {"gs": gs}, model=model)
     figures = [[(row.purifier, row.attack, row.standard, row.robust) for row in run.rows] for run in (one, other)]
     assert figures[0] == figures[1] and other.settings["model"] == one.settings["model"]

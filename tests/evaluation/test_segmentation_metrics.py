@@ -39,6 +39,11 @@ def test_an_image_of_ignored_pixels_alone_counts_nothing() -> None:
     assert (counts.pixel_accuracy, counts.mean_iou) == (0, 0) and counts.predicted.sum() == 0
 
 
+def test_a_pixel_that_is_predicted_as_no_class_is_wrong_for_its_own_and_costs_no_other() -> None:
+    (counts,) = count_pixels(torch.tensor([[[0, -1, 1, 1]]]), torch.tensor([[[0, 0, 1, 1]]]), 2)
+    assert (counts.pixel_accuracy, counts.mean_iou) == (0.75, 0.75)
+
+
 def test_bootstrap_intervals_hold_the_figure_and_shrink_with_images() -> None:
     torch.manual_seed(0)
 

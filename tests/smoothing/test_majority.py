@@ -54,6 +54,10 @@ def test_what_cannot_vote_is_refused(model: Any, votes: int, message: str) -> No
 
 
 def test_outputs_and_images_that_do_not_suit_are_refused() -> None:
+    with pytest.raises(
+        InputError, match="expected finite logits from the model, got NaN or infinity for 1 of 2 images"
+    ):
+        Majority(lambda x: torch.tensor([[0.0, 1.0], [torch.nan, 1.0]])).predict(pictures(2, 3, 8, 8))
     with pytest.raises(InputError, match="only classes vote"):
         Majority(nn.Identity()).predict(pictures(1, 3, 8, 8))
     with pytest.raises(InputError, match=r"add images\[None\]"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, Purifier, attach, wrap
+from purifier._convention import Convention
 from purifier.attacks import EOT, PGD
 from purifier.smoothing import ABSTAIN, Smoothed, lower_bound
 from tests.attacks.victims import examples, trained
-from tests.builders import small_purifier
+from tests.builders import pictures, small_purifier
 
 SIGMA = 0.25
 
@@ -144,6 +146,54 @@ def test_the_normalisation_of_the_model_is_applied_after_the_denoiser() -> None:
     torch.testing.assert_close(seen[0], torch.full((1, 3, 4, 4), 0.5))
 
 
+@pytest.mark.parametrize("way", ["wrap", "attach"])
+@pytest.mark.parametrize("convention", [{}, {"mean": [0.5] * 3, "std": [0.25] * 3}, {"channels": "BGR"}])
+def test_a_purifier_in_front_of_the_model_is_a_denoiser_in_its_own_convention(
+    way: str, convention: dict[str, Any]
+) -> None:
+    model, purifier = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval(), small_purifier("gs")
+    images = pictures(3, 3, 4, 4)
+    if way == "wrap":
+        defended = wrap(model, purifier, **convention)
+    else:
+        attach(defended := copy.deepcopy(model), purifier, **convention)
+    expected = defended(Convention.of(**convention).from_unit(images, images))
+    judge = smoothed(defended, sigma=0.5)
+    torch.testing.assert_close(judge.logits(images), expected)
+    # Noise of this size leaves [0, 1] by more than a purifier takes in a call.
+    assert judge.predict(images, draws=20).shape == (3,)
+    if not convention:
+        assert judge.certify(images[0]) == smoothed(model, denoiser=purifier, sigma=0.5).certify(images[0])
+
+
+def test_a_denoiser_comes_before_the_purifier_of_the_model() -> None:
+    model, images = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval(), pictures(2, 3, 4, 4)
+    jpeg, gs = Purifier.from_pretrained("jpeg"), small_purifier("gs")
+    torch.testing.assert_close(smoothed(wrap(model, gs), denoiser=jpeg).logits(images), model(gs(jpeg(images))))
+
+
+def test_mean_and_std_beside_those_of_a_wrapper_are_refused() -> None:
+    with pytest.raises(
+        OptionError, match=r"expected no mean and std for a model that has a purifier.*give them to wrap"
+    ):
+        smoothed(wrap(halves(), small_purifier("gs")), mean=[0.5] * 3, std=[0.5] * 3)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_no_votes(value: float) -> None:
+    judge = smoothed(lambda x: torch.full((len(x), 5), value))
+    for ask in (judge.certify, judge.predict):
+        with pytest.raises(
+            InputError, match="expected finite logits from the model, got NaN or infinity for 100 of 100"
+        ):
+            ask(at(0.1))
+
+
+def test_a_class_that_the_model_rules_out_is_no_fault() -> None:
+    ruled_out = smoothed(lambda x: torch.tensor([-torch.inf, 1.0]).expand(len(x), 2))
+    assert int(ruled_out.predict(at(0.1))) == 1
+
+
 def test_equal_seeds_give_equal_certificates() -> None:
     assert smoothed(halves()).certify(at(0.1)) == smoothed(halves()).certify(at(0.1))
 
@@ -154,6 +204,8 @@ def test_equal_seeds_give_equal_certificates() -> None:
         ({"sigma": 0}, "expected sigma > 0, in units of the \\[0, 1\\] range, such as 0.25, got 0"),
         ({"sigma": True}, "expected sigma > 0"),
         ({"batch_size": 0}, "expected batch_size"),
+        ({"generator": 5}, r"expected generator to be a torch.Generator or None, got 5; make one from a seed"),
+        ({"generator": "cpu"}, "expected generator to be a torch.Generator or None, got 'cpu'"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], text: str) -> None:

@@ -56,7 +56,7 @@ def count_pixels(predictions: Tensor, masks: Tensor, classes: int, *, ignore_ind
     """Counts the pixels of each image.
 
     Args:
-        predictions: (N, H, W) predicted class numbers.
+        predictions: (N, H, W) predicted class numbers; -1 if a pixel is predicted as no class.
         masks: (N, H, W) true class numbers, and `ignore_index` for pixels to ignore.
         classes: Number of classes (K).
         ignore_index: Mask value of the pixels to ignore.
@@ -79,9 +79,8 @@ def count_pixels(predictions: Tensor, masks: Tensor, classes: int, *, ignore_ind
     for predicted, mask in zip(predictions, masks, strict=True):
         valid = mask != ignore_index
         predicted, mask = predicted[valid], mask[valid]
-        counts.append(
-            PixelCounts(*(torch.bincount(x, minlength=classes) for x in (mask[predicted == mask], predicted, mask)))
-        )
+        counted = (mask[predicted == mask], predicted[predicted >= 0], mask)
+        counts.append(PixelCounts(*(torch.bincount(values, minlength=classes) for values in counted)))
     return counts
 
 

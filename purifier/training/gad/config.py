@@ -76,9 +76,10 @@ class GADTraining(LoopConfig):
         eps: Radius of the attack, in units of the [0, 1] range; 0 means 0.031 for classification, 0.03 for
             segmentation, 8/255 for detection.
         alpha: Step size of the attack, in the same units; 0 means 0.0175 for classification, 0.01 for segmentation,
-            2/255 for detection (the paper gives none).
+            2/255 for detection (the paper gives none). Attacks through purifier and model have a step size of their
+            own: 1.25 eps for one step, and 2.5 eps / attack_steps for more.
         attack_steps: Steps of the attack; 0 means 4 for classification, 3 for segmentation, 4 for detection (the paper
-            gives none).
+            gives none), and 1 for attacks through purifier and model, those of threat "aware" and half of "both".
         reconstruction_weight: Weight lambda 4 of the pixel loss L_r (eq. 1).
         perceptual_weight: Weight lambda 5 of the perceptual loss L_p (eq. 2); with 0, its network is not loaded.
         gan_weight: Weight lambda 6 of the adversarial loss L_GANg (eq. 3).
