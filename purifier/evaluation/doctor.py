@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from purifier.models.layers import check_eval, in_eval
 # A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
 _SIGNIFICANT = 0.001
 _BATCH = 20
-# Points of clean accuracy that a purifier may cost.
+# Share of clean accuracy that a purifier may cost whose card states no figure.
 _MOST_COST = 0.05
 # Share of the classes that must be told apart before the order of the classes is doubted.
 _AGREE = 0.5
@@ -66,7 +67,8 @@ CLASS_ORDER = Check(
 )
 COST = Check(
     "purifier changes clean images",
-    f"the purifier costs more than {100 * _MOST_COST:.0f} points of accuracy on these clean images",
+    "the purifier costs more accuracy on these clean images than its card states, or than "
+    f"{100 * _MOST_COST:.0f} points if it states nothing",
     "Try another purifier, fewer iterations (purifier tune), or a gate in front of it: purifier.gated().",
 )
 
@@ -114,7 +116,7 @@ def doctor(model: Any, images: LabelledImages | Tensor, labels: Tensor | None = 
     fault = _most_likely(view, outputs, images, labels)
     findings += [fault] if fault else []
     if defended is not None:
-        findings += _cost(view, _View(whole_model(defended)), images, labels, _stated(defended.purifier))
+        findings += _cost(view, _View(whole_model(defended)), images, labels, _stated_costs(defended.purifier))
     return findings
 
 
@@ -249,30 +251,33 @@ def _agreeing(predicted: Tensor, labels: Tensor) -> Tensor:
     return agree
 
 
-def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor, stated: str) -> Iterator[Finding]:
+def _cost(bare: _View, whole: _View, images: Tensor, labels: Tensor, stated: dict[str, float]) -> Iterator[Finding]:
     outputs = whole.logits(images)
     if broken := list(_not_finite(outputs, " behind the purifier")):
         yield from broken
         return
     before, after = bare.right(images, labels), outputs.argmax(1) == labels.cpu()
     lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-    if lost - gained > _MOST_COST * len(labels) and sign_test(lost, gained) < _SIGNIFICANT:
+    # Losses that the card states are no evidence.
+    most = max(0.0, *stated.values()) / 100 if stated else _MOST_COST
+    unexplained = lost - math.floor(most * len(labels))
+    if unexplained > gained and sign_test(unexplained, gained) < _SIGNIFICANT:
+        points = ", ".join(f"{cost:.1f} points on {classifier}" for classifier, cost in stated.items())
         yield COST.found(
-            f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it{stated}"
+            f"{int(before.sum())} of {len(labels)} images right without it, {int(after.sum())} with it"
+            + (f"; its card states a cost of {points}" if points else "")
         )
 
 
-def _stated(purifier: Any) -> str:
-    """What the card of a purifier says that it costs; empty if it says nothing about these options."""
+def _stated_costs(purifier: Any) -> dict[str, float]:
+    """What a purifier costs in points by classifier, as its card says; empty if it says nothing about these options."""
     card, described = getattr(purifier, "card", None), getattr(purifier, "_card_of", None)
     if card is None or described is None:
-        return ""
+        return {}
     options, now = dict(described["options"]), describe(purifier.method)
     if now["method"] != described["method"] or {**options, "iterations": 0} != {**now["options"], "iterations": 0}:
-        return ""
-    costs = clean_costs(card, purifier.name, now["options"].get("iterations"))
-    points = ", ".join(f"{cost:.1f} points on {classifier}" for classifier, cost in costs.items())
-    return f"; its card states a cost of {points}" if points else ""
+        return {}
+    return clean_costs(card, purifier.name, now["options"].get("iterations"))
 
 
 def _as_unit(images: Tensor, convention: Convention) -> Tensor:

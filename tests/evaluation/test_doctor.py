@@ -161,6 +161,15 @@ def test_the_cost_is_compared_with_what_the_card_states() -> None:
     assert measured(kernel_size=7).endswith("with it")
 
 
+def test_a_cost_that_the_card_states_is_not_found() -> None:
+    purify = Purifier.from_pretrained("gs")
+    lines = "| {} | none | 90.0 |\n| {} | gs | {} |\n".format
+    purify.card = lines("resnet50", "resnet50", 85.0)
+    assert found(purify.wrap(Grainy()), scene()) == ["purifier changes clean images"]
+    purify.card += lines("mobilenet_v2", "mobilenet_v2", 0.0)
+    assert found(purify.wrap(Grainy()), scene()) == []
+
+
 def test_an_attached_model_is_examined_without_and_with_its_purifier() -> None:
     model = Nearest()
     purifier.attach(model, "gs", mean=MEAN, std=STD)
