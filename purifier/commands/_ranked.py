@@ -104,12 +104,14 @@ def _run(
     from tqdm import tqdm
 
     from purifier.data.finding import unlabelled_images
+    from purifier.data.outputs import check_outside
     from purifier.evaluation import load_model
     from purifier.evaluation.ranked import RankedSettings, evaluate_ranked, write_ranked
     from purifier.evaluation.ranked.table import markdown
     from purifier.inference.precision import resolve_device
     from purifier.models.named import import_named
 
+    check_outside(out, data)
     place = resolve_device(device)
     asked: dict[str, Any] = {
         "surrogates": [load_model(spec, device=place).call for spec in surrogates],

@@ -31,7 +31,7 @@ from purifier.commands._model_options import (
     device_option,
 )
 from purifier.data.images import read_rgb
-from purifier.data.outputs import Job, is_done, plan
+from purifier.data.outputs import Job, check_outside, is_done, plan
 from purifier.data.sets import bilinear_square
 from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device
@@ -84,13 +84,14 @@ def command(
 ) -> None:
     """Write adversarial versions of image files.
 
-    SRC is an image or a folder, which is searched recursively. DST is a file or a folder. Each output is a lossless PNG
-    with a JSON file beside it that states how it was made. Files whose output exists and is not older are skipped: run
-    the same command again to resume.
+    SRC is an image or a folder, which is searched recursively. DST is a file, or a folder outside SRC. Each output is
+    a lossless PNG with a JSON file beside it that states how it was made. Files whose output exists and is not older are
+    skipped: run the same command again to resume.
     """
     from purifier.evaluation.defences import Defences
 
     jobs = plan(source, target)
+    check_outside(target, source)
     place = resolve_device(device)
     (attack,) = build_attacks([attack_spec], [eps], place).values()
     (threat,) = build_threats([threat_spec], surrogates, place).values()

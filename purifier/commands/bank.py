@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from purifier.commands._terminal import echo
-from purifier.commands.train import options_of, yaml_option
+from purifier.commands.train import check_out, options_of, yaml_option
 
 if TYPE_CHECKING:
     from purifier.training.bank import Bank
@@ -43,6 +43,7 @@ def _make() -> click.Command:
     from purifier.training.bank import BankSettings, make_bank
 
     def run(out: Path, minutes: float | None, **values: Any) -> None:
+        check_out(out, values)
         echo("\n".join(card(make_bank(BankSettings(**values), out, minutes=minutes))))
 
     out = click.Option(

@@ -22,6 +22,7 @@ from purifier._walking import Found, no_images, said, walk
 from purifier._wrapping import DEFAULT
 from purifier.commands._model_options import batch_size_option, device_option
 from purifier.commands._terminal import echo, echo_error
+from purifier.data.outputs import check_outside
 from purifier.inference.pictures import batches
 
 if TYPE_CHECKING:
@@ -118,11 +119,8 @@ def _check_targets(out: Path | None, histogram: Path | None, source: Path, read:
     Raises:
         OptionError: If it does or is.
     """
-    if histogram is not None and is_folder(source) and histogram.resolve().is_relative_to(source.resolve()):
-        raise OptionError(
-            f"expected a --histogram outside of SRC, got {histogram}, which the next run would score; choose another "
-            "place"
-        )
+    if histogram is not None:
+        check_outside(histogram, source)
     taken = {path.resolve() for path in read}
     for option, path in (("--out", out), ("--histogram", histogram)):
         if path is None:

@@ -151,6 +151,7 @@ def command(
     """
     ray = {name: options.pop(name) for name in RAY}
     check_engine(engine, ray)
+    _check_out(out, task, options["data"], options["labels"])
     for package in ("jinja2", "matplotlib", *(("torchmetrics", "pycocotools") if task == "detection" else ())):
         require_extra(package, extra="eval", what="purifier evaluate")
 
@@ -175,6 +176,22 @@ def command(
     evaluation = _evaluate(model, data, **built, ignore_index=ignore_index, loss=_loss(loss), out=out)
     files = write_report(evaluation, out, command=shlex.join(["purifier", *sys.argv[1:]]))
     echo(f"{summary(evaluation)}\n\nreport: {files['html']}")
+
+
+def _check_out(out: Path, task: str, data: Path, labels: Path | None) -> None:
+    """Checks that results do not become images of the next run, and that none of the data is in their place."""
+    from purifier.data.outputs import check_outside, is_within
+
+    # A CSV or a COCO file lists the images; otherwise all in the folder are taken.
+    if labels is None or task == "segmentation":
+        check_outside(out, data)
+    pictures = out / "pictures"
+    for given in (data, labels):
+        if given is not None and is_within(given, pictures):
+            raise OptionError(
+                f"expected --data and --labels outside {pictures}, where the report has its pictures, got {given}; "
+                "choose another --out"
+            )
 
 
 def _settings(

@@ -68,6 +68,7 @@ def _training(name: str) -> click.Command:
             require_extra("tensorboard", extra="train", what="purifier train --tensorboard")
         if minutes is not None and not minutes >= 0:
             raise OptionError(f"expected --minutes of at least 0, got {minutes}")
+        check_out(out, values)
         train = importlib.import_module(f"purifier.training.{name}").train
         config = settings(**values)
         target = {} if model is None else {"model": _target(model)}
@@ -108,6 +109,24 @@ def yaml_option(settings: type[Any]) -> click.Option:
         callback=lambda ctx, option, path: _use_config(ctx, path, settings),
         help="YAML file of settings, such as the training.yaml of a trained purifier. Options override it.",
     )
+
+
+def check_out(out: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that what a training or a bank writes does not become pictures of the next run.
+
+    Args:
+        out: Folder to write.
+        settings: Values of the settings: `data`, a folder or several, and for detection `annotations`, which list the
+            pictures in it.
+
+    Raises:
+        OptionError: If the folder is inside one of pictures.
+    """
+    from purifier.data.outputs import check_outside
+
+    data = settings["data"]
+    if not settings.get("annotations"):
+        check_outside(out, *(Path(folder) for folder in ([data] if isinstance(data, str) else data) if folder))
 
 
 def _target(spec: str) -> Any:

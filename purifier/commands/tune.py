@@ -85,10 +85,13 @@ def command(
     """
     require_extra("matplotlib", extra="eval", what="purifier tune")
 
+    from purifier.data.outputs import check_outside
     from purifier.evaluation import labelled_images, load_model
     from purifier.evaluation.tuning import tune, write_purifier
     from purifier.inference.precision import resolve_device
 
+    if labels is None:
+        check_outside(out, folder)
     attack = make_tuning_attack(attack_text, eps)
     options["iterations"] = parse_numbers(iterations, "--iterations")
     options["kernel_sizes"] = parse_numbers(kernel_sizes, "--kernel-size") if kernel_sizes else ()

@@ -1,4 +1,4 @@
-"""Which file is written for which picture, decided before any picture is read."""
+"""Which file is written for which picture, decided before any picture is read, and where results may be written."""
 
 from __future__ import annotations
 
@@ -101,6 +101,29 @@ def plan(source: Path, target: Path, form: Format = "png") -> Jobs:
     return jobs
 
 
+def check_outside(out: Path, *folders: Path) -> None:
+    """Checks that results do not become pictures of the next run.
+
+    Args:
+        out: The file or folder that is written.
+        *folders: Folders whose pictures are read. Paths of files are no obstacle.
+
+    Raises:
+        OptionError: If `out` is one of the folders or inside one.
+    """
+    for folder in folders:
+        if is_folder(folder) and is_within(out, folder):
+            raise OptionError(
+                f"expected a place for the results outside the folder of images, {folder}, got {out}, where the next "
+                "run would take them for images; choose another place"
+            )
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is that of a folder or leads into it; neither must exist."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def exists(path: Path) -> bool:
     """Whether a path leads somewhere. One that the system refuses to look at does not; writing to it states why."""
     try:
@@ -124,7 +147,7 @@ def _sources(source: Path, target: Path) -> Found:
     if outputs == source.resolve():
         raise OptionError(f"expected a DST other than SRC, got {target} for both; choose another DST")
     # A DST that contains SRC excludes nothing.
-    inside = outputs if outputs.is_relative_to(source.resolve()) else None
+    inside = outputs if is_within(outputs, source) else None
     found = walk(source, without=inside)
     if not found.images:
         found.complete()

@@ -68,6 +68,16 @@ def test_a_folder_tree_is_attacked_within_the_ball(tmp_path: Path, spec: str) ->
     assert fooled and f"({fooled} fool the model)" in result.output
 
 
+def test_attacked_images_inside_the_source_folder_are_refused(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=1)
+    before = outputs(source)
+    result = attack(source, source / "attacked", "--attack", "FGSM")
+    assert f"outside the folder of images, {source}, got {source / 'attacked'}" in str(result.exception)
+    assert outputs(source) == before
+    # One image is no folder of images.
+    assert attack(source / "red" / "0.png", source / "attacked.png", "--attack", "FGSM").exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["b.jpg", "b.tif"])
 def test_a_lossy_output_format_is_refused(tmp_path: Path, name: str) -> None:
     Image.fromarray(picture(0, 0)).save(tmp_path / "a.png")

@@ -149,7 +149,7 @@ def test_no_file_that_is_read_is_replaced(folder: Path, tmp_path: Path) -> None:
         (["--out", limit, "--threshold", limit], "expected --out to replace no file that is read"),
         (["--out", folder / "deep" / ".." / SMOOTH], "expected --out to replace no file that is read"),
         (["--out", tmp_path / "a", "--histogram", tmp_path / "a"], "expected --histogram to replace no file"),
-        (["--histogram", folder / "deep" / "scores.png"], "expected a --histogram outside of SRC"),
+        (["--histogram", folder / "deep" / "scores.png"], "outside the folder of images"),
     ]:
         error = detect(folder, *options).exception
         assert isinstance(error, OptionError) and text in str(error), options

@@ -206,6 +206,32 @@ def test_results_of_other_settings_are_replaced_with_overwrite(folder: Path, tmp
     assert (out / "records" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("place", ["", "runs/one"])
+def test_results_inside_the_images_are_refused(folder: Path, tmp_path: Path, place: str) -> None:
+    result = evaluate("--data", folder, "--out", folder / place)
+    assert isinstance(result.exception, OptionError)
+    assert f"outside the folder of images, {folder}, got {folder / place}" in str(result.exception)
+    assert {path.name for path in folder.iterdir()} == {"red", "green", "blue"}
+    images, masks = mask_folders(tmp_path / "scenes")
+    result = evaluate("--task", "segmentation", "--data", images, "--labels", masks, "--out", images / place)
+    assert "outside the folder of images" in str(result.exception)
+
+
+def test_results_beside_images_that_a_table_lists_are_no_images(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label\nred/0.png,red\n")
+    result = evaluate("--data", folder, "--labels", folder / "labels.csv", "--out", folder / "run")
+    assert result.exit_code == 0, result.output
+
+
+def test_images_in_the_place_of_the_reports_pictures_are_kept(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "pictures")
+    before = sorted(folder.rglob("*.png"))
+    result = evaluate("--data", folder, "--out", tmp_path, "--overwrite")
+    assert isinstance(result.exception, OptionError)
+    assert f"outside {folder}, where the report has its pictures, got {folder}" in str(result.exception)
+    assert before and sorted(folder.rglob("*.png")) == before
+
+
 def test_without_an_attack_the_clean_figures_are_printed(folder: Path, tmp_path: Path) -> None:
     result = evaluate("--data", folder, "--out", tmp_path / "out", "--purifier", "gs:iterations=1")
     assert result.exit_code == 0, result.output

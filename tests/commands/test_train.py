@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from purifier import Purifier
+from purifier import OptionError, Purifier
 from purifier.cli import command, main
 from purifier.training import ncis
 
@@ -60,6 +60,16 @@ def test_the_help_lists_the_methods_and_explains_each_setting() -> None:
 def test_the_help_of_gad_states_the_steps_of_attacks_that_know_the_purifier() -> None:
     text = " ".join(train("gad", "--help").output.split())
     assert 'and 1 for attacks through purifier and model, those of threat "aware" and half of "both"' in text
+
+
+@pytest.mark.parametrize("kind", ["train ncis", "train gad --model reference:demo", "bank make"])
+def test_results_inside_the_photographs_are_refused(kind: str, photos: Path) -> None:
+    needed = ["--networks", "a=b:c:0", "--sources", "pgd:a:64:2"] if kind == "bank make" else []
+    arguments = [*kind.split(), "--data", str(photos), *needed, "--out", str(photos / "out")]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, OptionError), result.output
+    assert f"outside the folder of images, {photos}, got {photos / 'out'}" in str(result.exception)
+    assert not (photos / "out").exists()
 
 
 def test_training_by_options_ends_in_a_folder_that_loads(photos: Path, tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def test_it_prints_draws_and_writes_what_it_chose(folder: Path, tmp_path: Path) 
     assert record["settings"]["attack"]["alpha"] == pytest.approx(4 / 255)
 
 
+def test_results_inside_the_images_are_refused(folder: Path) -> None:
+    result = CliRunner().invoke(command, arguments(folder, folder / "out"))
+    assert isinstance(result.exception, OptionError) and "outside the folder of images" in str(result.exception)
+    assert not (folder / "out").exists()
+
+
 def test_a_second_run_gives_the_same_without_an_attack(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,19 +53,6 @@ def service_name(client: Callable[..., Any], name: Any) -> str:
             f"got {shown(client)}"
         )
     return f"{client.__module__}:{client.__qualname__}"
-
-
-def check_outside(data: ImageSet, out: Path) -> None:
-    """Checks that results do not become images.
-
-    Raises:
-        OptionError: If the folder of results is inside that of the images.
-    """
-    if out.resolve().is_relative_to(data.root.resolve()):
-        raise OptionError(
-            f"expected a folder for the results outside the folder of images, {data.root}, got {out}; the attacked "
-            "pictures would become images"
-        )
 
 
 def check_purifiers(purifiers: Any, iterations: Any) -> list[int]:

@@ -29,12 +29,12 @@ from purifier._records import Records
 from purifier.attacks import PGD, Attack
 from purifier.attacks.identity import attack_settings
 from purifier.data.images import read_rgb
+from purifier.data.outputs import check_outside
 from purifier.data.sets import ImageSet
 from purifier.evaluation.metrics.ranked import RankedScores, ranked_scores
 from purifier.evaluation.plan import UNDEFENDED
 from purifier.evaluation.ranked.checks import (
     check_kinds,
-    check_outside,
     check_purifiers,
     service_name,
     together,
@@ -185,7 +185,7 @@ def evaluate_ranked(
         raise OptionError(f"expected settings as RankedSettings, got {shown(settings)}")
     check_kinds(client, data, attack)
     folder, place = as_path(out, wanted="a folder for the results"), resolve_device(device)
-    check_outside(data, folder)
+    check_outside(folder, data.root)
     numbers = check_purifiers(purifiers, iterations)
     surrogate = together(surrogates, data, place)
     stated = {
