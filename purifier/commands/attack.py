@@ -85,8 +85,8 @@ def command(
     """Write adversarial versions of image files.
 
     SRC is an image or a folder, which is searched recursively. DST is a file, or a folder outside SRC. Each output is
-    a lossless PNG with a JSON file beside it that states how it was made. Files whose output exists and is not older are
-    skipped: run the same command again to resume.
+    a lossless PNG with a JSON file beside it that states how it was made. Files whose output exists and is not older
+    are skipped: run the same command again to resume.
     """
     from purifier.evaluation.defences import Defences
 
