@@ -10,6 +10,8 @@ from purifier.methods._borders import crop, reflect_pad
 
 # RGB to luma and chroma, ITU-R BT.601. The scale of a row does not matter.
 _CHANNELS = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+# The inverse. An exported graph cannot compute it.
+_COLOURS = torch.linalg.inv(torch.tensor(_CHANNELS, dtype=torch.float64)).tolist()
 # Combinations of the pixels of a 2 x 2 square: mean and details, as rows of an orthogonal matrix.
 _HAAR = ((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, -0.5, -0.5), (0.5, -0.5, 0.5, -0.5), (0.5, -0.5, -0.5, 0.5))
 # Least variance of a band beside the noise's. It keeps thresholds finite where a band holds noise only.
@@ -37,7 +39,7 @@ def denoised(images: Tensor, sigma: float, levels: int) -> Tensor:
     channels = torch.einsum("ij,njhw->nihw", to_channels, reflect_pad(images, 0, right, 0, bottom))
     variances = (sigma**2 * to_channels.square().sum(1)).view(1, 3, 1, 1, 1)
     restored = _shrunk(channels, variances, levels)
-    return crop(torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_channels), restored), height, width)
+    return crop(torch.einsum("ij,njhw->nihw", images.new_tensor(_COLOURS), restored), height, width)
 
 
 def _shrunk(channels: Tensor, variances: Tensor, levels: int) -> Tensor:

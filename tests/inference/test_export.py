@@ -78,7 +78,7 @@ def assert_equal_outputs(path: Path, module: nn.Module, shapes: list[Any], mean:
         assert (got - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("case", GRAPHS)
+@pytest.mark.parametrize("case", [*GRAPHS, "wavelet-sr"])
 def test_onnx_outputs_are_the_librarys_at_other_sizes_and_batches(case: str, tmp_path: Path) -> None:
     purifier = made_for(case)
     made = export(purifier, tmp_path / "p.onnx")

@@ -28,9 +28,10 @@ class AlloyTraining(AttackedTraining):
             does. WEIGHT is the weight of the feature loss; 0 means that the network is attacked only.
         sources: What perturbs the images; each step draws one of them at random (each process and part of a batch its
             own). "ssp:EXTRACTOR:SHARE:STEPS" attacks the features of an extractor. Other kinds, in the same form,
-            attack the predictions of an extractor that is a classifier: "kl" by PGD, "l2" by PGD in L2 (radius: the
-            norm of a perturbation of eps at every value), "mi" by MI-FGSM, "di" by DIM, "square" by Square. EXTRACTOR
-            is a name, or "*" for all that the attack fits. "gaussian:SHARE" and "sign:SHARE" add noise, "none:SHARE"
+            attack the predictions of an extractor that is a classifier: "kl" by PGD, "pgd" by PGD on the likeliest
+            class, "l2" by PGD in L2 (radius: the norm of a perturbation of eps at every value), "mi" by MI-FGSM, "di"
+            by DIM, "ti" by TI-FGSM, "apgd" by APGD, "cw" by C&W, "square" by Square. EXTRACTOR is a name, several
+            joined by "+" (not for "ssp"), or "*" for all that the attack fits. "gaussian:SHARE" and "sign:SHARE" add noise, "none:SHARE"
             leaves the images clean. Shares are relative to their sum. STEPS is a number (of queries for Square), or a
             range such as 2-3.
         eps: Largest perturbation, in units of the [0, 1] range; 16/255 is 0.0627.
