@@ -31,9 +31,9 @@ class AlloyTraining(AttackedTraining):
             attack the predictions of an extractor that is a classifier: "kl" by PGD, "pgd" by PGD on the likeliest
             class, "l2" by PGD in L2 (radius: the norm of a perturbation of eps at every value), "mi" by MI-FGSM, "di"
             by DIM, "ti" by TI-FGSM, "apgd" by APGD, "cw" by C&W, "square" by Square. EXTRACTOR is a name, several
-            joined by "+" (not for "ssp"), or "*" for all that the attack fits. "gaussian:SHARE" and "sign:SHARE" add noise, "none:SHARE"
-            leaves the images clean. Shares are relative to their sum. STEPS is a number (of queries for Square), or a
-            range such as 2-3.
+            joined by "+" (not for "ssp"), or "*" for all that the attack fits. "gaussian:SHARE" and "sign:SHARE" add
+            noise, "none:SHARE" leaves the images clean. Shares are relative to their sum. STEPS is a number (of queries
+            for Square), or a range such as 2-3.
         eps: Largest perturbation, in units of the [0, 1] range; 16/255 is 0.0627.
         eps_low: Smallest perturbation; each draw of a source has its own eps between the two.
         attack_alpha: Largest step size of the attacks, as a share of eps. Each attack draws its step size between this
