@@ -16,7 +16,17 @@ from torch.utils.hooks import RemovableHandle
 from purifier._call import check_selection
 from purifier._convention import Channels, Convention
 from purifier._errors import WrapError, warn_once
-from purifier._hooking import Hook, check_around, check_without, entrances, hooks_in, image_entrance, inner_model, off
+from purifier._hooking import (
+    Hook,
+    check_around,
+    check_entrance,
+    check_without,
+    entrances,
+    hooks_in,
+    image_entrance,
+    inner_model,
+    off,
+)
 from purifier._listening import OnScore
 from purifier._purified_model import PurifiedModel
 from purifier._purifier import Purifier
@@ -28,7 +38,8 @@ class Handle:
 
     It is a forward pre-hook. A call that does not go through `model(...)`, such as `model.forward_features(...)`, is
     not purified. In transformers' models with an image encoder the hook is at the encoder, which `generate` and
-    `get_image_features` call directly; so it is for a PEFT adapter around such a model. A model that calls itself
+    `get_image_features` call directly; so it is for a PEFT adapter around such a model. Models whose encoder cannot be
+    told, such as FLAVA, give a warning, and those with several encoders are refused. A model that calls itself
     purifies at each of these calls. A tracer of torch.fx, such as torchvision's `create_feature_extractor`, records the
     model without the hook, and `torch.jit.script` refuses it; `purifier.wrap` what they return.
 
@@ -128,6 +139,7 @@ def attach(
     convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
     hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     entrance = image_entrance(model)
+    check_entrance(model, entrance)
     registered = entrance.register_forward_pre_hook(hook, with_kwargs=True)
     entrances.add(entrance)
     _discard_graphs()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,18 @@ from torch import Tensor, nn
 
 from purifier._convention import Convention
 from purifier._errors import InputError, OptionError, WrapError, warn_once
+from purifier._forms import (
+    BEFORE_PATCHES,
+    advice,
+    advice_for,
+    described,
+    has_sides,
+    holds_images,
+    holds_tensors,
+    is_text,
+    look_like_images,
+    says_text,
+)
 from purifier._input import check_form, is_batched
 from purifier._tracing import is_tracing, leaves_a_graph
 
@@ -21,16 +32,6 @@ _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 _PATCH_SIDES, _PATCHES = (14, 16), 64
 
 _MASK = "pixel_mask"
-# Parts of the names of arguments that hold floating-point tensors other than images.
-_OTHERS = re.compile("mask|bias|embed|state|past|cache|label|position|output|feature|box|target|logit")
-_PICTURES = re.compile("image|img|pixel|picture|frame")
-# A tensor whose sides are shorter, in pixels, is not taken for images on its form alone.
-_SHORTEST = 8
-
-_DICTIONARY = (
-    "pass the values of a dictionary by name: model(**batch); for a model that takes dictionaries itself, purify their "
-    "images beforehand: purifier.transforms.Purify"
-)
 
 Purify = Callable[[Tensor], Tensor]
 Place = int | str
@@ -85,7 +86,7 @@ def purify_call(
     for place in places:
         holder: Any = changed if isinstance(place, str) else changed_args
         if selection is None:
-            _check_not_patches(holder[place])
+            _check_not_patches(place, holder[place], kwargs)
         holder[place] = _purified(purify, convention, holder[place], mask if isinstance(mask, Tensor) else None)
     return tuple(changed_args), changed
 
@@ -99,21 +100,30 @@ def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
     stated = "pixel_values" in kwargs
     if stated and kwargs["pixel_values"] is None:
         return _none_overlooked(args, kwargs)
-    candidates = [place for place, value in enumerate(args) if _holds_tensors(value)]
-    looks = [place for place in candidates if _look_like_images(args[place])]
-    named = [name for name in _KEYWORDS if _holds_tensors(kwargs.get(name))]
+    candidates = [place for place, value in enumerate(args) if holds_tensors(value)]
+    named = [name for name in _KEYWORDS if holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
-    positional = looks or [place for place in candidates if not _is_text(args[place])]
-    found: list[Place] = ["pixel_values"] if stated else [*positional, *named]
+    possible: list[Place] = [*(place for place in candidates if not is_text(args[place])), *named]
+    ranked = sorted(possible, key=lambda place: _unlikely(_value(place, args, kwargs)))
+    found: list[Place] = ["pixel_values"] if stated else ranked
     if found:
         _warn_of_second(found[0], args, kwargs)
         return found[:1]
-    if candidates or any(isinstance(value, Tensor) and _is_text(value) for value in kwargs.values()):
+    if candidates or says_text((), kwargs):
         return _none_overlooked(args, kwargs)
     raise WrapError(
         "expected images as a tensor, as a list of tensors, or as pixel_values=, got a call with "
-        f"{_describe(args, kwargs)}; {_advice(args, kwargs)}"
+        f"{described(args, kwargs)}; {advice(args, kwargs)}"
     )
+
+
+def _value(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return kwargs[place] if isinstance(place, str) else args[place]
+
+
+def _unlikely(value: Any) -> int:
+    """0 for what looks like images, 1 for tensors with their dimensions, 2 for others."""
+    return 0 if look_like_images(value) else 1 if has_sides(value) else 2
 
 
 def _none_overlooked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
@@ -122,36 +132,25 @@ def _none_overlooked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Plac
     Raises:
         WrapError: If it does.
     """
-    for place, value in [*enumerate(args), *kwargs.items()]:
-        if _holds_images(str(place).lower(), value):
-            advice = _DICTIONARY if isinstance(value, Mapping) else f"name the images: images={place!r}"
+    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
+    for place, value in values.items():
+        if holds_images(str(place).lower(), value):
             raise WrapError(
-                f"expected a call with images where they are searched, or without any, got {_describe(args, kwargs)}, "
-                f"of which argument {place!r} seems to hold images; {advice}"
+                f"expected a call with images where they are searched, or without any, got {described(args, kwargs)}, "
+                f"of which argument {place!r} seems to hold images; {advice_for(place, value)}"
             )
     return []
-
-
-def _holds_images(name: str, value: Any, *, listed: bool = False) -> bool:
-    """Whether an argument of that name, in a place that is not searched, can only be images."""
-    if _OTHERS.search(name):
-        return False
-    if isinstance(value, Mapping):
-        return any(_holds_images(f"{name} {key}".lower(), part, listed=listed) for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return any(_holds_images(name, part, listed=True) for part in value)
-    if not _look_like_images(value) or min(value.shape[-2:]) < _SHORTEST:
-        return False
-    return listed or value.ndim > 3 or _PICTURES.search(name) is not None
 
 
 def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[str, Any], model: Any) -> list[Place]:
     places = [_place(place, args, kwargs, model) for place in selection]
     there = list(dict.fromkeys(place for place in places if place is not None))
+    if not there and says_text(args, kwargs):
+        return _none_overlooked(args, kwargs)
     if None in places:
         raise WrapError(
             f"expected the images of the call at {', '.join(map(repr, selection))}, got a call with "
-            f"{_describe(args, kwargs)}; call it so, or change images=..."
+            f"{described(args, kwargs)}; call it so, or change images=..."
         )
     holders = [(place, kwargs[place] if isinstance(place, str) else args[place]) for place in there]
     return [place for place, value in holders if value is not None]
@@ -229,69 +228,37 @@ def purify_any(purify: Purify, images: Tensor) -> Tensor:
     return purify(images.flatten(0, -4)).unflatten(0, images.shape[:-3])
 
 
-def _check_not_patches(images: Any) -> None:
+def _check_not_patches(place: Place, images: Any, kwargs: dict[str, Any]) -> None:
     # A graph that is being recorded is for batches of every size.
-    if is_tracing() or not isinstance(images, Tensor) or images.ndim != 4 or len(images) < _PATCHES:
+    if is_tracing() or not isinstance(images, Tensor):
         return
-    height, width = images.shape[-2:]
-    if height == width and height in _PATCH_SIDES:
+    # Frameworks that call an argument pixel_values pass batches.
+    if images.ndim == 3 and (place == "pixel_values" or "spatial_shapes" in kwargs):
+        raise InputError(
+            f"expected images (N, 3, H, W), got {tuple(images.shape)}; if these are patches, {BEFORE_PATCHES}"
+        )
+    height, width = images.shape[-2:] if images.ndim == 4 else (0, 0)
+    if height == width and height in _PATCH_SIDES and len(images) >= _PATCHES:
         raise InputError(
             f"expected whole images, got {len(images)} of {height} x {width} pixels, which look like the patches of "
-            "one picture; purify the picture before the processor cuts it up: purifier.transforms.Purify; if they are "
-            "whole images, name their argument: images=0"
+            f"one picture; {BEFORE_PATCHES}; if they are whole images, name their argument: images=0"
         )
-
-
-def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(v, Tensor) and v.ndim >= 3 for v in value)
-    return isinstance(value, Tensor)
-
-
-def _look_like_images(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(_look_like_images(image) for image in value)
-    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3 and value.shape[-3] in (1, 3)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a tensor can only be tokens or a mask of them."""
-    return isinstance(value, Tensor) and value.ndim <= 2 and not value.is_floating_point()
 
 
 def _warn_of_second(first: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
-    images = values[first]
-    if is_tracing() or not isinstance(images, Tensor):
+    if is_tracing():
         return
-    others = [place for place in values if place != first and getattr(values[place], "shape", None) == images.shape]
-    seconds = [place for place in others if _look_like_images(values[place])]
+    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
+    shape = getattr(values[first], "shape", None)
+    seconds = [
+        place
+        for place, value in values.items()
+        if place != first
+        and ((look_like_images(value) and getattr(value, "shape", None) == shape) or holds_images(str(place), value))
+    ]
     if seconds:
         warn_once(
-            f"argument {seconds[0]!r} of the call has the same shape as the images (argument {first!r}) and is not "
-            f"purified; pass images=({first!r}, {seconds[0]!r}) to purify both, or images={first!r} to leave it. "
-            "Shown once.",
+            f"argument {seconds[0]!r} of the call looks like images, as argument {first!r} does, and is not purified; "
+            f"pass images=({first!r}, {seconds[0]!r}) to purify both, or images={first!r} to leave it. Shown once.",
             stacklevel=4,
         )
-
-
-def _describe(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    parts = [_kind(a) for a in args] + [f"{k}={_kind(v)}" for k, v in kwargs.items()]
-    return ", ".join(parts) or "no arguments"
-
-
-def _kind(value: Any) -> str:
-    name = type(value).__name__
-    if not isinstance(value, list | tuple):
-        return name
-    return f"{name} of {type(value[0]).__name__}" if value else f"empty {name}"
-
-
-def _advice(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """What to do about a call in which no images were found."""
-    values = [value[0] if isinstance(value, list | tuple) and value else value for value in (*args, *kwargs.values())]
-    if any(isinstance(value, Mapping) for value in values):
-        return _DICTIONARY
-    if any(hasattr(value, "__array_interface__") for value in values):  # arrays and PIL images
-        return "turn arrays and PIL images into tensors first, float in [0, 1], channels first"
-    return "pass the images as the first argument, or name their argument: images='frames'"

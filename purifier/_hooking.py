@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from purifier._call import Selection
 from purifier._convention import Convention
 from purifier._errors import WrapError, warn_once
+from purifier._forms import BEFORE_PATCHES
 from purifier._listening import Listeners
 from purifier._purified_model import PurifiedModel, wrappers
 from purifier._tracing import is_tracing
@@ -41,6 +42,9 @@ class Hook:
         self._copies: dict[torch.device, tuple[Any, Any]] = {}
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not is_tracing():
+            # Copies of an attached model are known from their first call.
+            entrances.add(model)
         if id(self) in off.get():
             return None
         return self.listeners.purify_call(self, self.convention, self.images, args, kwargs, model=model)
@@ -98,6 +102,39 @@ def image_entrance(model: Any) -> Any:
     if encoder is model and generates and model.config.is_encoder_decoder:
         return model.get_encoder()
     return encoder
+
+
+def check_entrance(model: nn.Module, entrance: nn.Module) -> None:
+    """Checks that all images come in through one module, and warns if other calls may skip it.
+
+    Raises:
+        WrapError: If the model has several image encoders, or takes patches.
+    """
+    if "patch" in getattr(type(model), "main_input_name", ""):
+        raise WrapError(
+            f"expected a model of whole images, got {type(model).__name__}, which takes patches; {BEFORE_PATCHES}"
+        )
+    if entrance is model:
+        if hasattr(type(model), "get_image_features"):
+            warn_once(
+                f"the calls of {type(model).__name__} are purified, but its get_image_features() may not be; attach to "
+                "its image encoder to purify that too. Shown once.",
+                stacklevel=4,
+            )
+        return
+    others = [
+        name
+        for name, part in model.named_modules()
+        if getattr(type(part), "main_input_name", None) == "pixel_values"
+        and hasattr(type(part), "get_encoder")
+        and not _holds(part, entrance)
+        and not _holds(entrance, part)
+    ]
+    if others:
+        raise WrapError(
+            f"expected a {type(model).__name__} with one image encoder, got {others[0]!r} beside "
+            f"{type(entrance).__name__}; attach to each encoder, or wrap the model with images=(...)"
+        )
 
 
 def inner_model(model: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import OptionError
+from purifier._forms import BEFORE_PATCHES
 
 _COLOUR = (51, 102, 204)
 _SIDE = 64
@@ -51,10 +52,7 @@ def _values(processor: Any, rgb: tuple[int, int, int]) -> Tensor:
         raise _cannot(processor, f"an error: {error}") from error
     values = torch.as_tensor(made)
     if values.ndim < 4 or values.shape[-3] != 3:
-        raise _cannot(
-            processor,
-            f"values of shape {tuple(values.shape)} (if these are patches, purify the picture before the processor)",
-        )
+        raise _cannot(processor, f"values of shape {tuple(values.shape)}", f"if these are patches, {BEFORE_PATCHES}")
     values = values.reshape(-1, *values.shape[-3:])[0]
     return values[:, values.shape[1] // 2, values.shape[2] // 2].double()
 
@@ -73,10 +71,10 @@ def _as_stated(processor: Any, mean: Tensor, std: Tensor) -> tuple[Any, Any]:
     return stated if close else (mean.tolist(), std.tolist())
 
 
-def _cannot(processor: Any, got: str) -> OptionError:
+def _cannot(processor: Any, got: str, advice: str = "pass mean= and std= instead") -> OptionError:
     return OptionError(
         f"expected an image processor that turns a picture into pixel_values (N, 3, H, W), got "
-        f"{type(processor).__name__} with {got}; pass mean= and std= instead"
+        f"{type(processor).__name__} with {got}; {advice}"
     )
 
 

@@ -270,3 +270,12 @@ def test_the_copy_for_another_device_follows_changes(change: Callable[[Purifier]
         change(purify)
     second = hook._beside(elsewhere)
     assert second is not first and second.iterations == purify.iterations and second.dtype == purify.dtype
+
+
+def test_a_part_of_a_copy_of_an_attached_model_is_refused_after_its_first_call(model: Net, purify: Purifier) -> None:
+    outer = nn.Sequential(model)
+    attach(outer, purify)
+    copied = copy.deepcopy(outer)
+    copied(IMAGES)
+    with pytest.raises(WrapError, match="got a part of a Sequential that has 'gs' attached"):
+        attach(copied[0], purify)

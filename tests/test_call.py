@@ -37,7 +37,7 @@ def test_a_second_image_is_warned_of_and_purified_if_it_is_named(
     purify: Purifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
-    with pytest.warns(PurifierWarning, match=r"argument 1 .* same shape .* not purified; pass images=\(0, 1\)"):
+    with pytest.warns(PurifierWarning, match=r"argument 1 .* looks like images.* not purified; pass images=\(0, 1\)"):
         (one, two), _ = wrapped(purify)(FIRST, SECOND)
     assert torch.equal(one, purify(FIRST)) and two is SECOND
     (one, two), _ = wrapped(purify, images=(0, 1))(FIRST, SECOND)
@@ -120,8 +120,9 @@ def test_tokens_before_the_picture_are_left_alone(purify: Purifier) -> None:
         lambda model, ids: model(input_ids=ids, pixel_values=None),
         lambda model, ids: model(input_ids=ids, attention_mask=ids),
         lambda model, ids: model(ids),
+        lambda model, ids: model(ids, ((torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)),)),
     ],
-    ids=["pixel_values=None", "text by name", "text by position"],
+    ids=["pixel_values=None", "text by name", "text by position", "with a cache"],
 )
 def test_a_call_of_text_alone_passes_through(call: Any, purify: Purifier) -> None:
     ids = torch.ones(2, 5, dtype=torch.long)
@@ -139,6 +140,9 @@ def test_a_call_of_text_alone_passes_through(call: Any, purify: Purifier) -> Non
         (lambda model, ids: model(input_ids=ids, batch={"pixels": FIRST[0]}), "batch"),
         (lambda model, ids: model(pixel_values=None, images=FIRST), "images"),
         (lambda model, ids: model(FIRST, pixel_values=None), 0),
+        (lambda model, ids: model(ids, pixel_values_videos=FIRST[None]), "pixel_values_videos"),
+        (lambda model, ids: model(ids, img=FIRST.mul(255).to(torch.uint8)), "img"),
+        (lambda model, ids: model(ids, frames=FIRST.movedim(1, -1)), "frames"),
     ],
 )
 def test_images_beside_text_in_a_place_that_is_not_searched_are_refused(
@@ -149,6 +153,60 @@ def test_images_beside_text_in_a_place_that_is_not_searched_are_refused(
         call(wrapped(purify), ids)
 
 
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        ({"images": [Image.new("RGB", (20, 20))]}, "turn arrays and PIL images into tensors"),
+        ({"image": np.zeros((20, 20, 3), np.uint8)}, "turn arrays and PIL images into tensors"),
+        ({"flattened_patches": torch.rand(2, 64, 770)}, "purify the picture before the processor cuts it up"),
+        ({"image_patches": [torch.rand(64, 2700)]}, "purify the picture before the processor cuts it up"),
+    ],
+)
+def test_images_in_another_form_beside_text_are_refused_with_what_to_do(
+    images: dict[str, Any], text: str, purify: Purifier
+) -> None:
+    with pytest.raises(WrapError, match=text):
+        wrapped(purify)(labels=torch.ones(2, 5, dtype=torch.long), **images)
+
+
+def test_a_second_image_of_another_form_is_warned_of(purify: Purifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = pictures(6, 3, 20, 20).view(2, 3, 3, 20, 20)
+    for args, kwargs in [
+        ((), {"pixel_values": FIRST, "pixel_values_videos": clip}),
+        ((FIRST, pictures(1, 3, 40, 40)), {}),
+        (([FIRST[0]], [SECOND[0]]), {}),
+    ]:
+        monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+        with pytest.warns(PurifierWarning, match="looks like images, as argument .* does, and is not purified"):
+            wrapped(purify)(*args, **kwargs)
+
+
+def test_an_image_is_found_behind_tensors_that_are_none(purify: Purifier) -> None:
+    _, named = wrapped(purify)(torch.tensor([0.1, 0.7]), x=FIRST)
+    assert torch.equal(named["x"], purify(FIRST))
+    boxes = torch.ones(2, 5, 4, dtype=torch.long)
+    args, _ = wrapped(purify)(torch.ones(2, 5, dtype=torch.long), boxes)
+    assert args[1] is boxes
+
+
+def test_a_selected_image_may_be_left_out_of_a_call_of_text(purify: Purifier) -> None:
+    ids = torch.ones(2, 5, dtype=torch.long)
+    (found,), _ = wrapped(purify, images="img")(ids)
+    assert found is ids
+    with pytest.raises(WrapError, match="of which argument 'frames' seems to hold images"):
+        wrapped(purify, images="img")(ids, frames=FIRST)
+    with pytest.raises(WrapError, match="expected the images of the call at 'img'"):
+        wrapped(purify, images="img")(frames=FIRST)
+
+
+@pytest.mark.parametrize("patches", [torch.rand(1, 16, 768), torch.rand(3, 16, 768)])
+def test_flat_patches_of_one_or_three_pictures_are_refused(patches: Tensor, purify: Purifier) -> None:
+    with pytest.raises(InputError, match="purify the picture before the processor cuts it up"):
+        wrapped(purify, mean=0.5, std=0.5)(pixel_values=patches)
+    with pytest.raises(InputError, match="purify the picture before the processor cuts it up"):
+        wrapped(purify)(patches, spatial_shapes=torch.tensor([[4, 4]]))
+
+
 def test_the_named_argument_of_the_advice_is_purified(purify: Purifier) -> None:
     ids = torch.ones(2, 5, dtype=torch.long)
     _, named = wrapped(purify, images="img")(img=FIRST, labels=ids)
@@ -157,7 +215,20 @@ def test_the_named_argument_of_the_advice_is_purified(purify: Purifier) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["inputs_embeds", "attention_mask", "position_bias", "past_key_values", "encoder_hidden_states", "image_features"],
+    [
+        "inputs_embeds",
+        "attention_mask",
+        "position_bias",
+        "past_key_values",
+        "encoder_hidden_states",
+        "image_features",
+        "memory",
+        "kv",
+        "rel_pos",
+        "mel_features",
+        "input_values",
+        "audio",
+    ],
 )
 @pytest.mark.parametrize("value", [torch.rand(1, 16, 32), torch.rand(1, 3, 16, 32), (torch.rand(1, 1, 16, 32),)])
 def test_other_tensors_beside_text_are_left_alone(name: str, value: Any, purify: Purifier) -> None:
@@ -169,6 +240,11 @@ def test_other_tensors_beside_text_are_left_alone(name: str, value: Any, purify:
 def test_an_argument_that_is_named_twice_is_purified_once(purify: Purifier) -> None:
     frame, _ = purifier.wrap(Flow(), purify, images=("frame1", 0))(FIRST, SECOND)
     assert torch.equal(frame, purify(FIRST))
+
+
+def test_embedded_text_alone_passes_through(purify: Purifier) -> None:
+    text = {"inputs_embeds": torch.rand(1, 16, 32), "attention_mask": torch.ones(1, 16)}
+    assert wrapped(purify)(**text)[1] == text
 
 
 def test_clips_of_a_video_come_back_as_clips(purify: Purifier) -> None:

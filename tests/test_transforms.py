@@ -113,8 +113,17 @@ def test_a_picture_without_colour_is_purified(purify: Purifier) -> None:
         )
     palette = picture().convert("P")
     assert np.array_equal(Purify(purify)(palette).convert("RGB"), purify.purify_image(palette).convert("RGB"))
-    with pytest.raises(InputError, match=r"got 2 of mode L, .* turn masks into tv_tensors\.Mask"):
-        Purify(purify)(grey, grey.rotate(180))
+    colour = picture()
+    for sample in (
+        (grey, grey.rotate(180)),
+        (colour, grey, colour.rotate(180)),
+        (grey.convert("I"), grey),
+        (palette, grey),
+    ):
+        with pytest.raises(
+            InputError, match=r"one of a single channel may be either; turn masks into tv_tensors\.Mask"
+        ):
+            Purify(purify)(*sample)
 
 
 def test_a_label_may_come_before_the_image(purify: Purifier) -> None:
@@ -209,7 +218,7 @@ def test_every_way_into_a_processor_purifies_first(purify: Purifier, tmp_path: P
     assert first.video_processor is None
     picture().save(tmp_path / "a.png")
     address = "data:image/png;base64," + base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
-    for source in (str(tmp_path / "a.png"), tmp_path / "a.png", address):
+    for source in (str(tmp_path / "a.png"), tmp_path / "a.png", address, address.partition(",")[2]):
         assert np.array_equal(first(images=source)[1], want)
 
 
@@ -223,6 +232,23 @@ def test_videos_are_purified_frame_by_frame(purify: Purifier) -> None:
     assert first(videos=None)[2] is None
     with pytest.raises(InputError, match=r"expected the frames of a video, got clip\.mp4; decode it first"):
         first(videos=["clip.mp4"])
+
+
+def test_arrays_come_back_in_their_form(purify: Purifier) -> None:
+    first, want = PurifyFirst(Composite(), purify), np.asarray(purify.purify_image(picture()))
+    array = np.asarray(picture())
+    found = first(images=[array, np.moveaxis(array, -1, 0)])[1]
+    assert np.array_equal(found[0], want) and np.array_equal(np.moveaxis(found[1], 0, -1), want)
+    unit, exact = array.astype(np.float32) / 255, purify(torch.from_numpy(array / 255).float().movedim(-1, 0)).numpy()
+    found = first(images=[unit, np.moveaxis(unit, -1, 0)])[1]
+    assert np.array_equal(np.moveaxis(found[0], -1, 0), exact) and np.array_equal(found[1], exact)
+
+
+def test_second_pictures_are_purified_too(purify: Purifier) -> None:
+    first, want = PurifyFirst(lambda **given: given, purify), np.asarray(purify.purify_image(picture()))
+    names = ("query_images", "visual_prompt", "prompt_images", "prompt_masks")
+    found = first(**dict.fromkeys(names, picture()))
+    assert [np.array_equal(found[name], want) for name in names] == [True, True, True, False]
 
 
 def test_attributes_are_set_at_the_processor(purify: Purifier) -> None:

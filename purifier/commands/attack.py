@@ -31,7 +31,7 @@ from purifier.commands._model_options import (
     device_option,
 )
 from purifier.data.images import read_rgb
-from purifier.data.outputs import Job, check_outside, is_done, plan
+from purifier.data.outputs import Job, check_outside, exists, is_done, plan
 from purifier.data.sets import bilinear_square
 from purifier.data.tables import labels_of
 from purifier.inference.precision import resolve_device
@@ -184,14 +184,15 @@ class _Attacking(Work):
         Raises:
             OptionError: If it exists and was not made with these settings.
         """
-        if not is_done(job):
-            return False
-        note = read_note(job.target.with_suffix(".json"))
-        if note is None:
+        described = job.target.with_suffix(".json")
+        note = read_note(described)
+        if note is None and (exists(job.target) or exists(described)):
             raise OptionError(
                 f"expected {job.target} to be an attacked image with its settings in {job.target.stem}.json, got none; "
                 "choose another DST, or pass --overwrite"
             )
+        if note is None or not exists(job.target):
+            return False
         label = {"label": self.labels[job.source]} if job.source in self.labels else {}
         there = {**note["settings"], **{name: note.get(name) for name in label}}
         if differing := differences(there, {**self.settings, **label}):
@@ -199,7 +200,7 @@ class _Attacking(Work):
                 f"expected {job.target} to be made with these settings, got others ({differing}); choose another DST, "
                 "or pass --overwrite"
             )
-        return True
+        return is_done(job)
 
     def read(self, path: Path) -> Tensor:
         """Returns (3, H, W) in [0, 1], rounded to values of 8 bits."""

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import click
 import torch
 
-from purifier._errors import InputError, OptionError
+from purifier._errors import InputError, OptionError, PurifierError
 from purifier._extras import require_extra
 from purifier._files import write_text, writing
 from purifier._images import Picture, read_size, take_apart
-from purifier._opening import check_file, is_folder
+from purifier._opening import SUFFIXES, check_file, is_folder
 from purifier._walking import Found, no_images, said, walk
 from purifier._wrapping import DEFAULT
 from purifier.commands._model_options import batch_size_option, device_option
 from purifier.commands._terminal import echo, echo_error
-from purifier.data.outputs import check_outside
+from purifier.data.outputs import check_outside, exists
 from purifier.inference.pictures import batches
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def command(
     if histogram is not None:
         require_extra("matplotlib", extra="eval", what="--histogram")
     found = _pictures(source)
-    _check_targets(out, histogram, source, [*found.images, *([limit] if limit else [])])
+    written = out or (Path("threshold.json") if calibrate else None)
+    _check_targets(written, histogram, source, [*found.images, *([limit] if limit else [])])
+    if calibrate and written is not None:
+        _check_replaced(written)
     # In float32, so that a threshold holds on every machine.
     purifier = Purifier.from_pretrained(name, device=device).tiled(_TILE)
     threshold = None if limit is None else Threshold.load(limit, purifier)
@@ -97,7 +100,7 @@ def command(
         _write_table(scores, out, source, threshold)
     else:
         threshold = Threshold.of(list(scores.values.values()), false_positive_rate, purifier)
-        threshold.save(out or Path("threshold.json"))
+        threshold.save(written or Path("threshold.json"))
     if histogram is not None:
         _draw(scores, histogram, source, purifier, threshold)
     _report(scores, found, threshold, calibrated=calibrate)
@@ -113,6 +116,24 @@ def _check_options(limit: Path | None, calibrate: bool, rate: float | None) -> N
         raise OptionError("expected either --calibrate or --threshold, got both")
 
 
+def _check_replaced(path: Path) -> None:
+    """Checks that a threshold replaces nothing but a threshold.
+
+    Raises:
+        OptionError: If it would.
+    """
+    from purifier.evaluation.thresholds import Threshold
+
+    if exists(path):
+        try:
+            Threshold.load(path)
+        except PurifierError:
+            raise OptionError(
+                f"expected a new file or one of --calibrate to write to, got {path}, which is something else; choose "
+                "another --out"
+            ) from None
+
+
 def _check_targets(out: Path | None, histogram: Path | None, source: Path, read: Sequence[Path]) -> None:
     """Checks that what is written replaces nothing that is read, and is not a picture for the next run.
 
@@ -121,6 +142,8 @@ def _check_targets(out: Path | None, histogram: Path | None, source: Path, read:
     """
     if histogram is not None:
         check_outside(histogram, source)
+    if out is not None and out.suffix.lower() in SUFFIXES:
+        raise OptionError(f"expected --out with another ending than those of pictures, got {out}; give scores.csv")
     taken = {path.resolve() for path in read}
     for option, path in (("--out", out), ("--histogram", histogram)):
         if path is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from purifier.commands._engine import check_engine, data_options, engine_options
 from purifier.commands._jobs import Summary, Work, is_abandoned, process, read_note
 from purifier.commands._model_options import batch_size_option, device_option, dtype_option, given, iterations_option
 from purifier.commands._terminal import echo
-from purifier.data.outputs import RECORD, Format, Job, is_done, output_settings, plan, record_text
+from purifier.data.outputs import RECORD, Format, Job, exists, is_done, output_settings, plan, record_text
 from purifier.inference.pictures import Purified, purify_pictures
 
 if TYPE_CHECKING:
@@ -115,16 +116,18 @@ def _purify_here(
     jobs = plan(source, target, form)
     purifier = build(device, dtype)
     settings = output_settings(purifier)
-    # A single output file has no folder of its own to keep the settings in.
-    folder = None if jobs[0].target == target else target
+    # A single output file has no folder of its own to keep the settings in, but may be written into one that has.
+    folder = target if jobs[0].target != target else target.parent if (target.parent / RECORD).is_file() else None
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
-    kept = 0 if recorded or overwrite else sum(is_done(job) for job in jobs)
+    kept = 0 if recorded or overwrite else sum(exists(job.target) for job in jobs)
     if kept:
         echo(
             f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
             err=True,
         )
-    summary = run(jobs, purifier, batch_size=batch_size, overwrite=overwrite, max_pixels=max_pixels)
+    # Only of what is known as an output can the source have changed since.
+    done = {job for job in jobs if not overwrite and (is_done(job) if recorded else exists(job.target))}
+    summary = run(jobs, purifier, batch_size=batch_size, done=done, max_pixels=max_pixels)
     if folder is not None and overwrite and not recorded and not summary.failures:
         _record(folder, jobs, settings, written={job.target for job in jobs})
     summary.report(f"purified {summary.written}")
@@ -182,7 +185,7 @@ def run(
     purifier: Purifier,
     *,
     batch_size: int = 8,
-    overwrite: bool = False,
+    done: AbstractSet[Job] | None = None,
     max_pixels: float | None = None,
 ) -> Summary:
     """Purifies files in batches; see `process`.
@@ -191,11 +194,11 @@ def run(
         jobs: The jobs, from `plan`.
         purifier: The purifier.
         batch_size: The largest number of images in a batch.
-        overwrite: Whether existing outputs are made again.
+        done: Jobs whose output is kept. None means those whose output exists and is not older than its source.
         max_pixels: The largest number of pixels of a file. None means Pillow's limit.
     """
-    done = {job for job in jobs if not overwrite and is_done(job)}
-    return process(jobs, _Purifying(purifier, max_pixels), batch_size=batch_size, done=done)
+    kept = {job for job in jobs if is_done(job)} if done is None else set(done)
+    return process(jobs, _Purifying(purifier, max_pixels), batch_size=batch_size, done=kept)
 
 
 class _Purifying(Work):

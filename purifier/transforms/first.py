@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -21,8 +23,9 @@ _OWN = ("processor", "purify")
 _PARTS = ("image_processor", "video_processor")
 # What is not a picture if it is the first argument.
 _OTHERS = ("text", "texts", "audio", "videos")
-# What transformers opens itself.
-_FETCHED = ("http://", "https://", "data:image/")
+_PICTURES = ("images", "image", "query_images", "prompt_images", "visual_prompt")
+# Texts that transformers takes for pictures, besides paths: addresses and base64.
+_FETCHED = re.compile(r"https?://|data:image/|[A-Za-z0-9+/=\s]{260,}$")
 
 
 class PurifyFirst:
@@ -70,18 +73,30 @@ class PurifyFirst:
     def _argument(self, name: str, value: Any) -> Any:
         if name == "videos":
             return self._videos(value)
-        return self._images(value) if name in ("images", "image") else value
+        return self._images(value) if name in _PICTURES else value
 
     def _images(self, images: Any) -> Any:
         if isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim > 3):
             return [self._images(image) for image in images]
         if isinstance(images, Image | Tensor):
             return self.purify(images)
-        if isinstance(images, str) and images.startswith(_FETCHED):
+        if isinstance(images, str) and _FETCHED.match(images):
             from transformers.image_utils import load_image
 
             images = load_image(images)
+        if isinstance(images, np.ndarray) and images.ndim == 3:
+            return self._array(images)
         return images if images is None else self.purify.purifier.purify_image(images)
+
+    def _array(self, image: np.ndarray) -> Any:
+        """Purifies one array, channels first or last, uint8 or float in [0, 1]."""
+        first = image.shape[0] in (1, 3) and image.shape[-1] not in (1, 3, 4)
+        if image.dtype.kind != "f":
+            last = np.moveaxis(image, 0, -1) if first else image
+            purified = self.purify.purifier.purify_image(last)
+            return np.moveaxis(np.asarray(purified).reshape(last.shape), -1, 0) if first else purified
+        tensor = torch.from_numpy(np.ascontiguousarray(image if first else np.moveaxis(image, -1, 0)))
+        return np.moveaxis(self.purify(tensor).numpy(), 0, 0 if first else -1)
 
     def _videos(self, videos: Any) -> Any:
         if isinstance(videos, str | os.PathLike):

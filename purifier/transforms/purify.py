@@ -19,15 +19,15 @@ from purifier._input import check_form
 from purifier._purifier import Purifier
 from purifier._wrapping import DEFAULT, load_for
 
-# Modes of PIL images that may be masks: shades of grey, and numbers of colours or classes.
-_GREY, _NUMBERS = ("L",), ("1", "P", "I", "I;16", "F")
+# Modes of PIL images of one channel: pictures, or masks.
+_PLAIN = ("1", "L", "P", "I", "I;16", "F")
 
 
 class Purify(v2.Transform):
     """Purifies the pictures of a sample and leaves the rest of it as it is.
 
     Takes PIL images, `tv_tensors.Image` and `Video`, and plain tensors as other v2 transforms do: uint8 in 0..255, or
-    float in [0, 1]. Boxes, masks and labels pass through. Beside a picture in colour, PIL images of one channel pass
+    float in [0, 1]. Boxes, masks and labels pass through. Beside one picture in colour, PIL images of one channel pass
     through as masks. Each kind comes back as itself, with its shape and dtype. The transform can be pickled, so that it
     works in the workers of a `DataLoader`. Gradients flow through float tensors. A sample whose only picture is an
     array is refused, because v2 transforms pass arrays through.
@@ -113,23 +113,22 @@ class Purify(v2.Transform):
 
 
 def _pictures(values: list[Any], *, alone: bool) -> list[Image]:
-    """Returns the PIL images of a sample that are pictures.
+    """Returns the PIL images of a sample that are pictures: those in colour, or else the only one.
 
-    Those in colour are. Others are masks beside one in colour or a `tv_tensors.Image`, or else pictures, grey ones
-    before those with numbers of colours or classes.
+    Images of one channel are masks beside one picture in colour or a `tv_tensors.Image`. Images of two levels are masks
+    beside any other.
 
     Raises:
-        InputError: If several are equally likely to be the picture, or its mask.
+        InputError: If an image of one channel may be a picture as well as a mask.
     """
     images = [value for value in values if isinstance(value, Image)]
-    if colour := [image for image in images if image.mode not in (*_GREY, *_NUMBERS)]:
-        return colour
-    if not alone or not images:
-        return []
-    likely = [image for image in images if image.mode in _GREY] or images
-    if len(likely) > 1:
+    colour = [image for image in images if image.mode not in _PLAIN]
+    plain = [image for image in images if image.mode in _PLAIN and image.mode != "1"]
+    unclear = plain if len(colour) > 1 or (alone and not colour and len(plain) > 1) else []
+    if unclear:
         raise InputError(
-            f"expected one grey picture in a sample, got {len(likely)} of mode {likely[0].mode}, of which some may be "
-            "masks; turn masks into tv_tensors.Mask, or pictures into tv_tensors.Image with v2.ToImage()"
+            "expected one picture beside masks, got PIL images of modes "
+            f"{', '.join(image.mode for image in images)}, and one of a single channel may be either; turn masks into "
+            "tv_tensors.Mask, pictures into RGB or with v2.ToImage() into tv_tensors.Image"
         )
-    return likely
+    return colour or ((plain or images[:1]) if alone else [])

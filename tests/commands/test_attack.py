@@ -179,6 +179,24 @@ def test_existing_files_without_settings_are_not_overwritten(tmp_path: Path) -> 
     assert (tmp_path / "out" / "red" / "0.png").read_bytes() == b"mine"
 
 
+def test_a_json_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=1)
+    (tmp_path / "out" / "red").mkdir(parents=True)
+    note = tmp_path / "out" / "red" / "0.json"
+    note.write_text('{"shapes": []}')
+    assert "with its settings in 0.json, got none" in str(attack(source, tmp_path / "out").exception)
+    assert note.read_text() == '{"shapes": []}'
+    assert attack(source, tmp_path / "out", "--overwrite").exit_code == 0 and "settings" in note.read_text()
+
+
+def test_a_source_that_was_replaced_is_attacked_again(tmp_path: Path) -> None:
+    source, out = class_folders(tmp_path / "in", each=1), tmp_path / "out"
+    assert attack(source, out, "--attack", "PGD:steps=2").exit_code == 0
+    later = (out / "red" / "0.png").stat().st_mtime_ns + 10**9
+    os.utime(source / "red" / "0.png", ns=(later, later))
+    assert "attacked 1 (" in attack(source, out, "--attack", "PGD:steps=2").output
+
+
 def test_images_are_cropped_and_resized_to_the_given_size(tmp_path: Path) -> None:
     Image.fromarray(picture(0, 1, 40)).save(tmp_path / "a.png")
     assert attack(tmp_path / "a.png", tmp_path / "out", "--size", "24").exit_code == 0

@@ -108,6 +108,18 @@ def test_a_threshold_of_another_gate_is_refused(folder: Path, tmp_path: Path) ->
     assert isinstance(error, InputError) and "for the gate of 'alloy-s', got one for another" in str(error)
 
 
+def test_a_threshold_replaces_nothing_but_a_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    limit = calibrated(tmp_path)
+    assert calibrated(tmp_path) == limit
+    Path("threshold.json").write_text('{"mine": 1}')
+    for out in ([], ["--out", "threshold.json"]):
+        error = detect("clean", "--calibrate", "--false-positive-rate", "0.1", *out).exception
+        assert isinstance(error, OptionError) and "threshold.json, which is something else" in str(error)
+    error = detect("clean", "--calibrate", "--false-positive-rate", "0.1", "--histogram", "threshold.json").exception
+    assert isinstance(error, OptionError) and Path("threshold.json").read_text() == '{"mine": 1}'
+
+
 def test_too_few_pictures_are_refused_before_any_is_read(tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     (tmp_path / "clean" / "broken.png").write_bytes(b"")
@@ -145,9 +157,10 @@ def test_no_file_that_is_read_is_replaced(folder: Path, tmp_path: Path) -> None:
     limit, image = calibrated(tmp_path), folder / SMOOTH
     before = {path: path.read_bytes() for path in (limit, image)}
     for options, text in [
-        (["--out", image], "expected --out to replace no file that is read"),
+        (["--out", image], "expected --out with another ending than those of pictures"),
+        (["--out", tmp_path / "new.PNG"], "expected --out with another ending than those of pictures"),
         (["--out", limit, "--threshold", limit], "expected --out to replace no file that is read"),
-        (["--out", folder / "deep" / ".." / SMOOTH], "expected --out to replace no file that is read"),
+        (["--out", tmp_path / "in" / ".." / "t.json", "--threshold", limit], "expected --out to replace no file"),
         (["--out", tmp_path / "a", "--histogram", tmp_path / "a"], "expected --histogram to replace no file"),
         (["--histogram", folder / "deep" / "scores.png"], "outside the folder of images"),
     ]:

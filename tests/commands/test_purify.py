@@ -135,6 +135,28 @@ def test_a_source_that_was_replaced_is_purified_again(tmp_path: Path) -> None:
     assert (target / "a.png").read_bytes() != (target / "b.png").read_bytes()
 
 
+def test_pictures_that_are_no_outputs_are_kept_also_if_they_are_older(tmp_path: Path) -> None:
+    photograph(tmp_path / "in" / "a.png")
+    for target in (tmp_path / "out" / "a.png", tmp_path / "mine.png"):
+        photograph(target, seed=3)
+        os.utime(target, ns=(0, 0))
+        before = target.read_bytes()
+        folder = target.parent.name == "out"
+        result = purify(*((tmp_path / "in", tmp_path / "out") if folder else (tmp_path / "in" / "a.png", target)))
+        assert "purified 0, skipped 1" in result.output and target.read_bytes() == before
+        assert ("settings are unknown (1)" in result.output) == folder or not folder
+
+
+def test_a_single_file_does_not_go_into_a_folder_of_other_settings(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photograph(tmp_path / "in" / name)
+    assert purify(tmp_path / "in" / "a.png", tmp_path / "out", "--iterations", 3).exit_code == 0
+    error = purify(tmp_path / "in" / "b.png", tmp_path / "out" / "b.png", "--iterations", 9).exception
+    assert isinstance(error, OptionError) and "made with these settings, got others" in str(error)
+    assert purify(tmp_path / "in" / "b.png", tmp_path / "out" / "b.png", "--iterations", 3).exit_code == 0
+    assert "skipped 2" in purify(tmp_path / "in", tmp_path / "out", "--iterations", 3).output
+
+
 def test_existing_outputs_of_other_settings_are_refused(tmp_path: Path) -> None:
     photograph(tmp_path / "in" / "a.png")
     assert "purified 1" in purify(tmp_path / "in", tmp_path / "out", "--tile", 32).output

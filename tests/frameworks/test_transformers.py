@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import purifier
-from purifier import Purifier, attacks
+from purifier import Purifier, PurifierWarning, WrapError, _errors, _wrapping, attacks
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SIZE = {"height": 32, "width": 32}
@@ -44,7 +44,7 @@ def seen(model: nn.Module) -> list[Tensor]:
     inner = model.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        found.append(kwargs["pixel_values"].detach().clone())
+        found.append((args[0] if args else kwargs["pixel_values"]).detach().clone())
         return inner(*args, **kwargs)
 
     # transformers looks at the signature of forward.
@@ -350,3 +350,55 @@ def test_attacks_read_the_logits_of_a_model_and_its_purifier_is_known_to_them(pu
     purifier.attach(model, purify)
     found, right = attacks.worst_case(attacks.Blind(), [attacks.PGD(steps=1)], model, images, labels)
     assert found.shape == images.shape and right.shape == (2,)
+
+
+TEXT = {"vocab_size": 60, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, **TINY}
+
+
+def test_a_model_with_two_image_encoders_is_refused_and_each_can_have_a_purifier(purify: Purifier) -> None:
+    tower = {"model_type": "clip_vision_model", "image_size": 32, "patch_size": 16, "projection_dim": 16, **TINY}
+    config = transformers.VideoLlavaConfig(
+        vision_config=tower, text_config={"model_type": "llama", **TEXT}, image_token_index=50, video_token_index=51
+    )
+    model = transformers.VideoLlavaForConditionalGeneration(config).eval()
+    with pytest.raises(WrapError, match=r"one image encoder, got 'model\.video_tower' beside CLIPVisionModel"):
+        purifier.attach(model, purify)
+    found = seen(model.model.video_tower)
+    purifier.attach(model.model.image_tower, purify)
+    purifier.attach(model.model.video_tower, purify)
+    clip = torch.rand(1, 4, 3, 32, 32)
+    model.model.get_video_features(pixel_values_videos=clip)
+    assert torch.equal(found[0], purify(clip[0]))
+
+
+def test_a_model_that_takes_patches_is_refused(purify: Purifier) -> None:
+    vision = {"hidden_size": 16, "d_ff": 16, "d_kv": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": 60, "hidden_size": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    config = transformers.Pix2StructConfig(text_config=text, vision_config=vision)
+    model = transformers.Pix2StructForConditionalGeneration(config).eval()
+    with pytest.raises(WrapError, match="which takes patches; purify the picture before the processor"):
+        purifier.attach(model, purify)
+    with pytest.raises(WrapError, match="purify the picture before the processor"):
+        purifier.wrap(model, purify)(
+            flattened_patches=torch.rand(1, 16, 770), labels=torch.ones(1, 5, dtype=torch.long)
+        )
+
+
+def test_a_model_whose_image_encoder_cannot_be_told_gives_a_warning(
+    purify: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = {"image_size": 32, "patch_size": 16, **TINY}
+    config = transformers.FlavaConfig(
+        image_config=vision, text_config={"vocab_size": 60, **TINY}, multimodal_config=TINY, projection_dim=16,
+        init_codebook=False,
+    )  # fmt: skip
+    model = transformers.FlavaModel(config).eval()
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    with pytest.warns(
+        PurifierWarning, match=r"calls of FlavaModel are purified, but its get_image_features\(\) may not"
+    ):
+        purifier.attach(model, purify)
+    found = seen(model.image_model)
+    picture = torch.rand(1, 3, 32, 32)
+    model(pixel_values=picture)
+    assert torch.equal(found[0], purify(picture))
