@@ -19,7 +19,7 @@ from purifier._hooking import check_without
 from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
 from purifier._opening import as_path
-from purifier._options import SLOW, check_integer
+from purifier._options import SLOW, check_generator, check_integer
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import Scoring
 from purifier._tracing import is_exporting
@@ -264,10 +264,8 @@ class Purifier(_hub.HubMixin, Scoring):
         Raises:
             OptionError: If an option is out of its range, or this purifier is tiled, which noise cannot be.
         """
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise OptionError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}")
         noise = ProjectedNoise(sigma=sigma, eps=eps)
-        noise.generator = generator
+        noise.generator = check_generator(generator)
         return self._variant(Chain([noise, self.method]), f"{self.name}-dynamic")
 
     def gated(
