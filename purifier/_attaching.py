@@ -77,9 +77,13 @@ class Handle:
         return self._hook.listeners.add(callback, self.purifier)
 
     def remove(self) -> None:
-        """Takes the purifier away; the model is what it was. Removing twice does nothing."""
-        self._remove()
-        _discard_graphs()
+        """Takes the purifier away; the model is what it was. Removing twice does nothing.
+
+        Graphs that torch.compile has made in this process are discarded, as in `attach`.
+        """
+        if any(hook is self._hook for _, hook, _ in hooks_in(self.model)):
+            self._remove()
+            _discard_graphs()
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +130,8 @@ def attach(
         The handle, whose `remove()` takes the purifier away, as does the end of a `with` statement with it.
 
     Raises:
-        WrapError: If the model is not a module or is compiled by TorchScript, or if it, a part of it, or a model that
-            it is a part of has a purifier already.
+        WrapError: If the model is not a module, is compiled by TorchScript, takes patches or has several image
+            encoders, or if it, a part of it, or a model that it is a part of has a purifier already.
         OptionError: If options contradict each other or are out of their range.
 
     Example:
@@ -136,12 +140,12 @@ def attach(
         ...     features = handle.model(torch.rand(4, 3, 32, 32))
     """
     _check(model)
-    convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
-    hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     entrance = image_entrance(model)
     check_entrance(model, entrance)
+    convention = Convention.of(**convention_of(model, processor, mean, std, channels), out_of_range=out_of_range)
+    hook = Hook(load_for(model, purifier, from_pretrained_arguments), convention, check_selection(images))
     registered = entrance.register_forward_pre_hook(hook, with_kwargs=True)
-    entrances.add(entrance)
+    entrances[id(entrance)] = entrance
     _discard_graphs()
     warn_once(PROMISE, stacklevel=2)
     return Handle(model, hook, registered.remove)
@@ -192,11 +196,6 @@ class _Detached(nn.Module):
             return self.model(*args, **kwargs)
         finally:
             off.reset(token)
-
-
-def without(handle: Handle) -> nn.Module:
-    """Returns a handle's model as it is without the purifier. Other calls of the model keep the purifier."""
-    return _Detached(handle)
 
 
 def as_purified_model(model: Any) -> PurifiedModel | None:

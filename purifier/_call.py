@@ -16,12 +16,12 @@ from purifier._forms import (
     advice,
     advice_for,
     described,
-    has_sides,
     holds_images,
     holds_tensors,
+    is_second,
     is_text,
-    look_like_images,
     says_text,
+    unlikely,
 )
 from purifier._input import check_form, is_batched
 from purifier._tracing import is_tracing, leaves_a_graph
@@ -29,7 +29,7 @@ from purifier._tracing import is_tracing, leaves_a_graph
 # Keywords under which models take images, most telling first.
 _KEYWORDS = ("pixel_values", "images", "image", "input", "inputs", "x")
 # Images of these sides, in batches of at least so many, are the patches of a vision-language model.
-_PATCH_SIDES, _PATCHES = (14, 16), 64
+_PATCH_SIDES, _MOST_IMAGES = (14, 16), 64
 
 _MASK = "pixel_mask"
 
@@ -104,10 +104,11 @@ def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
     named = [name for name in _KEYWORDS if holds_tensors(kwargs.get(name))]
     # A tensor that does not look like images is refused with advice, unless it can only be tokens or a mask.
     possible: list[Place] = [*(place for place in candidates if not is_text(args[place])), *named]
-    ranked = sorted(possible, key=lambda place: _unlikely(_value(place, args, kwargs)))
+    values = _by_place(args, kwargs)
+    ranked = sorted(possible, key=lambda place: unlikely(values[place]))
     found: list[Place] = ["pixel_values"] if stated else ranked
     if found:
-        _warn_of_second(found[0], args, kwargs)
+        _warn_of_second(found[0], values)
         return found[:1]
     if candidates or says_text((), kwargs):
         return _none_overlooked(args, kwargs)
@@ -117,13 +118,8 @@ def _found(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
     )
 
 
-def _value(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return kwargs[place] if isinstance(place, str) else args[place]
-
-
-def _unlikely(value: Any) -> int:
-    """0 for what looks like images, 1 for tensors with their dimensions, 2 for others."""
-    return 0 if look_like_images(value) else 1 if has_sides(value) else 2
+def _by_place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[Place, Any]:
+    return dict([*enumerate(args), *kwargs.items()])
 
 
 def _none_overlooked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Place]:
@@ -132,9 +128,8 @@ def _none_overlooked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Plac
     Raises:
         WrapError: If it does.
     """
-    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
-    for place, value in values.items():
-        if holds_images(str(place).lower(), value):
+    for place, value in _by_place(args, kwargs).items():
+        if holds_images(str(place), value):
             raise WrapError(
                 f"expected a call with images where they are searched, or without any, got {described(args, kwargs)}, "
                 f"of which argument {place!r} seems to hold images; {advice_for(place, value)}"
@@ -152,8 +147,8 @@ def _chosen(selection: tuple[Place, ...], args: tuple[Any, ...], kwargs: dict[st
             f"expected the images of the call at {', '.join(map(repr, selection))}, got a call with "
             f"{described(args, kwargs)}; call it so, or change images=..."
         )
-    holders = [(place, kwargs[place] if isinstance(place, str) else args[place]) for place in there]
-    return [place for place, value in holders if value is not None]
+    values = _by_place(args, kwargs)
+    return [place for place in there if values[place] is not None]
 
 
 def _place(place: Place, args: tuple[Any, ...], kwargs: dict[str, Any], model: Any) -> Place | None:
@@ -235,27 +230,21 @@ def _check_not_patches(place: Place, images: Any, kwargs: dict[str, Any]) -> Non
     # Frameworks that call an argument pixel_values pass batches.
     if images.ndim == 3 and (place == "pixel_values" or "spatial_shapes" in kwargs):
         raise InputError(
-            f"expected images (N, 3, H, W), got {tuple(images.shape)}; if these are patches, {BEFORE_PATCHES}"
+            f"expected images (N, 3, H, W), got {tuple(images.shape)}; if this is one image, give images[None]; if "
+            f"these are patches, {BEFORE_PATCHES}"
         )
     height, width = images.shape[-2:] if images.ndim == 4 else (0, 0)
-    if height == width and height in _PATCH_SIDES and len(images) >= _PATCHES:
+    if height == width and height in _PATCH_SIDES and len(images) >= _MOST_IMAGES:
         raise InputError(
             f"expected whole images, got {len(images)} of {height} x {width} pixels, which look like the patches of "
             f"one picture; {BEFORE_PATCHES}; if they are whole images, name their argument: images=0"
         )
 
 
-def _warn_of_second(first: Place, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _warn_of_second(first: Place, values: dict[Place, Any]) -> None:
     if is_tracing():
         return
-    values: dict[Place, Any] = dict([*enumerate(args), *kwargs.items()])
-    shape = getattr(values[first], "shape", None)
-    seconds = [
-        place
-        for place, value in values.items()
-        if place != first
-        and ((look_like_images(value) and getattr(value, "shape", None) == shape) or holds_images(str(place), value))
-    ]
+    seconds = [place for place, value in values.items() if place != first and is_second(place, value, values[first])]
     if seconds:
         warn_once(
             f"argument {seconds[0]!r} of the call looks like images, as argument {first!r} does, and is not purified; "

@@ -14,16 +14,18 @@ _OTHERS = re.compile(
     "logit|token|latent|noise|audio|speech|spectro|mel_|input_values"
 )
 _PICTURES = re.compile("image|img|pixel|picture|frame|video|vision")
-_PATCHES = "patch"
+_FLAT = "patch"
 # Arguments that say that a call has text, whatever their form.
 _TEXT = ("inputs_embeds", "decoder_inputs_embeds", "past_key_values", "encoder_outputs")
 # A tensor whose sides are shorter, in pixels, is not taken for images on its form alone.
 _SHORTEST = 8
+_PLAIN = (bool, int, float, complex, str, bytes)
 _DICTIONARY = (
     "pass the values of a dictionary by name: model(**batch); for a model that takes dictionaries itself, purify their "
     "images beforehand: purifier.transforms.Purify"
 )
 _ARRAYS = "turn arrays and PIL images into tensors first, float in [0, 1], channels first"
+_NAME = "pass the images as the first argument, or name their argument: images='frames'"
 BEFORE_PATCHES = "purify the picture before the processor cuts it up: purifier.transforms.PurifyFirst"
 
 
@@ -37,8 +39,19 @@ def holds_tensors(value: Any) -> bool:
 def look_like_images(value: Any) -> bool:
     """Whether a value is a floating-point tensor of one or three channels, (..., C, H, W), or a list of such."""
     if isinstance(value, list | tuple):
-        return all(look_like_images(image) for image in value)
+        return bool(value) and all(look_like_images(image) for image in value)
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim >= 3 and value.shape[-3] in (1, 3)
+
+
+def unlikely(value: Any) -> int:
+    """0 for a tensor or a list that looks like images, 1 for one with their dimensions, 2 for others.
+
+    Whole numbers in three channels look like images too, so that they are refused with what to do.
+    """
+    if look_like_images(value):
+        return 0
+    sides = has_sides(value)
+    return 0 if sides and not value.is_floating_point() and value.shape[-3] == 3 else 1 if sides else 2
 
 
 def is_text(value: Any) -> bool:
@@ -61,28 +74,50 @@ def has_sides(value: Any) -> bool:
     return (first and min(value.shape[-2:]) >= _SHORTEST) or (last and min(value.shape[-3:-1]) >= _SHORTEST)
 
 
-def holds_images(name: str, value: Any, *, listed: bool = False) -> bool:
-    """Whether an argument of that name can only be images, or patches of them.
-
-    Args:
-        name: Name or position of the argument.
-        value: Its value.
-        listed: Whether the value is a part of a list.
-    """
-    if _OTHERS.search(name):
+def holds_images(name: str, value: Any) -> bool:
+    """Whether an argument of that name or position can only be images, or patches of them."""
+    if value is None or isinstance(value, _PLAIN):
         return False
-    if isinstance(value, Mapping):
-        return any(holds_images(f"{name} {key}".lower(), part, listed=listed) for key, part in value.items())
+    name = name.lower()
+    return _OTHERS.search(name) is None and _holds(name, value, _PICTURES.search(name) is not None)
+
+
+def _holds(name: str, value: Any, named: bool, listed: bool = False) -> bool:
+    """Whether an argument holds images; `named` says that its name does, `listed` that it is a part of a list."""
+    if isinstance(value, Tensor):
+        return _is_picture(name, value, named, listed)
     if isinstance(value, list | tuple):
-        # Tuples of tuples are caches of keys and values.
-        cached = isinstance(value, tuple) and any(isinstance(part, tuple) for part in value)
-        return not cached and any(holds_images(name, part, listed=True) for part in value)
-    named = _PICTURES.search(name) is not None
-    if not isinstance(value, Tensor):
-        return _is_array(value) and (named or getattr(value, "ndim", 3) > 2)
-    if value.is_floating_point() and (_PATCHES in name or (look_like_images(value) and has_sides(value))):
-        return _PATCHES in name or listed or value.ndim > 3 or named
-    return named and has_sides(value)
+        # Lists of tuples are caches of keys and values. Of plain values, the first tells.
+        if not value or isinstance(value[0], (tuple, *_PLAIN)):
+            return False
+        return any(_holds(name, part, named, listed=True) for part in value)
+    if isinstance(value, Mapping):
+        return any(holds_images(f"{name} {key}", part) for key, part in value.items())
+    return _is_array(value) and (hasattr(value, "getbands") or (value.ndim > 1 and min(value.shape[:2]) >= _SHORTEST))
+
+
+def _is_picture(name: str, value: Tensor, named: bool, listed: bool) -> bool:
+    if value.is_floating_point() and _FLAT in name:
+        return True
+    if not has_sides(value):
+        return False
+    if named:
+        return True
+    return look_like_images(value) and (value.ndim > 3 or (listed and value.shape[-3] == 3))
+
+
+def is_second(place: int | str, value: Any, first: Any) -> bool:
+    """Whether an argument beside the images of a call seems to be images too."""
+    if holds_images(str(place), value):
+        # By position, a mask of one channel looks the same.
+        return isinstance(place, str) or _channels(value) in (None, _channels(first))
+    same = isinstance(value, Tensor) and value.shape == getattr(first, "shape", None) and look_like_images(value)
+    return same and _OTHERS.search(str(place).lower()) is None
+
+
+def _channels(value: Any) -> int | None:
+    value = value[0] if isinstance(value, list | tuple) else value
+    return value.shape[-3] if isinstance(value, Tensor) and value.ndim > 2 else None
 
 
 def _is_array(value: Any) -> bool:
@@ -90,24 +125,22 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__array_interface__")
 
 
-def advice_for(place: int | str, value: Any) -> str:
-    """What to do about an argument with images in a place that is not searched."""
+def advice_for(place: int | str | None, value: Any) -> str:
+    """What to do about a value with images in a place that is not searched; None if the place is not known."""
+    value = value[0] if isinstance(value, list | tuple) and value else value
     if isinstance(value, Mapping):
         return _DICTIONARY
-    if _PATCHES in str(place).lower():
+    if _FLAT in str(place).lower():
         return BEFORE_PATCHES
-    parts = value if isinstance(value, list | tuple) else [value]
-    return _ARRAYS if any(_is_array(part) for part in parts) else f"name the images: images={place!r}"
+    if _is_array(value):
+        return _ARRAYS
+    return f"name the images: images={place!r}" if place is not None else _NAME
 
 
 def advice(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """What to do about a call in which no images were found."""
-    values = [value[0] if isinstance(value, list | tuple) and value else value for value in (*args, *kwargs.values())]
-    if any(isinstance(value, Mapping) for value in values):
-        return _DICTIONARY
-    if any(_is_array(value) for value in values):
-        return _ARRAYS
-    return "pass the images as the first argument, or name their argument: images='frames'"
+    found = {advice_for(None, value) for value in (*args, *kwargs.values())}
+    return next((text for text in (_DICTIONARY, _ARRAYS) if text in found), _NAME)
 
 
 def described(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

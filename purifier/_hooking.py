@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from purifier.methods import innermost
 # They call parts of their image encoder instead of the encoder.
 _PIECEWISE = ("bridgetower", "granite_docling")
 
-# The modules of this process that a hook was registered at.
-entrances: WeakSet[nn.Module] = WeakSet()
+# The modules of this process that a hook was registered at, by their identity. Threads may add to it.
+entrances: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
 # The hooks that do nothing in this thread.
 off: ContextVar[frozenset[int]] = ContextVar("off", default=frozenset())
 
@@ -38,13 +38,13 @@ class Hook:
         self.convention = convention
         self.images = images
         self.listeners = Listeners()
-        # Copies of the purifier on other devices, each with the state that it is a copy of.
-        self._copies: dict[torch.device, tuple[Any, Any]] = {}
+        # A compiled model keeps the copy that it was compiled with.
+        self._copies: dict[torch.device, _Copy] = {}
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not is_tracing():
             # Copies of an attached model are known from their first call.
-            entrances.add(model)
+            entrances[id(model)] = model
         if id(self) in off.get():
             return None
         return self.listeners.purify_call(self, self.convention, self.images, args, kwargs, model=model)
@@ -61,13 +61,10 @@ class Hook:
         """Returns the purifier on the images' device, where the model is: a copy of the purifier follows it there."""
         if images.device == self.purifier.device:
             return self.purifier
-        copied = self._copies.get(images.device)
-        state = copied[0] if copied is not None and is_tracing() else _state(self.purifier)
-        if copied is None or copied[0] != state:
-            # A later call may need a gradient.
-            with torch.inference_mode(False):
-                copied = self._copies[images.device] = state, copy.deepcopy(self.purifier).to(images.device)
-        return copied[1]
+        kept = self._copies.get(images.device)
+        if kept is None or not (is_tracing() or kept.is_of(self.purifier)):
+            kept = self._copies[images.device] = _Copy(self.purifier, images.device)
+        return kept.purifier
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
         copied = type(self)(copy.deepcopy(self.purifier, memo), self.convention, self.images)
@@ -75,11 +72,25 @@ class Hook:
         return copied
 
 
-def _state(purifier: Any) -> Any:
-    """Returns what changes when a purifier does: its options, and which tensors it has in which version."""
-    tensors = (*purifier.parameters(), *purifier.buffers())
-    options = [part.options for part in innermost(purifier.method)]
-    return options, [(id(tensor), tensor.dtype, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+class _Copy:
+    """A copy of a purifier on another device, and what the purifier was like then."""
+
+    def __init__(self, purifier: Any, device: torch.device) -> None:
+        self._tensors = (*purifier.parameters(), *purifier.buffers())
+        self._state = self._state_of(purifier)
+        # A later call may need a gradient.
+        with torch.inference_mode(False):
+            self.purifier = copy.deepcopy(purifier).to(device)
+
+    def is_of(self, purifier: Any) -> bool:
+        """Whether the purifier is still the same: its options, and its tensors in the same version."""
+        return self._state == self._state_of(purifier)
+
+    def _state_of(self, purifier: Any) -> Any:
+        options = [part.options for part in innermost(purifier.method)]
+        versions = [(tensor.dtype, 0 if tensor.is_inference() else tensor._version) for tensor in self._tensors]
+        # Tensors that take the place of others do so all at once.
+        return options, versions, id(next(purifier.parameters(), None))
 
 
 def image_entrance(model: Any) -> Any:
@@ -110,6 +121,8 @@ def check_entrance(model: nn.Module, entrance: nn.Module) -> None:
     Raises:
         WrapError: If the model has several image encoders, or takes patches.
     """
+    if hasattr(type(model), "get_base_model"):
+        model = model.get_base_model()  # type: ignore[operator]
     if "patch" in getattr(type(model), "main_input_name", ""):
         raise WrapError(
             f"expected a model of whole images, got {type(model).__name__}, which takes patches; {BEFORE_PATCHES}"
@@ -119,7 +132,7 @@ def check_entrance(model: nn.Module, entrance: nn.Module) -> None:
             warn_once(
                 f"the calls of {type(model).__name__} are purified, but its get_image_features() may not be; attach to "
                 "its image encoder to purify that too. Shown once.",
-                stacklevel=4,
+                stacklevel=3,
             )
         return
     others = [
@@ -129,6 +142,8 @@ def check_entrance(model: nn.Module, entrance: nn.Module) -> None:
         and hasattr(type(part), "get_encoder")
         and not _holds(part, entrance)
         and not _holds(entrance, part)
+        # An autoencoder that draws pictures.
+        and not hasattr(type(part), "decode")
     ]
     if others:
         raise WrapError(
@@ -186,7 +201,7 @@ def check_around(model: nn.Module) -> None:
         WrapError: If it is a part of a model with a purifier attached. A wrapped model gives a warning instead, because
             it may not be called any more.
     """
-    for entrance in entrances:
+    for entrance in _alive(entrances):
         hooks = [hook for hook in entrance._forward_pre_hooks.values() if isinstance(hook, Hook)]
         if hooks and _holds(entrance, model):
             raise WrapError(
@@ -194,12 +209,16 @@ def check_around(model: nn.Module) -> None:
                 f"{type(entrance).__name__} that has {hooks[0].purifier.name!r} attached; remove that first: "
                 "handle.remove()"
             )
-    if any(_holds(wrapped.model, model) for wrapped in wrappers):
+    if any(_holds(wrapped.model, model) for wrapped in _alive(wrappers)):
         warn_once(
             f"the {type(model).__name__} is also in a wrapped model, whose images are purified twice from now on; call "
             "the model itself instead of the wrapped one. Shown once.",
             stacklevel=4,
         )
+
+
+def _alive(known: WeakValueDictionary[int, Any]) -> list[Any]:
+    return [found for found in (reference() for reference in known.valuerefs()) if found is not None]
 
 
 def _holds(outer: Any, model: nn.Module) -> bool:

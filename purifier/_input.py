@@ -101,6 +101,8 @@ def extremes(images: Tensor) -> tuple[float, float]:
     """
     if is_tracing() or is_batched(images) or images.is_meta or images.numel() == 0:
         return 0.0, 0.0
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        return 0.0, 0.0
     low, high = torch.stack(images.detach().aminmax()).tolist()
     return low, high
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any, Self
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -92,7 +92,6 @@ class PurifiedModel(nn.Module):
         self.convention = Convention.of(mean, std, channels=channels, out_of_range=out_of_range)
         self.images = check_selection(images)
         self._listeners = Listeners()
-        wrappers.add(self)
 
     @classmethod
     def of(cls, model: Any, purifier: nn.Module, convention: Convention, images: Selection) -> Self:
@@ -167,5 +166,5 @@ class PurifiedModel(nn.Module):
         return found
 
 
-# The wrapped models of this process.
-wrappers: WeakSet[PurifiedModel] = WeakSet()
+# What `wrap` returned in this process, by its identity.
+wrappers: WeakValueDictionary[int, PurifiedModel] = WeakValueDictionary()

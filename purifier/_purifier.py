@@ -20,7 +20,7 @@ from purifier._input import UNIT_ADVICE, check_form, check_range
 from purifier._loading import check_source, expected_shapes, load_method
 from purifier._opening import as_path
 from purifier._options import SLOW, check_generator, check_integer
-from purifier._purified_model import PurifiedModel
+from purifier._purified_model import PurifiedModel, wrappers
 from purifier._scoring import Scoring
 from purifier._tracing import is_exporting
 from purifier.inference.compiling import Compiler, make_compiler
@@ -385,7 +385,9 @@ class Purifier(_hub.HubMixin, Scoring):
             WrapError: If the model cannot be called, or it or a part of it has a purifier already.
         """
         check_without(model)
-        return PurifiedModel(model, self, mean=mean, std=std, **options)
+        wrapped = PurifiedModel(model, self, mean=mean, std=std, **options)
+        wrappers[id(wrapped)] = wrapped
+        return wrapped
 
 
 _GATED_CARD = """---

@@ -279,3 +279,22 @@ def test_a_part_of_a_copy_of_an_attached_model_is_refused_after_its_first_call(m
     copied(IMAGES)
     with pytest.raises(WrapError, match="got a part of a Sequential that has 'gs' attached"):
         attach(copied[0], purify)
+
+
+def test_removing_twice_discards_compiled_graphs_once(
+    model: Net, purify: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    __import__("torch._dynamo")
+    resets: list[None] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
+    with attach(model, purify) as handle:
+        handle.remove()
+    assert len(resets) == 2
+
+
+def test_a_view_of_an_attached_model_is_not_a_wrapped_model(model: Net, purify: Purifier) -> None:
+    handle = attach(model, purify)
+    view = as_purified_model(model)
+    handle.remove()
+    attach(model, purify)
+    assert view is not None and view is not as_purified_model(model)

@@ -181,6 +181,54 @@ def test_a_second_image_of_another_form_is_warned_of(purify: Purifier, monkeypat
             wrapped(purify)(*args, **kwargs)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: model(
+            [FIRST[0]], [{"boxes": torch.rand(3, 4), "masks": torch.rand(3, 20, 20), "image_id": np.int64(3)}]
+        ),
+        lambda model: model(pixel_values=FIRST, labels=[{"masks": torch.rand(3, 20, 20), "boxes": torch.rand(3, 4)}]),
+        lambda model: model(pixel_values=FIRST, labels=SECOND, pixel_mask=torch.ones(1, 20, 20, dtype=torch.long)),
+        lambda model: model(pixel_values=FIRST, input_points=torch.rand(1, 1, 2, 2), input_boxes=torch.rand(1, 1, 4)),
+        lambda model: model(
+            pixel_values=FIRST, image_sizes=np.array([[20, 20]]), image_grid_thw=torch.ones(1, 3).int()
+        ),
+        lambda model: model(FIRST, pictures(1, 1, 20, 20)),
+        lambda model: model(FIRST, gtMask=SECOND),
+        lambda model: model([FIRST[0]], []),
+        lambda model: model([FIRST[0]], masks=[torch.rand(1, 20, 20)]),
+    ],
+)
+def test_ordinary_calls_give_no_warning(call: Any, purify: Purifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_errors, "_given", {_wrapping.PROMISE})
+    args, kwargs = call(wrapped(purify))
+    image = args[0] if args else kwargs["pixel_values"]
+    assert torch.equal(
+        image[0] if isinstance(image, list) else image, purify(FIRST[0] if isinstance(image, list) else FIRST)
+    )
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"image_sizes": np.array([[336, 336]])},
+        {"hx": (torch.rand(1, 9, 64), torch.rand(1, 9, 64))},
+        {"layers": [torch.rand(1, 9, 64)] * 3},
+        {"stack": [(torch.rand(1, 3, 9, 64), torch.rand(1, 3, 9, 64))]},
+        {"numbers": list(range(100))},
+    ],
+)
+def test_ordinary_calls_of_text_are_not_refused(others: dict[str, Any], purify: Purifier) -> None:
+    ids = torch.ones(1, 16, dtype=torch.long)
+    (found,), named = wrapped(purify)(ids, **others)
+    assert found is ids and all(named[name] is value for name, value in others.items())
+
+
+def test_a_picture_of_whole_numbers_beside_a_mask_is_refused(purify: Purifier) -> None:
+    with pytest.raises(InputError, match="divide by 255"):
+        wrapped(purify)(FIRST.mul(255).to(torch.uint8), torch.rand(1, 1, 20, 20))
+
+
 def test_an_image_is_found_behind_tensors_that_are_none(purify: Purifier) -> None:
     _, named = wrapped(purify)(torch.tensor([0.1, 0.7]), x=FIRST)
     assert torch.equal(named["x"], purify(FIRST))
@@ -230,7 +278,7 @@ def test_the_named_argument_of_the_advice_is_purified(purify: Purifier) -> None:
         "audio",
     ],
 )
-@pytest.mark.parametrize("value", [torch.rand(1, 16, 32), torch.rand(1, 3, 16, 32), (torch.rand(1, 1, 16, 32),)])
+@pytest.mark.parametrize("value", [torch.rand(1, 3, 16, 32), (torch.rand(1, 1, 16, 32),)])
 def test_other_tensors_beside_text_are_left_alone(name: str, value: Any, purify: Purifier) -> None:
     ids = torch.ones(1, 16, dtype=torch.long)
     _, named = wrapped(purify)(input_ids=ids, **{name: value})

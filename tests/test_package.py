@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -136,6 +137,7 @@ shape = list(model(torch.rand(1, 3, 40, 48)).shape)
 for name in purifier.list_purifiers():
     out = purifier.Purifier.from_pretrained(name)(torch.rand(1, 3, 20, 24))
     assert out.shape == (1, 3, 20, 24), name
+assert purifier.transforms.Purify("gs")(torch.rand(3, 20, 24)).shape == (3, 20, 24)
 print(json.dumps({"where": purifier.__file__, "names": purifier.list_purifiers(), "shape": shape}))
 """
 
@@ -167,6 +169,14 @@ def test_the_wheel_carries_the_weights_and_runs_offline_outside_the_checkout(tmp
     assert Path(said["where"]).is_relative_to(site.resolve())
     assert said["names"] == purifier.list_purifiers()
     assert said["shape"] == [1, 1000]
+
+
+def test_the_wheel_has_every_package() -> None:
+    options = configparser.ConfigParser()
+    options.read(ROOT / "setup.cfg")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "purifier").rglob("__init__.py")}
+    found = {".".join(folder.parts) for folder in folders}
+    assert set(options["options"]["packages"].split()) == {*found, "purifier.weights"}
 
 
 def copied(folder: Path) -> Path:

@@ -114,8 +114,8 @@ def check_outside(out: Path, *folders: Path) -> None:
     for folder in folders:
         if is_folder(folder) and is_within(out, folder):
             raise OptionError(
-                f"expected a place for the results outside the folder of images, {folder}, got {out}, where the next "
-                "run would take them for images; choose another place"
+                f"expected a place for the results outside the folder of images, {folder}, got {out}, where a "
+                "later run would take them for images; choose another place"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from purifier._attaching import as_purified_model, attached, without
+from purifier._attaching import as_purified_model, attached
 from purifier._identity import model_identity
 from purifier._purified_model import PurifiedModel
 from purifier._scoring import has_gate
@@ -94,7 +94,7 @@ class Defences:
         if behind is not None:
             handle = attached(self.bare)
             self._known = model_identity(behind.model if handle is None else handle.model)
-            self.bare = behind.model if handle is None else without(handle)
+            self.bare = behind.model
             channels = behind.convention.channels
             mean, std = (mean, std) if mean is not None else behind.normalisation or (None, None)
         self.purifiers = dict(purifiers)

@@ -22,6 +22,7 @@ from purifier.evaluation.checks.outputs import SOFTMAX, is_softmax, sign_test
 from purifier.methods import describe
 from purifier.models.features import IMAGENET_MEAN, IMAGENET_STD
 from purifier.models.layers import check_eval, in_eval
+from purifier.smoothing.votes import predicted
 
 # A change of input counts if so few fair coins would favour it as much: one of ten checks errs once in 100 models.
 _SIGNIFICANT = 0.001
@@ -163,7 +164,7 @@ class _View:
 
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
         outputs = self.logits(images)
-        return (outputs.argmax(1) == labels.cpu()) & outputs.amax(1).isfinite()
+        return predicted(outputs) == labels.cpu()
 
 
 def _mode(model: Any) -> Iterator[Finding]:
@@ -174,7 +175,7 @@ def _mode(model: Any) -> Iterator[Finding]:
 
 
 def _not_finite(outputs: Tensor, where: str = "") -> Iterator[Finding]:
-    count = int((~outputs.amax(1).isfinite()).sum())
+    count = int((predicted(outputs) < 0).sum())
     if count:
         yield NOT_FINITE.found(f"NaN or infinity for {count} of {len(outputs)} images{where}")
 

@@ -22,6 +22,7 @@ from purifier.data.tables import MOST_CLASSES
 from purifier.evaluation.metrics.segmentation import check_masks, check_values, count_pixels
 from purifier.evaluation.pictures import with_boxes, with_classes
 from purifier.evaluation.plan import Attacked
+from purifier.smoothing.votes import predicted
 
 _MOST_BOXES = 100
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -127,7 +128,7 @@ class Classification(Task):
                 f"expected logits (N, classes) from a classifier, got {describe(outputs)}; return the logits alone, or "
                 "give data of the model's task"
             )
-        predictions: list[Any] = _predicted(outputs).tolist()
+        predictions: list[Any] = predicted(outputs).tolist()
         return predictions
 
     def majority(self, found: list[list[Any]]) -> list[Any]:
@@ -160,7 +161,8 @@ class Classification(Task):
 class Segmentation(Task):
     """Logits (N, K, h, w), alone, as "out" (torchvision) or as .logits. Records store counts of pixels by class.
 
-    A pixel with a NaN logit is predicted as no class. Logits smaller than the masks are enlarged bilinearly.
+    A pixel whose largest logit is NaN or infinite is predicted as no class. Logits smaller than the masks are enlarged
+    bilinearly.
 
     Args:
         ignore_index: Mask value of the pixels to ignore.
@@ -180,12 +182,12 @@ class Segmentation(Task):
 
     def record(self, outputs: Any, targets: Any) -> list[Any]:
         logits = _dense(outputs, targets.shape[-2:])
-        counts = count_pixels(_predicted(logits), targets, logits.shape[1], ignore_index=self.ignore_index)
+        counts = count_pixels(predicted(logits), targets, logits.shape[1], ignore_index=self.ignore_index)
         return [count.to_dict() for count in counts]
 
     def draw(self, model: Any, images: list[Tensor]) -> list[Tensor]:
         logits = _dense(model(torch.stack(images)), images[0].shape[-2:])
-        return [with_classes(image, classes) for image, classes in zip(images, _predicted(logits), strict=True)]
+        return [with_classes(image, classes) for image, classes in zip(images, predicted(logits), strict=True)]
 
     def check(self, outputs: Any, data: Any) -> None:
         classes, values = read_logits(outputs).shape[1], set[int]()
@@ -293,11 +295,6 @@ def describe(outputs: Any) -> str:
 def _said(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}"
-
-
-def _predicted(logits: Tensor) -> Tensor:
-    """Returns the class with the largest of the logits (N, K, ...), or -1 if one of them is NaN."""
-    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
 def _dense(outputs: Any, size: Sequence[int]) -> Tensor:

@@ -103,7 +103,7 @@ class PurifyFirst:
             raise InputError(f"expected the frames of a video, got {videos}; decode it first: video_utils.load_video")
         if isinstance(videos, np.ndarray):
             return np.stack([self._videos(part) for part in videos]) if videos.ndim > 3 else self._frame(videos)
-        if isinstance(videos, Tensor) and videos.shape[-3] not in (1, 3) and videos.shape[-1] == 3:
+        if isinstance(videos, Tensor) and videos.ndim > 2 and videos.shape[-3] not in (1, 3) and videos.shape[-1] == 3:
             return self.purify(videos.movedim(-1, -3)).movedim(-3, -1)
         if isinstance(videos, list | tuple):
             return [self._videos(part) for part in videos]

@@ -52,8 +52,6 @@ class Purify(v2.Transform):
         torch.Size([3, 32, 32])
     """
 
-    _transformed_types = (Image, tv_tensors.Image, tv_tensors.Video, lambda value: type(value) is Tensor)
-
     def __init__(
         self,
         purifier: str | os.PathLike[str] | Purifier = DEFAULT,
@@ -90,11 +88,11 @@ class Purify(v2.Transform):
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         declared = [value for value in flat_inputs if isinstance(value, tv_tensors.Image | tv_tensors.Video)]
-        pictures = [*declared, *_pictures(flat_inputs, alone=not declared)]
-        if not pictures:
-            tensors = [value for value in flat_inputs if type(value) is Tensor]
-            # A label may come first.
-            pictures = ([value for value in tensors if value.ndim > 2] or tensors)[:1]
+        tensors = [value for value in flat_inputs if type(value) is Tensor]
+        # A label may come first.
+        tensors = [value for value in tensors if value.ndim > 2] or tensors
+        alone = not declared and not (tensors and tensors[0].ndim > 2)
+        pictures: list[Any] = [*declared, *_pictures(flat_inputs, alone=alone)] or tensors[:1]
         chosen = {id(value) for value in pictures}
         return [id(value) in chosen for value in flat_inputs]
 
