@@ -69,6 +69,7 @@ def test_a_named_tuple_of_images_stays_one() -> None:
     assert torch.equal(got.left, purify(images.left)) and torch.equal(got.right, purify(images.right))
 
 
+@pytest.mark.filterwarnings("ignore:argument 1 of the call looks like images")
 def test_every_other_argument_is_passed_on_as_the_same_object() -> None:
     model = Recorder()
     others: list[Any] = [

@@ -28,16 +28,16 @@ def test_mean_without_std_is_refused(given: dict[str, list[float]]) -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "text"),
     [
-        ([0.5, 0.5], STD, r"expected mean as one number per channel \(3\), got \[0\.5, 0\.5\]"),
-        (MEAN, [0.2, 0.2, 0.0], r"expected std as one number per channel \(3\), positive, got"),
-        (MEAN, -1.0, r"expected std as one number per channel \(3\), positive, got -1"),
+        ([0.5, 0.5], STD, r"expected mean as one finite number per channel \(3\), got \[0\.5, 0\.5\]"),
+        (MEAN, [0.2, 0.2, 0.0], r"expected std as one positive finite number per channel \(3\), got"),
+        (MEAN, -1.0, r"expected std as one positive finite number per channel \(3\), got -1"),
         (
             "imagenet",
             "imagenet",
-            r"expected mean as one number per channel \(3\), got 'imagenet'; give numbers",
+            r"expected mean as one finite number per channel \(3\), got 'imagenet'; give numbers",
         ),
-        (MEAN, ["a", "b", "c"], r"expected std as one number per channel \(3\), positive, got \['a', 'b', 'c'\]"),
-        ([None] * 3, STD, r"expected mean as one number per channel \(3\), got \[None, None, None\]"),
+        (MEAN, ["a", "b", "c"], r"expected std as one positive finite number per channel \(3\), got \['a', 'b', 'c'\]"),
+        ([None] * 3, STD, r"expected mean as one finite number per channel \(3\), got \[None, None, None\]"),
     ],
 )
 def test_a_malformed_mean_or_std_is_refused(mean: Any, std: Any, text: str) -> None:

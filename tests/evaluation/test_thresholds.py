@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from purifier import InputError, OptionError, Purifier
+from purifier import InputError, OptionError, OutputError, Purifier
 from purifier.evaluation.thresholds import Threshold, check_count, detector_identity
 from tests.builders import edit_config, small_method, small_purifier
 
@@ -116,5 +116,5 @@ def test_a_file_without_a_threshold_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="expected a file that can be written"):
+    with pytest.raises(OutputError, match="expected a place that can be written"):
         Threshold.of(scores(100), 0.1, alloy()).save(tmp_path / "missing" / "t.json")
