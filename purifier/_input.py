@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from purifier._errors import InputError
+from purifier._forms import BEFORE_PATCHES
 from purifier._tracing import is_tracing
 
 # How far values may leave [0, 1]: more than the rounding of an attack or a normalisation, less than normalised images.
@@ -67,8 +68,7 @@ def _shape_advice(images: Tensor) -> str:
         return f"; repeat the grey channel three times with images.expand({sizes})"
     if images.ndim == 2:
         return (
-            "; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, purify the "
-            "picture before the processor cuts it up"
+            f"; add the colour channels with images.expand(3, -1, -1); if these are flattened patches, {BEFORE_PATCHES}"
         )
     if images.ndim in (3, 4) and images.shape[-3] == 4:
         return "; set the alpha channel aside with images[..., :3, :, :]"

@@ -85,10 +85,11 @@ def command(
     if histogram is not None:
         require_extra("matplotlib", extra="eval", what="--histogram")
     found = _pictures(source)
-    written = out or (Path("threshold.json") if calibrate else None)
-    _check_targets(written, histogram, source, [*found.images, *([limit] if limit else [])])
-    if calibrate and written is not None:
-        _check_replaced(written)
+    if calibrate:
+        out = out or Path("threshold.json")
+    _check_targets(out, histogram, source, [*found.images, *([limit] if limit else [])])
+    if calibrate and out is not None:
+        _check_replaced(out)
     # In float32, so that a threshold holds on every machine.
     purifier = Purifier.from_pretrained(name, device=device).tiled(_TILE)
     threshold = None if limit is None else Threshold.load(limit, purifier)
@@ -100,7 +101,8 @@ def command(
         _write_table(scores, out, source, threshold)
     else:
         threshold = Threshold.of(list(scores.values.values()), false_positive_rate, purifier)
-        threshold.save(written or Path("threshold.json"))
+        assert out is not None
+        threshold.save(out)
     if histogram is not None:
         _draw(scores, histogram, source, purifier, threshold)
     _report(scores, found, threshold, calibrated=calibrate)

@@ -119,14 +119,14 @@ def _purify_here(
     # A single output file has no folder of its own to keep the settings in, but may be written into one that has.
     folder = target if jobs[0].target != target else target.parent if (target.parent / RECORD).is_file() else None
     recorded = folder is not None and check_record(folder, jobs, settings, overwrite=overwrite)
-    kept = 0 if recorded or overwrite else sum(exists(job.target) for job in jobs)
-    if kept:
-        echo(
-            f"note: kept the images in DST whose settings are unknown ({kept}); use --overwrite to purify them again",
-            err=True,
-        )
     # Only of what is known as an output can the source have changed since.
     done = {job for job in jobs if not overwrite and (is_done(job) if recorded else exists(job.target))}
+    if done and not recorded:
+        echo(
+            "note: kept the images in DST whose settings are unknown "
+            f"({len(done)}); use --overwrite to purify them again",
+            err=True,
+        )
     summary = run(jobs, purifier, batch_size=batch_size, done=done, max_pixels=max_pixels)
     if folder is not None and overwrite and not recorded and not summary.failures:
         _record(folder, jobs, settings, written={job.target for job in jobs})
